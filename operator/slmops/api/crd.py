@@ -1,0 +1,178 @@
+"""CRDs from the models: ``python -m slmops.api.crd [--check] [FOLDER]``.
+
+Kubernetes accepts only *structural* schemas: no references, no unions, every field typed. What pydantic writes is
+brought into that form here; anything that cannot be is an error at build time, not a surprise at apply time.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from slmops.api.base import GROUP, VERSION, ApiModel
+from slmops.api.distillation import Distillation
+from slmops.api.edgedeployment import EdgeDeployment
+from slmops.api.finetune import FineTune
+from slmops.api.quantizedmodel import QuantizedModel
+from slmops.api.resource import Resource
+
+KINDS: tuple[type[Resource[Any, Any]], ...] = (Distillation, FineTune, QuantizedModel, EdgeDeployment)
+NAME_RULE = {
+    "rule": "size(self.metadata.name) <= 40",
+    "message": "metadata.name is at most 40 characters: names of Jobs and Services are made from it",
+}
+
+
+class StructuralSchema(GenerateJsonSchema):
+    """pydantic's generator, less what Kubernetes has no word for."""
+
+    def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonSchemaValue:
+        """An optional field is absent, never null."""
+        return self.generate_inner(schema["schema"])
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """Defaults of scalars and lists are shown; those of objects are the defaults of their fields."""
+        inner = self.generate_inner(schema["schema"])
+        default = schema.get("default")
+        if isinstance(default, str | int | float | bool) and default is not None:
+            return {**inner, "default": default}
+        return inner
+
+
+def crd(kind: type[Resource[Any, Any]]) -> dict[str, Any]:
+    """The CustomResourceDefinition of a kind."""
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{kind.plural}.{GROUP}"},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind.kind(),
+                "listKind": f"{kind.kind()}List",
+                "plural": kind.plural,
+                "singular": kind.kind().lower(),
+                "shortNames": list(kind.short_names),
+                "categories": ["slm"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        {"name": c.name, "type": c.type, "jsonPath": c.path}
+                        | ({"priority": c.priority} if c.priority else {})
+                        for c in kind.columns
+                    ],
+                    "schema": {"openAPIV3Schema": schema(kind)},
+                }
+            ],
+        },
+    }
+
+
+def schema(kind: type[Resource[Any, Any]]) -> dict[str, Any]:
+    """The structural schema of a kind."""
+    fields = kind.model_fields
+    return {
+        "type": "object",
+        "description": _text(kind.__doc__ or ""),
+        "required": ["spec"],
+        "x-kubernetes-validations": [NAME_RULE],
+        "properties": {
+            "apiVersion": {"type": "string", "description": f"Version of the schema: {GROUP}/{VERSION}."},
+            "kind": {"type": "string", "description": f"Kind of the resource: {kind.kind()}."},
+            "metadata": {"type": "object"},
+            "spec": _structural_root(fields["spec"].annotation),
+            "status": _structural_root(fields["status"].annotation),
+        },
+    }
+
+
+def _structural_root(model: Any) -> dict[str, Any]:
+    assert isinstance(model, type) and issubclass(model, ApiModel)
+    raw = model.model_json_schema(by_alias=True, schema_generator=StructuralSchema, mode="validation")
+    return _structural(raw, raw.get("$defs", {}), model.__name__)
+
+
+KEPT = (
+    "type", "description", "default", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems",
+    "maxItems", "minProperties", "maxProperties", "multipleOf", "x-kubernetes-int-or-string",
+    "x-kubernetes-validations", "x-kubernetes-list-map-keys",
+)  # fmt: skip
+IGNORED = {
+    "title", "properties", "required", "items", "additionalProperties", "$ref", "$defs", "const", "exclusiveMinimum",
+    "exclusiveMaximum",
+}  # fmt: skip
+
+
+def _structural(node: dict[str, Any], defs: dict[str, Any], where: str) -> dict[str, Any]:
+    if "$ref" in node:
+        target = defs[node["$ref"].removeprefix("#/$defs/")]
+        node = target | {key: value for key, value in node.items() if key != "$ref"}
+    if unknown := set(node) - set(KEPT) - IGNORED:
+        raise TypeError(f"{where}: Kubernetes has no structural form of {sorted(unknown)}")
+    out = {key: node[key] for key in KEPT if key in node}
+    if "description" in out:
+        out["description"] = _text(out["description"])
+    if "const" in node:
+        out["enum"] = [node["const"]]
+    for bound, plain in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+        if bound in node:
+            out |= {plain: node[bound], bound: True}
+    if "properties" in node:
+        out["properties"] = {
+            name: _structural(child, defs, f"{where}.{name}") for name, child in node["properties"].items()
+        }
+        if node.get("required"):
+            out["required"] = node["required"]
+    elif isinstance(node.get("additionalProperties"), dict):
+        out["additionalProperties"] = _structural(node["additionalProperties"], defs, f"{where}.*")
+    if "items" in node:
+        out["items"] = _structural(node["items"], defs, f"{where}[]")
+        out["x-kubernetes-list-type"] = "map" if "x-kubernetes-list-map-keys" in out else "atomic"
+    if "type" not in out and "x-kubernetes-int-or-string" not in out:
+        raise TypeError(f"{where}: no type")
+    return out
+
+
+def _text(docstring: str) -> str:
+    return " ".join(docstring.split())
+
+
+def render(kind: type[Resource[Any, Any]]) -> str:
+    """The CRD as YAML."""
+    header = f"# Generated from operator/slmops/api/{kind.kind().lower()}.py by `make crds`. Do not edit.\n"
+    return header + yaml.dump(crd(kind), Dumper=_NoAliases, sort_keys=False, allow_unicode=True, width=110)
+
+
+class _NoAliases(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def main(arguments: list[str]) -> int:
+    """Write the CRDs, or with ``--check`` say which differ."""
+    folder = Path(next((a for a in arguments if not a.startswith("-")), "crds"))
+    stale = []
+    for kind in KINDS:
+        path = folder / f"{kind.plural}.yaml"
+        text = render(kind)
+        if "--check" in arguments:
+            if not path.exists() or path.read_text() != text:
+                stale.append(str(path))
+        else:
+            path.write_text(text)
+    if stale:
+        print(f"not up to date: {', '.join(stale)}; run `make crds`", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,236 @@
+"""Distillation: a teacher's answers become a small student."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from slmops.api.base import ApiModel, Rule, exactly_one_of
+from slmops.api.common import (
+    ArtifactStatus,
+    BatchStatus,
+    DataSource,
+    Evaluation,
+    ModelSource,
+    Output,
+    QualityGate,
+    RunSpec,
+    SecretKey,
+    Share,
+    Training,
+)
+from slmops.api.resource import Column, Resource
+
+
+class Endpoint(ApiModel):
+    """A server with the OpenAI API."""
+
+    url: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9][^\s]*$", max_length=512)]
+    """Base address including /v1, for example https://api.deepseek.com/v1."""
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    """Name of the model as the server knows it."""
+    credentials: SecretKey | None = None
+    """Secret with the API key."""
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    """Requests in flight."""
+    min_success_ratio: Annotated[float, Field(ge=0, le=1)] = 0.7
+    """The run fails when fewer of the prompts than this get an answer."""
+
+
+class Sampling(ApiModel):
+    """How the teacher answers; names and ranges are those of the OpenAI API."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    """Randomness; 0 takes the likeliest token."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Share of the probability mass that is sampled from."""
+    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 512
+    """Longest answer."""
+    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=4)] = []
+    """Texts that end an answer."""
+
+
+class Prompt(ApiModel):
+    """What the teacher is told besides the record."""
+
+    system: Annotated[str, Field(max_length=16384)] | None = None
+    """System message put before each prompt."""
+
+
+class Teacher(ApiModel):
+    """Who answers: a server, or weights that run inside the Job."""
+
+    rules: ClassVar = (exactly_one_of("endpoint", "model"),)
+
+    endpoint: Endpoint | None = None
+    """A server with the OpenAI API."""
+    model: ModelSource | None = None
+    """Weights that are loaded inside the Job."""
+    sampling: Sampling = Sampling()
+    """How the teacher answers."""
+    prompt: Prompt = Prompt()
+    """What the teacher is told besides the record."""
+
+
+class Architecture(ApiModel):
+    """A decoder-only model made from nothing (Qwen2 layout)."""
+
+    rules: ClassVar = (
+        Rule("self.hiddenSize % self.attentionHeads == 0", "hiddenSize must be a multiple of attentionHeads"),
+        Rule("self.attentionHeads % self.keyValueHeads == 0", "attentionHeads must be a multiple of keyValueHeads"),
+        Rule(
+            "self.vocabularySize != self.hiddenSize && self.vocabularySize != self.intermediateSize",
+            "vocabularySize must differ from hiddenSize and intermediateSize: converters tell the output layer by it",
+        ),
+    )
+
+    hidden_size: Annotated[int, Field(ge=32, le=16384, multiple_of=8)] = 128
+    """Width of the model."""
+    layers: Annotated[int, Field(ge=1, le=256)] = 2
+    """Number of decoder layers."""
+    attention_heads: Annotated[int, Field(ge=1, le=256)] = 4
+    """Attention heads a layer."""
+    key_value_heads: Annotated[int, Field(ge=1, le=256)] = 2
+    """Key and value heads a layer (grouped-query attention)."""
+    intermediate_size: Annotated[int, Field(ge=32, le=65536)] = 384
+    """Width of the feed-forward layers."""
+    vocabulary_size: Annotated[int, Field(ge=300, le=1000000)] = 1024
+    """Tokens of the tokenizer that is trained when `tokenizer` is absent."""
+    tokenizer: ModelSource | None = None
+    """Model whose tokenizer and chat template the student takes. The teacher's when the teacher is a model; else one is
+    trained on the data."""
+
+
+class Student(ApiModel):
+    """Who learns: an existing model, or a new one."""
+
+    rules: ClassVar = (
+        exactly_one_of("model", "architecture"),
+        Rule(
+            "has(self.model) == has(oldSelf.model)",
+            "a student cannot change between model and architecture: make a new Distillation",
+        ),
+    )
+
+    model: ModelSource | None = None
+    """A model to train further."""
+    architecture: Architecture | None = None
+    """A new model from scratch."""
+
+
+class Filters(ApiModel):
+    """Which of the teacher's answers are kept."""
+
+    deduplicate: bool = True
+    """Drop records whose prompt was seen before."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Drop records longer than this."""
+
+
+class DistillationData(ApiModel):
+    """Prompts for the teacher."""
+
+    rules: ClassVar = (
+        Rule("!(has(self.validation) && has(self.validationSplit))", "set validation or validationSplit, not both"),
+    )
+
+    train: DataSource
+    """Prompts that the student learns from. Answers in the records are not shown to the teacher."""
+    validation: DataSource | None = None
+    """Prompts for the evaluation. Where a record has an answer, it is what student and teacher are measured by."""
+    validation_split: Share | None = None
+    """Share of train that is held out when validation is absent; 0.1 when neither is set."""
+    filters: Filters = Filters()
+    """Which of the teacher's answers are kept."""
+
+
+class Objective(ApiModel):
+    """What the student is taught."""
+
+    type: Literal["Labels", "Logits"] = "Labels"
+    """Labels: the teacher's words. Logits: also its probabilities for each next token, which needs teacher.model and
+    a shared tokenizer."""
+    temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
+    """Softens the probabilities (Logits)."""
+    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Weight of the probabilities against the words (Logits)."""
+    top_k: Annotated[int, Field(ge=1, le=1024)] = 16
+    """The teacher's likeliest tokens that are kept for each position (Logits)."""
+
+
+class DistillationSpec(ApiModel):
+    """The wanted student."""
+
+    rules: ClassVar = (
+        Rule(
+            "!has(self.objective) || !has(self.objective.type) || self.objective.type != 'Logits'"
+            " || has(self.teacher.model)",
+            "objective.type Logits needs teacher.model: an endpoint does not show its probabilities",
+        ),
+    )
+
+    teacher: Teacher
+    """Who answers the prompts."""
+    student: Student
+    """Who learns from the answers."""
+    data: DistillationData
+    """The prompts."""
+    objective: Objective = Objective()
+    """What the student is taught."""
+    training: Training = Training()
+    """How the student learns."""
+    evaluation: Evaluation = Evaluation()
+    """What is measured at the end, for the student, the teacher and the untrained student."""
+    gates: Annotated[list[QualityGate], Field(max_length=16)] = []
+    """Bounds that the student has to keep."""
+    run: RunSpec = RunSpec()
+    """Where and how the training Job runs."""
+    labelling: RunSpec | None = None
+    """Where and how the labelling Job runs, where that differs from `run`."""
+    output: Output
+    """Where the data set and the student are published."""
+
+
+class DatasetStatus(ApiModel):
+    """What became of the prompts."""
+
+    prompts: int
+    """Prompts read."""
+    labelled: int
+    """Prompts that the teacher answered."""
+    kept: int
+    """Records that passed the filters."""
+    dropped: dict[str, int] = {}
+    """Records dropped, by reason."""
+    tokens: int = 0
+    """Tokens in the kept answers."""
+    digest: str
+    """Digest of the published data set."""
+
+
+class DistillationStatus(BatchStatus):
+    """What was made."""
+
+    dataset: DatasetStatus | None = None
+    """The labelled data set."""
+    artifact: ArtifactStatus | None = None
+    """The student: safetensors and tokenizer as an OCI artefact."""
+
+
+class Distillation(Resource[DistillationSpec, DistillationStatus]):
+    """Makes a small student from a teacher: has the teacher label prompts, trains the student on the answers, measures
+    it against the teacher, and publishes it by digest."""
+
+    plural = "distillations"
+    short_names = ("distill",)
+    columns = (
+        Column("Phase", ".status.phase"),
+        Column("Progress", ".status.progress.percent", "integer"),
+        Column("ETA", ".status.progress.eta"),
+        Column("Retained", ".status.evaluation.comparison.AccuracyRetained", "number"),
+        Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
+        Column("Artifact", ".status.artifact.reference", priority=1),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+    )
+
+    spec: DistillationSpec
+    status: DistillationStatus = DistillationStatus()

@@ -1,0 +1,299 @@
+"""EdgeDeployment: a quantized model is rolled out over pools of edge nodes, wave by wave, as far as benchmarks allow."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from slmops.api.base import ApiModel, Bound, Duration, IntOrPercent, Name, Percent, Rule, exactly_one_of
+from slmops.api.common import (
+    DIGEST_REFERENCE,
+    DataSource,
+    GateStatus,
+    Number,
+    Reference,
+    Resources,
+    Toleration,
+)
+from slmops.api.conditions import Condition
+from slmops.api.resource import Column, Resource
+
+
+class DeployedModel(ApiModel):
+    """What is rolled out."""
+
+    rules: ClassVar = (exactly_one_of("quantizedModel", "image"),)
+
+    quantized_model: Reference | None = None
+    """A QuantizedModel, once it has succeeded."""
+    image: Annotated[str, Field(pattern=DIGEST_REFERENCE, max_length=512)] | None = None
+    """A model image by digest."""
+
+
+class Selector(ApiModel):
+    """Which nodes belong to a pool."""
+
+    match_labels: Annotated[dict[str, str], Field(min_length=1, max_length=16)]
+    """Labels that a node must have, all of them."""
+
+
+class Pool(ApiModel):
+    """A set of nodes that get the same revision."""
+
+    name: Name
+    """Name of the pool, unique in the list."""
+    selector: Selector
+    """Which nodes belong to the pool."""
+    variant: Name | None = None
+    """Variant of the QuantizedModel; the first one in its list when absent."""
+    resources: Resources | None = None
+    """Compute resources of the runtime on these nodes, instead of runtime.resources."""
+    tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
+    """Taints that are tolerated."""
+
+
+class Runtime(ApiModel):
+    """The server on each node: OpenAI-compatible, over ONNX Runtime GenAI."""
+
+    image: Annotated[str, Field(pattern=DIGEST_REFERENCE, max_length=512)] | None = None
+    """Image to run instead of the installation's own, by digest."""
+    port: Annotated[int, Field(ge=1024, le=65535)] = 8080
+    """Port of the Service and of the server."""
+    node_port: Annotated[int, Field(ge=30000, le=32767)] | None = None
+    """Port on every node's own address, answered by that node's own server."""
+    resources: Resources = Resources()
+    """Compute resources of the server; the installation's defaults fill what is absent."""
+    max_queue: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Requests that wait; more are answered 429."""
+    max_length: Annotated[int, Field(ge=16, le=131072)] | None = None
+    """Prompt and answer together, in tokens; the model's own default when absent."""
+
+
+class Wave(ApiModel):
+    """A step of the rollout."""
+
+    name: Name
+    """Name of the wave, unique in the list."""
+    nodes: IntOrPercent
+    """Nodes of each pool that have the candidate at the end of the wave, counted from the first wave on."""
+    soak: Duration | None = None
+    """Time to wait after the wave before the next one begins."""
+
+
+class Strategy(ApiModel):
+    """How a new revision reaches the nodes."""
+
+    waves: Annotated[
+        list[Wave], Field(min_length=1, max_length=20, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
+    ] = [Wave(name="canary", nodes=1), Wave(name="rest", nodes="100%")]
+    """Steps of the rollout; whatever the last one says, it covers all nodes."""
+    max_unavailable: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Nodes of a pool whose turn it is at the same time."""
+    progress_deadline: Duration = "30m"
+    """A node's turn that takes longer fails the candidate."""
+
+
+class Benchmark(ApiModel):
+    """How the candidate is measured beside the stable revision, on the node itself."""
+
+    data: DataSource
+    """Prompts with the expected answers."""
+    rounds: Annotated[int, Field(ge=2, le=20)] = 3
+    """Rounds that count; the servers take turns in each."""
+    warmup: Annotated[int, Field(ge=0, le=20)] = 1
+    """Rounds before, which do not count."""
+    prompts: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Prompts a round."""
+    max_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
+    """Longest answer."""
+    concurrency: Annotated[int, Field(ge=1, le=64)] = 1
+    """Requests in flight."""
+    max_noise: Percent = "25%"
+    """Spread of a figure between the rounds above which a comparison is inconclusive."""
+
+
+class DeploymentGate(ApiModel):
+    """A bound that the candidate has to keep on each benchmarked node."""
+
+    rules: ClassVar = (
+        exactly_one_of("min", "max", "maxRegression"),
+        Rule("!has(self.percentile) || self.metric in ['TimeToFirstToken', 'RequestLatency']",
+             "percentile goes with TimeToFirstToken and RequestLatency", "percentile"),
+        Rule("!has(self.maxRegression) || !has(self.percentile)",
+             "maxRegression compares medians: leave percentile out", "percentile"),
+    )  # fmt: skip
+
+    metric: Literal[
+        "TokensPerSecond", "TimeToFirstToken", "RequestLatency", "PeakMemory", "ErrorRate", "ExactMatch"
+    ]
+    """What is measured."""
+    percentile: Literal[50, 95] = 50
+    """Which percentile of a time is bounded."""
+    min: Bound | None = None
+    """Smallest value that passes, for example 90% or 30."""
+    max: Bound | None = None
+    """Largest value that passes, for example 500ms or 600Mi."""
+    max_regression: Percent | None = None
+    """How much worse than the stable revision on the same node the candidate may be. Passes when there is none."""
+
+
+class Rollback(ApiModel):
+    """What happens to a candidate that fails."""
+
+    automatic: bool = True
+    """Give the nodes back to the stable revision at once. Else the rollout stops where it is and waits for a person."""
+
+
+class EdgeDeploymentSpec(ApiModel):
+    """The wanted state of the fleet."""
+
+    model: DeployedModel
+    """What is rolled out."""
+    pools: Annotated[
+        list[Pool], Field(min_length=1, max_length=64, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
+    ]
+    """Which nodes get it."""
+    runtime: Runtime = Runtime()
+    """The server on each node."""
+    strategy: Strategy = Strategy()
+    """How a new revision reaches the nodes."""
+    benchmark: Benchmark | None = None
+    """How the candidate is measured. Without it a node's turn ends when the server is ready."""
+    gates: Annotated[list[DeploymentGate], Field(max_length=32)] = []
+    """Bounds that the candidate has to keep."""
+    rollback: Rollback = Rollback()
+    """What happens to a candidate that fails."""
+    paused: bool = False
+    """No further node gets its turn while this is set; what runs goes on."""
+
+    rules: ClassVar = (
+        Rule("!has(self.gates) || size(self.gates) == 0 || has(self.benchmark)",
+             "gates need benchmark: without it nothing is measured", "gates"),
+    )  # fmt: skip
+
+
+class RevisionStatus(ApiModel):
+    """A revision: model image and everything else that shapes the server."""
+
+    revision: str
+    """Short name of the revision."""
+    images: dict[str, str] = {}
+    """Model image by pool."""
+    since: str
+    """When it became what it is."""
+
+
+class WaveStatus(ApiModel):
+    """Where the rollout is."""
+
+    name: str
+    """Name of the wave."""
+    index: int
+    """Its place, from 1."""
+    of: int
+    """Waves in all."""
+    completed_at: str | None = None
+    """When its last node was done; the soak counts from here."""
+
+
+class NodeCounts(ApiModel):
+    """Nodes of a pool."""
+
+    total: int
+    """Nodes that the selector matches."""
+    updated: int
+    """Nodes that serve the candidate, or the stable revision when there is no candidate."""
+    ready: int
+    """Nodes with a ready server."""
+    offline: int
+    """Nodes that are not Ready."""
+
+
+class ClassStatus(ApiModel):
+    """What was measured on one hardware class."""
+
+    name: str
+    """Hardware class: architecture, processors, memory, accelerator."""
+    nodes: int
+    """Nodes of this class in the pool."""
+    verdict: Literal["Passed", "Failed", "Inconclusive", "Pending"]
+    """What the gates said of the candidate on this class."""
+    node: str | None = None
+    """Node that was measured last."""
+    figures: dict[str, dict[str, Number]] = {}
+    """What was measured: stable and candidate."""
+    gates: Annotated[list[GateStatus], Field(max_length=32)] = []
+    """What each gate said."""
+
+
+class PoolStatus(ApiModel):
+    """The state of one pool."""
+
+    name: str
+    """Name of the pool."""
+    nodes: NodeCounts
+    """Nodes of the pool."""
+    classes: Annotated[list[ClassStatus], Field(max_length=64)] = []
+    """What was measured, by hardware class."""
+
+
+class OutcomeStatus(ApiModel):
+    """How the last rollout ended."""
+
+    outcome: Literal["Promoted", "RolledBack", "Superseded"]
+    """What became of the candidate."""
+    revision: str
+    """The candidate."""
+    reason: str
+    """A stable word for why."""
+    message: str = ""
+    """Why, and what to do about it."""
+    at: str
+    """When."""
+
+
+class EdgeDeploymentStatus(ApiModel):
+    """The state of the fleet."""
+
+    phase: str | None = None
+    """For people: Pending, Progressing, Paused, Degraded or Ready. Machines read the conditions."""
+    observed_generation: int | None = None
+    """Generation of the spec that this status was computed from."""
+    stable: RevisionStatus | None = None
+    """What was promoted last; nodes go back to it."""
+    candidate: RevisionStatus | None = None
+    """What is being rolled out."""
+    failed: Annotated[list[str], Field(max_length=10)] = []
+    """Revisions that failed; they are not tried again until something that shapes them changes."""
+    last_outcome: OutcomeStatus | None = None
+    """How the last rollout ended."""
+    wave: WaveStatus | None = None
+    """Where the rollout is."""
+    activity: str | None = None
+    """What is being done right now."""
+    pools: Annotated[
+        list[PoolStatus], Field(max_length=64, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
+    ] = []
+    """The state of each pool."""
+    conditions: Annotated[list[Condition], Field(max_length=16)] = []
+    """The state, one aspect each."""
+
+
+class EdgeDeployment(Resource[EdgeDeploymentSpec, EdgeDeploymentStatus]):
+    """Serves a model on every node of its pools, and replaces it wave by wave, only by what a benchmark on those very
+    nodes shows to be good enough."""
+
+    plural = "edgedeployments"
+    short_names = ("edge",)
+    columns = (
+        Column("Phase", ".status.phase"),
+        Column("Wave", ".status.wave.name"),
+        Column("Stable", ".status.stable.revision"),
+        Column("Candidate", ".status.candidate.revision"),
+        Column("Updated", ".status.pools[*].nodes.updated"),
+        Column("Activity", ".status.activity", priority=1),
+        Column("Last-Outcome", ".status.lastOutcome.outcome", priority=1),
+        Column("Age", ".metadata.creationTimestamp", "date"),
+    )
+
+    spec: EdgeDeploymentSpec
+    status: EdgeDeploymentStatus = EdgeDeploymentStatus()
