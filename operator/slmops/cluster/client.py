@@ -1,0 +1,320 @@
+"""The operator's requests to the API server, each with a timeout and with errors that a reconcile can tell apart.
+
+Writes are server-side apply: what we do not set stays as others set it, and a pass that is repeated changes nothing.
+Nothing here retries; the loop does, with back-off per resource.
+"""
+
+import asyncio
+import ipaddress
+import json
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+import aiohttp
+
+from slmops.cluster.connection import Connection, ConnectionConfigError
+from slmops.cluster.errors import (
+    ClusterError,
+    Conflict,
+    Expired,
+    Forbidden,
+    Invalid,
+    NotFound,
+    NotLeading,
+    NotOurs,
+    Unavailable,
+)
+from slmops.cluster.events import EventRecorder, EventType
+from slmops.cluster.objects import GVK, MANAGER, POD, Manifest, Manifests, gvk_of, owner_uids
+
+TIMEOUT = 10.0
+LIST_TIMEOUT = 60.0
+PAGE = 500
+STATUS_MANAGER = f"{MANAGER}-status"
+PROGRESS_PORT = 9090
+PROGRESS_TIMEOUT = 1.0
+PROGRESS_LIMIT = 16 * 1024
+APPLY = "application/apply-patch+yaml"
+STRATEGIC_MERGE = "application/strategic-merge-patch+json"
+JSON = "application/json"
+Observe = Callable[[str, str, int], None]
+"""Told of every request: verb, resource, HTTP status (0 for none)."""
+
+
+class Cluster:
+    """One API server. An asynchronous context manager: leaving it closes the connections."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        may_write: Callable[[], bool] = lambda: True,
+        observe: Observe = lambda verb, resource, code: None,
+        instance: str = "slmops",
+    ) -> None:
+        """``may_write`` is asked before every write of a reconcile: a process that lost the Lease must not act."""
+        self._connection = connection
+        self._may_write = may_write
+        self._observe = observe
+        self._events = EventRecorder(self._create_event, instance)
+        self._session: aiohttp.ClientSession
+        self._pods: aiohttp.ClientSession
+
+    async def __aenter__(self) -> Self:
+        self._session = self._connection.session()
+        # Pods get a session of their own: it holds no credentials, keeps no cookies and unpacks nothing.
+        self._pods = aiohttp.ClientSession(
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            connector=aiohttp.TCPConnector(limit=32, force_close=True),
+            timeout=aiohttp.ClientTimeout(total=PROGRESS_TIMEOUT),
+        )
+        self._events.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._events.stop()
+        await self._session.close()
+        await self._pods.close()
+
+    # --- reading
+
+    async def get(self, gvk: GVK, namespace: str | None, name: str) -> Manifest | None:
+        """The live object, or None."""
+        try:
+            return await self._request("GET", "get", gvk, gvk.path(namespace, name))
+        except NotFound:
+            return None
+
+    async def list(self, gvk: GVK, namespace: str | None = None, labels: dict[str, str] | None = None) -> Manifests:
+        """All live objects, of one namespace or of all."""
+        return [body async for page, _ in self.pages(gvk, namespace, labels) for body in page]
+
+    async def pages(
+        self, gvk: GVK, namespace: str | None = None, labels: dict[str, str] | None = None
+    ) -> AsyncIterator[tuple[Manifests, str]]:
+        """The live objects page by page, each with the version of the whole list. Raises Expired when it took long."""
+        query = {"limit": str(PAGE)}
+        if labels:
+            query["labelSelector"] = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+        while True:
+            answer = await self._request("GET", "list", gvk, gvk.path(namespace), query=query, timeout=LIST_TIMEOUT)
+            metadata, items = answer.get("metadata", {}), answer.get("items") or []
+            token = metadata.get("continue")
+            del answer  # one page in memory, not two
+            for item in items:  # the items of a list name neither
+                item.setdefault("apiVersion", gvk.api_version)
+                item.setdefault("kind", gvk.kind)
+            yield items, metadata.get("resourceVersion", "")
+            if not token:
+                return
+            query["continue"] = token
+
+    # --- writing
+
+    async def apply(self, manifest: Manifest, known: Manifest | None = None) -> Manifest:
+        """Create or change a child. A stranger's object of that name is left alone and raises NotOurs.
+
+        ``known`` is the child as the cache has it, which saves a read; it must be the parent's by UID.
+        """
+        gvk, metadata = gvk_of(manifest), manifest["metadata"]
+        namespace, name = metadata.get("namespace"), metadata["name"]
+        owners = owner_uids(manifest)
+        if not owners:
+            raise ValueError(f"{gvk.kind} {name} has no owner reference with a UID")
+        live = known if known is not None else await self.get(gvk, namespace, name)
+        if live is not None:
+            if not owners & owner_uids(live):
+                raise NotOurs(f"{gvk.kind} {name} exists and belongs to somebody else; delete or rename it")
+            # With the UID the API server refuses when that very object has been replaced meanwhile.
+            manifest = {**manifest, "metadata": {**metadata, "uid": live["metadata"]["uid"]}}
+        return await self._apply(gvk, manifest, gvk.path(namespace, name), MANAGER)
+
+    async def apply_status(self, manifest: Manifest) -> Manifest:
+        """Set the status. With ``metadata.uid`` in the manifest it can only hit that very object."""
+        gvk, metadata = gvk_of(manifest), manifest["metadata"]
+        path = gvk.path(metadata.get("namespace"), metadata["name"], "status")
+        kept = {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
+        body = {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": kept, "status": manifest["status"]}
+        return await self._apply(gvk, body, path, STATUS_MANAGER, subresource="status")
+
+    async def delete(self, gvk: GVK, namespace: str | None, name: str, uid: str) -> None:
+        """Delete exactly the object with this UID. One that is gone, or replaced by another, is fine."""
+        options = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        body = {**options, "preconditions": {"uid": uid}}
+        self._check_leading()
+        try:
+            await self._request("DELETE", "delete", gvk, gvk.path(namespace, name), body=body)
+        except (NotFound, Conflict):
+            return
+
+    async def patch_pod_condition(self, namespace: str, name: str, uid: str, condition: Manifest) -> None:
+        """Set one condition of a pod, for a readiness gate."""
+        body = {"metadata": {"uid": uid}, "status": {"conditions": [condition]}}
+        self._check_leading()
+        path = POD.path(namespace, name, "status")
+        await self._request("PATCH", "patch", POD, path, body=body, content=STRATEGIC_MERGE, subresource="status")
+
+    async def create(self, manifest: Manifest) -> Manifest:
+        """Create an object; Conflict when it exists. Not for children: those are applied."""
+        gvk = gvk_of(manifest)
+        path = gvk.path(manifest["metadata"].get("namespace"))
+        return await self._request("POST", "create", gvk, path, body=manifest)
+
+    async def update(self, manifest: Manifest) -> Manifest:
+        """Replace an object; Conflict unless ``metadata.resourceVersion`` is current. Not for children."""
+        gvk, metadata = gvk_of(manifest), manifest["metadata"]
+        path = gvk.path(metadata.get("namespace"), metadata["name"])
+        return await self._request("PUT", "update", gvk, path, body=manifest)
+
+    async def served(self, gvk: GVK) -> bool:
+        """Whether the API server knows the kind."""
+        path = f"/apis/{gvk.api_version}" if gvk.group else f"/api/{gvk.version}"
+        try:
+            answer = await self._request("GET", "discover", gvk, path)
+        except NotFound:
+            return False
+        return any(item.get("name") == gvk.plural for item in answer.get("resources") or ())
+
+    async def record_event(self, regarding: Manifest, type: EventType, reason: str, message: str) -> None:
+        """Tell users of something, once. Never blocks and never fails."""
+        self._events.record(regarding, type, reason, message)
+
+    async def _create_event(self, event: Manifest) -> None:
+        self._check_leading()
+        await self.create(event)
+
+    async def _apply(self, gvk: GVK, manifest: Manifest, path: str, manager: str, subresource: str = "") -> Manifest:
+        self._check_leading()
+        query = {"fieldManager": manager, "force": "true"}
+        return await self._request(
+            "PATCH", "apply", gvk, path, query=query, body=manifest, content=APPLY, subresource=subresource
+        )
+
+    def _check_leading(self) -> None:
+        if not self._may_write():
+            raise NotLeading("this process does not hold the Lease (any more)")
+
+    # --- pods
+
+    async def progress(self, pod: Manifest) -> Manifest | None:
+        """What a pod says on ``/progress``: a JSON object of bounded size, or None. Its content is untrusted."""
+        try:
+            address = ipaddress.ip_address(pod.get("status", {}).get("podIP") or "")
+            host = f"[{address}]" if address.version == 6 else str(address)
+            url = f"http://{host}:{PROGRESS_PORT}/progress"
+            async with self._pods.get(url, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as answer:
+                if answer.status != 200:
+                    return None
+                content = bytearray()
+                async for chunk in answer.content.iter_chunked(PROGRESS_LIMIT):
+                    content += chunk
+                    if len(content) > PROGRESS_LIMIT:
+                        return None
+            value = json.loads(content, parse_constant=_no_constant)
+        except (aiohttp.ClientError, OSError, ValueError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    # --- one request
+
+    async def _request(
+        self,
+        method: str,
+        verb: str,
+        gvk: GVK,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: Manifest | None = None,
+        content: str = JSON,
+        timeout: float = TIMEOUT,  # noqa: ASYNC109  (aiohttp's own, over the whole request)
+        subresource: str = "",
+    ) -> Manifest:
+        url = self._connection.server + quote(path) + (f"?{urlencode(query)}" if query else "")
+        resource = f"{gvk.plural}/{subresource}" if subresource else gvk.plural
+        code = 0
+        try:
+            async with self._session.request(
+                method,
+                url,
+                data=json.dumps(body, separators=(",", ":")).encode() if body is not None else None,
+                headers={"Content-Type": content, "Accept": JSON},
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=5),
+                server_hostname=self._connection.server_hostname,
+            ) as response:
+                raw = await response.read()
+                code = response.status
+                answer = _parse(raw, code)
+                if code >= 400:
+                    raise _error(code, answer, response.headers.get("Retry-After"), f"{verb} {resource}")
+                return answer
+        except TimeoutError:
+            raise Unavailable(f"{verb} {resource}: no answer within {timeout:g} s") from None
+        except (aiohttp.ClientError, OSError, ConnectionConfigError) as error:
+            raise Unavailable(f"{verb} {resource}: {type(error).__name__}: {error}") from None
+        finally:
+            self._observe(verb, resource, code)
+
+
+def _parse(raw: bytes, code: int) -> Manifest:
+    try:
+        answer = json.loads(raw)
+    except ValueError:
+        answer = None
+    if isinstance(answer, dict):
+        return answer
+    if code < 400:
+        raise Unavailable("the API server's answer is no JSON object", status=code)
+    return {"message": raw[:256].decode(errors="replace").strip()}
+
+
+_TYPES: dict[int, type[ClusterError]] = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Expired}
+
+
+def _error(code: int, status: Manifest, retry_after: str | None, what: str) -> ClusterError:
+    """The typed error for an answer that is none of success."""
+    message = status.get("message") or f"{what}: HTTP {code}"
+    reason = status.get("reason") or ""
+    details: dict[str, Any] = status.get("details") or {}
+    if code in (401, 429) or code >= 500:
+        wait = _seconds(retry_after) or _seconds(details.get("retryAfterSeconds"))
+        return Unavailable(message, reason=reason, status=code, retry_after=wait)
+    if code in _TYPES:
+        return _TYPES[code](message, reason=reason, status=code)
+    causes = tuple(_causes(details.get("causes") or ()))
+    return Invalid(message, reason=reason, status=code, causes=causes)
+
+
+def _causes(causes: Iterable[Manifest]) -> Iterable[tuple[str, str]]:
+    return ((str(cause.get("field") or ""), str(cause.get("message") or "")) for cause in causes)
+
+
+def _seconds(value: object) -> float | None:
+    try:
+        seconds = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None  # Retry-After may be a date; the loop's own back-off does then
+    return min(seconds, 300.0) if seconds > 0 else None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+async def wait_served(cluster: Cluster, gvks: Iterable[GVK], report: Callable[[str], None], pause: float = 5.0) -> None:
+    """Wait until the API server knows all these kinds, saying once what is missing."""
+    said = ""
+    while True:
+        try:
+            missing = [gvk.kind for gvk in gvks if not await cluster.served(gvk)]
+            problem = f"CRDs are not installed: {', '.join(missing)}; apply crds/" if missing else ""
+        except ClusterError as error:
+            problem = f"API server is not usable: {error.message}"
+        if not problem:
+            return
+        if problem != said:
+            report(problem)
+            said = problem
+        await asyncio.sleep(pause)

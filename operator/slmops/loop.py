@@ -1,0 +1,261 @@
+"""The work queue: which resource to reconcile next, how many at once, and how long to leave a failing one alone.
+
+Watches only ``wake`` a key. Wakes of one key coalesce, a key is never reconciled twice at a time, and a wake during
+its pass means one more pass afterwards, so the last pass always starts after the last event. Namespaces take turns,
+so that ten thousand resources in one of them do not keep another waiting.
+
+    idle --wake--> ready --worker--> running --> idle, with a timer when there is a next deadline
+      ^              ^                  |
+      '--- timer ----+---- woken while running, or failed (after a back-off)
+"""
+
+import asyncio
+import logging
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from slmops.cluster.errors import NotLeading, Unavailable
+from slmops.cluster.objects import Key
+from slmops.logs import reconcile_context
+
+Outcome = Literal["success", "error", "unavailable"]
+BACKOFF_FIRST = 1.0
+BACKOFF_LAST = 60.0
+OUTAGE_LAST = 15.0
+"""Longest pause of all passes while the API server does not answer."""
+DEADLINE_FLOOR = 0.1
+"""A pass that asks for another at once would spin."""
+PASS_TIMEOUT = 300.0
+"""No pass takes this long; one that does hangs and is counted as failed."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _State:
+    """What is known of one key. ``ready`` and ``running`` may both be true: woken during its pass."""
+
+    ready: bool = False
+    running: bool = False
+    ready_since: float = 0.0
+    timer: asyncio.TimerHandle | None = None
+    due: float = 0.0
+    failures: int = 0
+    outages: int = 0
+    blocked_until: float = 0.0
+    error: str = ""
+
+
+class Loop:
+    """A queue of keys and the workers that reconcile them."""
+
+    def __init__(
+        self,
+        reconcile: Callable[[Key], Awaitable[float | None]],
+        workers: int = 8,
+        *,
+        clock: Callable[[], float] | None = None,
+        jitter: Callable[[], float] = random.random,
+        observe: Callable[[Key, Outcome, float], None] = lambda key, outcome, seconds: None,
+    ) -> None:
+        """``reconcile`` returns the seconds until the key's next deadline, or None. ``jitter`` returns 0 to 1."""
+        self._reconcile = reconcile
+        self._workers = workers
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
+        self._jitter = jitter
+        self._observe = observe
+        self._states: dict[Key, _State] = {}
+        self._queues: dict[str, deque[Key]] = {}
+        """Ready keys per namespace. The order of the namespaces is their turn: the first one is next."""
+        self._available = asyncio.Event()
+        self._passes: dict[asyncio.Task[None], float] = {}
+        self._held_until = 0.0
+        self._outage = 0
+        self._stopping = False
+
+    # --- asking for work
+
+    def wake(self, key: Key, after: float = 0.0) -> None:
+        """Reconcile ``key`` as soon as it is its turn, or after some seconds."""
+        state = self._states.setdefault(key, _State())
+        now = self._clock()
+        # An event must not defeat the back-off of a failing key: its own failed writes cause events too.
+        due = max(now + after, state.blocked_until)
+        if due <= now:
+            self._make_ready(key, state)
+        elif not state.ready and (state.timer is None or due < state.due):
+            self._schedule(key, state, due)
+
+    def forget(self, key: Key) -> None:
+        """Drop all that is planned for ``key``: it does not exist any more."""
+        state = self._states.get(key)
+        if state is None:
+            return
+        self._unschedule(state)
+        if state.ready:
+            state.ready = False
+            queue = self._queues[key.namespace]
+            queue.remove(key)
+            if not queue:
+                del self._queues[key.namespace]
+        if not state.running:
+            del self._states[key]
+
+    def _make_ready(self, key: Key, state: _State) -> None:
+        self._unschedule(state)
+        if state.ready:
+            return
+        state.ready, state.ready_since = True, self._clock()
+        if not state.running:  # a running one is queued when its pass is over
+            self._enqueue(key)
+
+    def _enqueue(self, key: Key) -> None:
+        self._queues.setdefault(key.namespace, deque()).append(key)
+        self._available.set()
+
+    def _schedule(self, key: Key, state: _State, due: float) -> None:
+        self._unschedule(state)
+        state.due = due
+        delay = max(0.0, due - self._clock())
+        state.timer = asyncio.get_running_loop().call_later(delay, self._make_ready, key, state)
+
+    @staticmethod
+    def _unschedule(state: _State) -> None:
+        if state.timer is not None:
+            state.timer.cancel()
+            state.timer = None
+
+    # --- doing it
+
+    async def run(self) -> None:
+        """Reconcile until cancelled or stopped."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(self._workers):
+                group.create_task(self._work(), name=f"worker-{number}")
+
+    async def stop(self, timeout: float) -> None:  # noqa: ASYNC109  (returns in time instead of raising)
+        """Start no more passes; give the running ones this long, then cancel them."""
+        self._stopping = True
+        self._available.set()
+        if self._passes:
+            _, late = await asyncio.wait(self._passes, timeout=timeout)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1)
+
+    async def _work(self) -> None:
+        while True:
+            while not self._queues and not self._stopping:
+                self._available.clear()
+                await self._available.wait()
+            hold = self._held_until - self._clock()
+            if self._stopping:
+                return
+            if hold > 0:
+                await asyncio.sleep(hold)
+                continue
+            key = self._next()
+            # A task of its own, so that stopping can cancel a pass and not the worker.
+            task = asyncio.create_task(self._pass(key), name=str(key))
+            self._passes[task] = self._clock()
+            try:
+                await asyncio.wait([task])
+            finally:
+                task.cancel()
+                del self._passes[task]
+
+    def _next(self) -> Key:
+        """The next namespace's oldest ready key; the namespace goes to the end of the line."""
+        namespace = next(iter(self._queues))
+        queue = self._queues.pop(namespace)
+        key = queue.popleft()
+        if queue:
+            self._queues[namespace] = queue
+        state = self._states[key]
+        state.ready, state.running = False, True
+        return key
+
+    async def _pass(self, key: Key) -> None:
+        state, started = self._states[key], self._clock()
+        deadline: float | None = None
+        outcome: Outcome = "success"
+        with reconcile_context(key.kind, key.namespace, key.name):
+            try:
+                async with asyncio.timeout(PASS_TIMEOUT):
+                    deadline = await self._reconcile(key)
+                self._succeeded(state)
+            except (Unavailable, NotLeading) as error:
+                outcome, deadline = "unavailable", self._unavailable(state, error)
+            except Exception as error:
+                outcome, deadline = "error", self._failed(state, error)
+            finally:
+                self._finish(key, state, deadline)
+        self._observe(key, outcome, self._clock() - started)
+
+    def _finish(self, key: Key, state: _State, deadline: float | None) -> None:
+        state.running = False
+        blocked = state.blocked_until > self._clock()
+        if state.ready and not blocked:
+            self._enqueue(key)
+            return
+        state.ready = False
+        if deadline is not None:
+            due = self._clock() + max(deadline, DEADLINE_FLOOR)
+            if state.timer is None or due < state.due or blocked:
+                self._schedule(key, state, due)
+        if state.timer is None and not state.error:
+            del self._states[key]
+
+    def _succeeded(self, state: _State) -> None:
+        if state.error:
+            log.info("recovered after %d failed passes", state.failures)
+        state.failures = state.outages = self._outage = 0
+        state.error, state.blocked_until, self._held_until = "", 0.0, 0.0
+
+    def _failed(self, state: _State, error: Exception) -> float:
+        state.failures += 1
+        self._outage = 0
+        delay = self._backoff(state.failures, BACKOFF_LAST)
+        state.blocked_until = self._clock() + BACKOFF_FIRST
+        text = f"{type(error).__name__}: {error}"
+        if text != state.error:
+            state.error = text
+            log.error("pass failed, next try in %.1f s and then less often", delay, exc_info=error)
+        return delay
+
+    def _unavailable(self, state: _State, error: Unavailable | NotLeading) -> float:
+        """The API server's fault, not the key's: every pass pauses, for longer the longer nothing succeeds."""
+        state.outages += 1
+        self._outage += 1
+        asked = getattr(error, "retry_after", None)
+        pause = self._backoff(self._outage, OUTAGE_LAST) / 2
+        self._held_until = max(self._held_until, self._clock() + pause)
+        if self._outage == 1:
+            log.warning("API server is not usable, passes pause: %s", error)
+        delay = asked or self._backoff(state.outages, BACKOFF_LAST)
+        state.blocked_until = self._clock() + min(delay, BACKOFF_FIRST)
+        return delay
+
+    def _backoff(self, failures: int, last: float) -> float:
+        """Doubling seconds, each with a fifth of jitter so that keys that failed together do not return together."""
+        base = min(last, BACKOFF_FIRST * 2.0 ** min(failures - 1, 16))
+        return base * (0.8 + 0.2 * self._jitter())
+
+    # --- telling how it goes
+
+    @property
+    def pending(self) -> int:
+        """Keys that wait for a worker."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    def oldest_pending(self) -> float:
+        """Seconds that the longest waiting key waits; 0 when none does."""
+        oldest = min((self._states[queue[0]].ready_since for queue in self._queues.values()), default=None)
+        return 0.0 if oldest is None else self._clock() - oldest
+
+    def longest_pass(self) -> float:
+        """Seconds that the longest running pass runs; 0 when none does."""
+        return max((self._clock() - started for started in self._passes.values()), default=0.0)
