@@ -1,0 +1,55 @@
+"""What the three batch kinds have in common: a list of Jobs, of which the missing ones are to be made.
+
+A Job that exists is left alone (its template is immutable, and it may be running); one that the wish no longer holds is
+removed; a finished one gets its report written into an annotation, because pods are collected and reports with them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from slmops.api.resource import Resource
+from slmops.plan.job import Work
+from slmops.state import ANNOTATION_REPORT, ANNOTATION_RETRY, Manifest, Observed, Plan, Problem
+
+POLL_SECONDS = 10.0
+"""How often a running pod is asked for its progress."""
+
+
+def batch_plan(
+    resource: Resource[Any, Any], observed: Observed, works: Sequence[Work], problem: Problem | None = None
+) -> Plan:
+    """The plan that brings these Jobs about. Earlier Jobs stay while a later one cannot be described yet."""
+    apply: list[Manifest] = []
+    retried: list[Manifest] = []
+    annotate: list[tuple[Manifest, dict[str, str]]] = []
+    busy = False
+    for item in works:
+        job = observed.child("Job", item.step.name)
+        state = observed.job(item.step.name)
+        if job is None:
+            if observed.child("ConfigMap", item.step.name) is None:
+                apply.append(item.config_map)
+            apply.append(item.job)
+        elif state.phase == "Failed" and _retry_wanted(resource, job):
+            retried.append(job)
+        elif state.finished and state.report is not None and not state.recorded:
+            annotate.append((job, {ANNOTATION_REPORT: state.report.model_dump_json(exclude_defaults=True)}))
+        busy = busy or not state.finished
+    wanted = {item.step.name for item in works}
+    stale = [c for c in observed.children if c["metadata"]["name"] not in wanted]
+    keep_stale = problem is not None and problem.waiting
+    return Plan(
+        apply=tuple(apply),
+        remove=tuple(retried) + (() if keep_stale else tuple(stale)),
+        annotate=tuple(annotate),
+        steps=tuple(item.step for item in works),
+        problem=problem,
+        deadline=POLL_SECONDS if busy else None,
+    )
+
+
+def _retry_wanted(resource: Resource[Any, Any], job: Manifest) -> bool:
+    """Whether the retry annotation changed since the Job was made."""
+    wanted = resource.metadata.annotations.get(ANNOTATION_RETRY)
+    made = (job["metadata"].get("annotations") or {}).get(ANNOTATION_RETRY)
+    return wanted is not None and wanted != made

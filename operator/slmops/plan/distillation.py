@@ -1,0 +1,101 @@
+"""Distillation -> a labelling Job, then a training Job on what it published."""
+
+from slmops import contract
+from slmops.api.distillation import Distillation, DistillationSpec
+from slmops.plan.batch import batch_plan
+from slmops.plan.job import Work, work
+from slmops.plan.sources import TOKEN_KEY, Sources, Unresolved
+from slmops.plan.training import evaluation, hyperparameters, split
+from slmops.settings import Settings
+from slmops.state import Observed, Plan
+
+LABEL, TRAIN = "label", "train"
+
+
+def plan_distillation(resource: Distillation, observed: Observed, settings: Settings) -> Plan:
+    """The Jobs that the Distillation needs now."""
+    works: list[Work] = []
+    try:
+        works.append(_label(resource, observed, settings))
+        labelled = observed.job(works[0].step.name)
+        if labelled.phase == "Succeeded" and labelled.report is not None:
+            works.append(_train(resource, observed, labelled.report, settings))
+    except Unresolved as unresolved:
+        return batch_plan(resource, observed, works, unresolved.problem)
+    return batch_plan(resource, observed, works)
+
+
+def _label(resource: Distillation, observed: Observed, settings: Settings) -> Work:
+    spec = resource.spec
+    sources = Sources(observed)
+    teacher = spec.teacher
+    endpoint = None
+    if teacher.endpoint is not None:
+        endpoint = contract.Endpoint(
+            url=teacher.endpoint.url,
+            model=teacher.endpoint.model,
+            credentials=sources.credentials(teacher.endpoint.credentials, TOKEN_KEY),
+            concurrency=teacher.endpoint.concurrency,
+            min_success_ratio=teacher.endpoint.min_success_ratio,
+        )
+    run = contract.LabelRun(
+        run="",
+        endpoint=endpoint,
+        model=sources.model(teacher.model, "spec.teacher.model") if teacher.model else None,
+        sampling=contract.Sampling(
+            temperature=teacher.sampling.temperature,
+            top_p=teacher.sampling.top_p,
+            max_tokens=teacher.sampling.max_tokens,
+            stop=tuple(teacher.sampling.stop),
+        ),
+        system_prompt=teacher.prompt.system,
+        train=sources.data(spec.data.train),
+        validation=sources.data(spec.data.validation) if spec.data.validation else None,
+        validation_split=split(spec.data),
+        deduplicate=spec.data.filters.deduplicate,
+        max_tokens=spec.data.filters.max_tokens,
+        seed=spec.training.seed,
+        output=sources.sink(spec.output),
+    )
+    return work(resource, LABEL, run, image=settings.images.trainer, run_spec=spec.labelling or spec.run,
+                sources=sources, settings=settings)  # fmt: skip
+
+
+def _train(resource: Distillation, observed: Observed, labelled: contract.Report, settings: Settings) -> Work:
+    spec = resource.spec
+    sources = Sources(observed)
+    dataset = sources.own(labelled.artifacts["dataset"], spec.output)
+    teacher = sources.model(spec.teacher.model, "spec.teacher.model") if spec.teacher.model else None
+    run = contract.TrainRun(
+        run="",
+        base=sources.model(spec.student.model, "spec.student.model") if spec.student.model else None,
+        architecture=_architecture(spec, sources, teacher),
+        train=_part(dataset, "train.jsonl"),
+        validation=_part(dataset, "validation.jsonl"),
+        objective=contract.Objective(
+            type=spec.objective.type,
+            teacher=teacher if spec.objective.type == "Logits" else None,
+            temperature=spec.objective.temperature,
+            alpha=spec.objective.alpha,
+            top_k=spec.objective.top_k,
+        ),
+        hyperparameters=hyperparameters(spec.training),
+        evaluation=evaluation(spec.evaluation, sources, {"teacher": teacher} if teacher else {}),
+        output=sources.sink(spec.output),
+    )
+    return work(resource, TRAIN, run, image=settings.images.trainer, run_spec=spec.run, sources=sources,
+                settings=settings)  # fmt: skip
+
+
+def _part(dataset: contract.Source, path: str) -> contract.Data:
+    return contract.Data(source=dataset, format=contract.ExampleFormat.MESSAGES, path=path)
+
+
+def _architecture(
+    spec: DistillationSpec, sources: Sources, teacher: contract.Source | None
+) -> contract.Architecture | None:
+    wanted = spec.student.architecture
+    if wanted is None:
+        return None
+    tokenizer = sources.model(wanted.tokenizer, "spec.student.architecture.tokenizer") if wanted.tokenizer else teacher
+    return contract.Architecture(**wanted.model_dump(exclude={"tokenizer"}), tokenizer=tokenizer)

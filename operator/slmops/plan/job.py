@@ -1,0 +1,208 @@
+"""A run's configuration -> the ConfigMap and the Job that carry it out.
+
+Names end in a hash over what the user asked for, so a changed wish is a new Job and never an edit of a running one. The
+installation's own image and resource defaults are left out of the hash: an upgrade of the operator repeats no work.
+Default values are left out too, so that a new field in the contract changes no name.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from slmops import contract
+from slmops.api.base import seconds
+from slmops.api.common import Resources, RunSpec
+from slmops.api.resource import Resource
+from slmops.plan.sources import Sources
+from slmops.settings import Settings
+from slmops.state import (
+    ANNOTATION_NODE,
+    ANNOTATION_RETRY,
+    CONTAINER,
+    EXIT_PERMANENT,
+    LABEL_KIND,
+    LABEL_MANAGED_BY,
+    LABEL_NAME,
+    LABEL_ROLE,
+    Manifest,
+    Step,
+)
+
+USER = 65532
+
+
+@dataclass(frozen=True)
+class Work:
+    """One Job to be done: its place in the plan and its manifests."""
+
+    step: Step
+    config_map: Manifest
+    job: Manifest
+
+
+def digest8(value: object) -> str:
+    """Eight characters of a hash over a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def work(
+    resource: Resource[Any, Any],
+    role: str,
+    run: contract.Run | contract.PullRun | contract.BenchRun,
+    *,
+    image: str,
+    run_spec: RunSpec,
+    sources: Sources,
+    settings: Settings,
+    node: str | None = None,
+    extra_volumes: tuple[tuple[Manifest, Manifest], ...] = (),
+) -> Work:
+    """The Job for a run whose name is still empty. ``node`` pins it to one node, by host name."""
+    volumes = [*sources.volumes, *(volume for volume, _ in extra_volumes)]
+    mounts = [*sources.mounts, *(mount for _, mount in extra_volumes)]
+    wish = [
+        run.model_dump(mode="json", exclude_defaults=True, exclude={"run", "registry", "annotations"}),
+        run_spec.model_dump(mode="json", exclude_defaults=True, exclude={"deadline", "retries"}),
+        node,
+        volumes,
+    ]
+    name = f"{resource.metadata.name}-{role}-{digest8(wish)}"
+    named = run.model_copy(
+        update={"run": name}
+        | (
+            {
+                "registry": contract.Registry(plain_http=settings.plain_http_registries),
+                "annotations": {
+                    "slmops.dev/kind": resource.kind(),
+                    "slmops.dev/name": f"{resource.metadata.namespace}/{resource.metadata.name}",
+                },
+            }
+            if isinstance(run, contract.Run)
+            else {}
+        )
+    )
+    labels = child_labels(resource, role)
+    meta: Manifest = {
+        "name": name,
+        "namespace": resource.metadata.namespace,
+        "labels": labels,
+        "ownerReferences": [resource.owner_reference()],
+    }
+    retry = resource.metadata.annotations.get(ANNOTATION_RETRY)
+    annotations = ({ANNOTATION_RETRY: retry} if retry else {}) | ({ANNOTATION_NODE: node} if node else {})
+    config_map: Manifest = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": meta,
+        "immutable": True,
+        "data": {contract.CONFIG_KEY: named.model_dump_json(exclude_defaults=False)},
+    }
+    pod = pod_spec(
+        image=run_spec.image or image,
+        config_map=name,
+        resources=resources(run_spec.resources, settings),
+        volumes=volumes,
+        mounts=mounts,
+    )
+    selector = dict(run_spec.node_selector) | ({"kubernetes.io/hostname": node} if node else {})
+    pod |= {
+        "restartPolicy": "Never",
+        **({"nodeSelector": selector} if selector else {}),
+        **({"tolerations": [t.dump() for t in run_spec.tolerations]} if run_spec.tolerations else {}),
+        **({"priorityClassName": run_spec.priority_class_name} if run_spec.priority_class_name else {}),
+    }
+    job: Manifest = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": meta | ({"annotations": annotations} if annotations else {}),
+        "spec": {
+            "backoffLimit": run_spec.retries,
+            "activeDeadlineSeconds": int(seconds(run_spec.deadline)),
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": {
+                "rules": [
+                    {
+                        "action": "FailJob",
+                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_PERMANENT]},
+                    },
+                    {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                ]
+            },
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+    return Work(Step(role, name), config_map, job)
+
+
+def child_labels(resource: Resource[Any, Any], role: str) -> dict[str, str]:
+    """The labels by which a child, and a pod of it, is led back to its resource."""
+    return {
+        LABEL_MANAGED_BY: "slmops",
+        LABEL_KIND: resource.kind(),
+        LABEL_NAME: resource.metadata.name,
+        LABEL_ROLE: role[:63],
+    }
+
+
+def pod_spec(
+    *,
+    image: str,
+    config_map: str,
+    resources: Mapping[str, Any],
+    volumes: list[Manifest],
+    mounts: list[Manifest],
+    port: int = contract.PROGRESS_PORT,
+) -> Manifest:
+    """A pod that passes Pod Security *restricted*: one container, one argument, nothing writable but scratch."""
+    return {
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": 30,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": [
+            {
+                "name": CONTAINER,
+                "image": image,
+                "args": [contract.CONFIG_PATH],
+                "ports": [{"name": "http", "containerPort": port}],
+                "resources": dict(resources),
+                "securityContext": {
+                    "allowPrivilegeEscalation": False,
+                    "readOnlyRootFilesystem": True,
+                    "capabilities": {"drop": ["ALL"]},
+                },
+                "volumeMounts": [
+                    {"name": "config", "mountPath": contract.CONFIG_DIR, "readOnly": True},
+                    {"name": "work", "mountPath": contract.WORK_DIR},
+                    {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  (a mount, not a file)
+                    *mounts,
+                ],
+            }
+        ],
+        "volumes": [
+            {"name": "config", "configMap": {"name": config_map}},
+            {"name": "work", "emptyDir": {}},
+            {"name": "tmp", "emptyDir": {}},
+            *volumes,
+        ],
+    }
+
+
+def resources(wanted: Resources, settings: Settings) -> dict[str, dict[str, str]]:
+    """What the user asked for, filled with the installation's defaults where nothing was said."""
+    defaults = settings.default_resources
+    limits = {"memory": defaults.memory_limit} | {k: str(v) for k, v in wanted.limits.items()}
+    requests = {k: str(v) for k, v in wanted.requests.items()}
+    for name, value in (("cpu", defaults.cpu), ("memory", defaults.memory)):
+        if name not in requests:
+            requests[name] = limits[name] if name in wanted.limits else value
+    return {"requests": requests, "limits": limits}

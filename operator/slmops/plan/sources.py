@@ -1,0 +1,124 @@
+"""API sources -> contract sources, and the volumes that they need in the pod.
+
+A reference becomes the digest that the other resource published; an address stays as written until the run resolves
+it. Secrets are mounted, never read: the operator has no right to.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from slmops import contract
+from slmops.api.common import DataSource, ModelSource, Output, SecretKey
+from slmops.api.conditions import ConditionType
+from slmops.state import Manifest, Observed, Problem
+
+REGISTRY_KEY = ".dockerconfigjson"
+TOKEN_KEY = "token"  # noqa: S105  (the name of a Secret's key)
+CREDENTIALS_DIR = f"{contract.CONFIG_DIR}/credentials"
+
+
+class Unresolved(Exception):  # noqa: N818  (carries a Problem, it is not an error)
+    """A reference that cannot be followed now."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+@dataclass
+class Sources:
+    """Turns sources into their contract form and collects the pod's volumes on the way."""
+
+    observed: Observed
+    volumes: list[Manifest] = field(default_factory=list)
+    mounts: list[Manifest] = field(default_factory=list)
+
+    def model(self, source: ModelSource, where: str) -> contract.Source:
+        """A model. Raises Unresolved when it refers to something that is not there or not ready."""
+        if source.uri is not None:
+            return self._address(source.uri, source.credentials)
+        if source.distillation is not None:
+            return self._published("Distillation", source.distillation.name, "artifact", where)
+        assert source.fine_tune is not None
+        return self._published("FineTune", source.fine_tune.name, "artifact", where)
+
+    def data(self, source: DataSource) -> contract.Data:
+        """A data set."""
+        return contract.Data(
+            source=self._address(source.uri, source.credentials),
+            format=contract.ExampleFormat(source.format),
+            path=source.path,
+        )
+
+    def own(self, artifact: contract.Artifact, output: Output) -> contract.Source:
+        """Something that an earlier step of the same resource published."""
+        return contract.Source(
+            uri=f"oci://{artifact.reference}", credentials=self.credentials(output.credentials, REGISTRY_KEY)
+        )
+
+    def sink(self, output: Output) -> contract.Sink:
+        """Where a run publishes."""
+        return contract.Sink(
+            repository=output.repository, credentials=self.credentials(output.credentials, REGISTRY_KEY)
+        )
+
+    def _address(self, uri: str, secret: SecretKey | None) -> contract.Source:
+        default = REGISTRY_KEY if uri.startswith("oci://") else TOKEN_KEY
+        if uri.startswith("pvc://"):
+            self._claim(uri.removeprefix("pvc://").split("/")[0])
+        return contract.Source(uri=uri, credentials=self.credentials(secret, default))
+
+    def _published(self, kind: str, name: str, field_name: str, where: str) -> contract.Source:
+        manifest = self.observed.references.get((kind, name))
+        if manifest is None:
+            raise Unresolved(_problem("ReferenceNotFound", f"{where}: {kind} {name} does not exist in this namespace",
+                                      waiting=True))  # fmt: skip
+        status = manifest.get("status") or {}
+        succeeded = next((c for c in status.get("conditions") or [] if c.get("type") == "Succeeded"), {})
+        if succeeded.get("status") == "False":
+            raise Unresolved(
+                _problem("ReferenceFailed", f"{where}: {kind} {name} failed ({succeeded.get('reason')}); mend it first",
+                         waiting=True)
+            )  # fmt: skip
+        current = status.get("observedGeneration") == manifest["metadata"].get("generation")
+        if succeeded.get("status") != "True" or not current:
+            raise Unresolved(_problem("ReferenceNotReady", f"{where}: waiting for {kind} {name}", waiting=True))
+        artifact = (status.get(field_name) or {}).get("reference")
+        if not artifact:
+            raise Unresolved(
+                _problem("NothingToUse", f"{where}: {kind} {name} published no full model; set spec.merge: true there")
+            )
+        secret = ((manifest.get("spec") or {}).get("output") or {}).get("credentials")
+        return contract.Source(
+            uri=f"oci://{artifact}",
+            credentials=self.credentials(SecretKey.model_validate(secret) if secret else None, REGISTRY_KEY),
+        )
+
+    def credentials(self, secret: SecretKey | None, default_key: str) -> contract.Credentials | None:
+        """Mount one key of a Secret as a file."""
+        if secret is None:
+            return None
+        key = secret.key or default_key
+        volume = f"secret-{secret.secret}".replace(".", "-")[:63].rstrip("-")
+        folder = f"{CREDENTIALS_DIR}/{secret.secret}"
+        self._mount(
+            {"name": volume, "secret": {"secretName": secret.secret, "defaultMode": 0o440}},
+            {"name": volume, "mountPath": folder, "readOnly": True},
+        )
+        return contract.Credentials(path=f"{folder}/{key}")
+
+    def _claim(self, claim: str) -> None:
+        volume = f"pvc-{claim}".replace(".", "-")[:63].rstrip("-")
+        self._mount(
+            {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}},
+            {"name": volume, "mountPath": f"/mnt/pvc/{claim}", "readOnly": True},
+        )
+
+    def _mount(self, volume: dict[str, Any], mount: dict[str, Any]) -> None:
+        if volume not in self.volumes:
+            self.volumes.append(volume)
+            self.mounts.append(mount)
+
+
+def _problem(reason: str, message: str, waiting: bool = False) -> Problem:
+    return Problem(ConditionType.INPUTS_RESOLVED, reason, message, waiting)

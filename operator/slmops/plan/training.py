@@ -1,0 +1,29 @@
+"""The parts of a training run that Distillation and FineTune describe in the same way."""
+
+from typing import Any
+
+from slmops import contract
+from slmops.api.common import Evaluation, Training
+from slmops.plan.sources import Sources
+
+DEFAULT_SPLIT = 0.1
+
+
+def hyperparameters(training: Training) -> contract.Hyperparameters:
+    """The training loop's settings."""
+    return contract.Hyperparameters.model_validate(training.model_dump())
+
+
+def evaluation(spec: Evaluation, sources: Sources, compare: dict[str, contract.Source]) -> contract.Evaluation:
+    """What is measured at the end."""
+    return contract.Evaluation(
+        data=sources.data(spec.data) if spec.data else None,
+        samples=spec.samples,
+        max_new_tokens=spec.max_new_tokens,
+        compare=compare,
+    )
+
+
+def split(data: Any) -> float:
+    """Share of the training data that is held out when no validation data are given."""
+    return data.validation_split if data.validation_split is not None else DEFAULT_SPLIT

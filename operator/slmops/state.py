@@ -1,0 +1,223 @@
+"""What one reconcile pass carries: ``Observed`` -> ``Plan`` -> status. Values only, no I/O, no clock.
+
+It is also where raw Kubernetes objects get their meaning (``JobState``, ``Report`` of a pod), so that plan and status
+can never read the same Job in two ways.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from slmops.api.conditions import ConditionType
+from slmops.contract import Progress, Reason, Report
+
+Manifest = dict[str, Any]
+
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+LABEL_KIND = "slmops.dev/kind"
+LABEL_NAME = "slmops.dev/name"
+LABEL_ROLE = "slmops.dev/role"
+LABEL_NODE = "slmops.dev/node"
+ANNOTATION_REPORT = "slmops.dev/report"
+ANNOTATION_RETRY = "slmops.dev/retry"
+ANNOTATION_NODE = "slmops.dev/node"
+JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
+CONTAINER = "run"
+EXIT_PERMANENT = 3
+"""Exit code of an image for a failure that a retry cannot mend (slmkit.run)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why a pass cannot go on: a condition that does not hold, for a person to mend or for the world to move."""
+
+    condition: ConditionType
+    reason: str
+    message: str
+    waiting: bool = False
+    """True when it may pass by itself (a referenced resource is not there yet): Unknown instead of False."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Everything that a pass read. Children are ours by owner UID; strangers with our labels are not among them."""
+
+    children: tuple[Manifest, ...] = ()
+    """Jobs, ConfigMaps, DaemonSets and Services that the resource owns."""
+    pods: tuple[Manifest, ...] = ()
+    """Pods that one of those children owns."""
+    references: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)
+    """Other resources of the namespace that exist, by (kind, name)."""
+    nodes: tuple[Manifest, ...] = ()
+    """All nodes of the cluster (EdgeDeployment only)."""
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    """What running pods said on /progress, by pod UID."""
+
+    def child(self, kind: str, name: str) -> Manifest | None:
+        """The child of that kind and name."""
+        return next((c for c in self.of_kind(kind) if c["metadata"]["name"] == name), None)
+
+    def of_kind(self, kind: str) -> list[Manifest]:
+        """The children of a kind."""
+        return [c for c in self.children if c.get("kind") == kind]
+
+    def pods_of(self, owner: Manifest) -> list[Manifest]:
+        """The pods of a child, oldest first."""
+        uid = owner["metadata"]["uid"]
+        mine = [pod for pod in self.pods if uid in owners(pod)]
+        return sorted(mine, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
+
+    def job(self, name: str) -> "JobState":
+        """What a Job has come to."""
+        job = self.child("Job", name)
+        return job_state(job, self.pods_of(job), self.progress) if job else JobState("Absent")
+
+
+def owners(manifest: Manifest) -> set[str]:
+    """UIDs of an object's controllers."""
+    references = manifest.get("metadata", {}).get("ownerReferences") or []
+    return {reference.get("uid", "") for reference in references if reference.get("controller")}
+
+
+@dataclass(frozen=True)
+class Step:
+    """One Job of a plan."""
+
+    role: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pass wants done."""
+
+    apply: tuple[Manifest, ...] = ()
+    """Children to create or change, in this order."""
+    remove: tuple[Manifest, ...] = ()
+    """Live children to delete."""
+    annotate: tuple[tuple[Manifest, Mapping[str, str]], ...] = ()
+    """Live children to add annotations to."""
+    pod_conditions: tuple[tuple[Manifest, Mapping[str, str]], ...] = ()
+    """Live pods to set a readiness gate's condition on."""
+    steps: tuple[Step, ...] = ()
+    """Jobs in the order of the work, as far as it is known."""
+    problem: Problem | None = None
+    """Why there is no more to do now."""
+    deadline: float | None = None
+    """Seconds until the next pass is due, whatever happens."""
+
+
+JobPhase = Literal["Absent", "Queued", "Starting", "Running", "Succeeded", "Failed"]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What a Job has come to."""
+
+    phase: JobPhase
+    report: Report | None = None
+    reason: str = ""
+    message: str = ""
+    progress: Progress | None = None
+    attempts: int = 0
+    recorded: bool = False
+    """Whether the report is kept in the Job's annotation, so that it outlives the pod."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will happen by itself."""
+        return self.phase in ("Succeeded", "Failed")
+
+
+def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progress]) -> JobState:
+    """Read a Job and its pods, which are given oldest first."""
+    conditions = {c["type"]: c for c in job.get("status", {}).get("conditions") or [] if c.get("status") == "True"}
+    kept = (job["metadata"].get("annotations") or {}).get(ANNOTATION_REPORT)
+    report = parse_report(kept) if kept else None
+    attempts = len(pods)
+    ended = [found for pod in pods if (found := _termination(pod)) is not None]
+    if "Complete" in conditions or "SuccessCriteriaMet" in conditions:
+        if report is None and ended:
+            report = next((r for t in reversed(ended) if t.get("exitCode") == 0 and (r := _report(t))), None)
+        if report is not None and report.outcome == "Succeeded":
+            return JobState("Succeeded", report, attempts=attempts, recorded=bool(kept))
+        if not ended and pods:
+            return JobState("Running", attempts=attempts)
+        return JobState("Failed", None, "ReportMissing", "the Job ended well but left no readable report",
+                        attempts=attempts)  # fmt: skip
+    if "Failed" in conditions or "FailureTarget" in conditions:
+        if report is None and ended:
+            report = _report(ended[-1])
+        reason, message = _failure(conditions, ended, report)
+        return JobState("Failed", report, reason, message, attempts=attempts, recorded=bool(kept))
+    if job.get("spec", {}).get("suspend"):
+        return JobState("Queued", message="waiting to be admitted by the queue")
+    current = pods[-1] if pods else None
+    if current is None:
+        return JobState("Starting", message="waiting for its pod", attempts=attempts)
+    if _running(current):
+        return JobState("Running", progress=progress.get(current["metadata"]["uid"]), attempts=attempts)
+    return JobState("Starting", message=waiting_for(current), attempts=attempts)
+
+
+def _failure(conditions: Mapping[str, Manifest], ended: list[Manifest], report: Report | None) -> tuple[str, str]:
+    condition = conditions.get("Failed") or conditions["FailureTarget"]
+    if condition.get("reason") == "DeadlineExceeded":
+        return "DeadlineExceeded", "the Job ran longer than spec.run.deadline"
+    if ended and ended[-1].get("reason") == "OOMKilled":
+        return Reason.OUT_OF_MEMORY, "the container was killed because it used more memory than its limit"
+    if report is not None:
+        return report.reason or Reason.INTERNAL_ERROR, report.message
+    if ended:
+        return "ContainerFailed", f"the container exited with code {ended[-1].get('exitCode')} and left no report"
+    return "JobFailed", f"the Job failed: {condition.get('reason', '')} {condition.get('message', '')}".strip()[:1024]
+
+
+def parse_report(text: str) -> Report | None:
+    """A report as a pod wrote it; None when it is not one. What a pod says is untrusted: the model bounds it."""
+    try:
+        return Report.model_validate(json.loads(text))
+    except (ValueError, ValidationError, RecursionError):
+        return None
+
+
+def _report(termination: Manifest) -> Report | None:
+    return parse_report(termination.get("message") or "")
+
+
+def _status(pod: Manifest) -> Manifest:
+    statuses = pod.get("status", {}).get("containerStatuses") or []
+    return next((dict(s) for s in statuses if s.get("name") == CONTAINER), {})
+
+
+def _termination(pod: Manifest) -> Manifest | None:
+    found = (_status(pod).get("state") or {}).get("terminated")
+    return dict(found) if found else None
+
+
+def _running(pod: Manifest) -> bool:
+    return bool((_status(pod).get("state") or {}).get("running"))
+
+
+def waiting_for(pod: Manifest, containers: Iterable[str] = ()) -> str:
+    """Why a pod's containers do not run yet, in words for a person; empty when nothing is known."""
+    for status in pod.get("status", {}).get("containerStatuses") or []:
+        waiting = (status.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason") in ("ImagePullBackOff", "ErrImagePull", "InvalidImageName"):
+            return f"image {status.get('image')} cannot be pulled: {_short(waiting.get('message'))}"
+        if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError",
+                                     "CrashLoopBackOff"):  # fmt: skip
+            return f"{waiting['reason']}: {_short(waiting.get('message'))}"
+    for condition in pod.get("status", {}).get("conditions") or []:
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return f"no node fits: {_short(condition.get('message'))}"
+    if pod.get("status", {}).get("phase") == "Pending":
+        return "starting; a volume or Secret that does not exist shows here as a long wait, see kubectl describe pod"
+    return ""
+
+
+def _short(text: object) -> str:
+    return " ".join(str(text or "").split())[:400]

@@ -1,0 +1,102 @@
+"""The status that the three batch kinds share: progress, conditions up to ``Succeeded``, and a phase for people."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from slmops.api.common import ArtifactStatus, GateStatus, ProgressStatus
+from slmops.api.conditions import Condition, ConditionType, Fact, false, merge, true, unknown
+from slmops.api.resource import Resource
+from slmops.contract import Artifact, Progress
+from slmops.state import JobState, Plan
+from slmops.status.figures import duration, significant, size
+from slmops.status.remedies import with_remedy
+
+C = ConditionType
+
+
+def intake(plan: Plan) -> list[Fact]:
+    """Accepted and InputsResolved."""
+    problem = plan.problem
+    if problem is None:
+        return [true(C.ACCEPTED, "Valid"), true(C.INPUTS_RESOLVED, "Resolved")]
+    if problem.condition is C.ACCEPTED:
+        return [false(C.ACCEPTED, problem.reason, problem.message), unknown(C.INPUTS_RESOLVED, "NotAccepted")]
+    make = unknown if problem.waiting else false
+    return [true(C.ACCEPTED, "Valid"), make(C.INPUTS_RESOLVED, problem.reason, problem.message)]
+
+
+def stage(type: ConditionType, done: str, state: JobState) -> Fact:
+    """The condition that a Job brings about."""
+    if state.phase == "Succeeded":
+        return true(type, done)
+    if state.phase == "Failed":
+        return false(type, state.reason, with_remedy(state.reason, state.message))
+    if state.phase == "Absent":
+        return unknown(type, "Pending")
+    return unknown(type, state.phase, state.message)
+
+
+def judged(gates: Sequence[GateStatus]) -> Fact:
+    """Evaluated: whether the gates let the model pass. All of them have to."""
+    bad = [gate for gate in gates if gate.outcome != "Passed"]
+    if not bad:
+        return true(C.EVALUATED, "GatesPassed" if gates else "Measured")
+    failed = [gate for gate in bad if gate.outcome == "Failed"]
+    reason = "GateFailed" if failed else "GateInconclusive"
+    text = "; ".join(f"{gate.metric} is {gate.value or 'not measured'}, wanted {gate.bound}" for gate in failed or bad)
+    return false(C.EVALUATED, reason, with_remedy(reason, text))
+
+
+def succeeded(facts: Sequence[Fact], message: str) -> Fact:
+    """Succeeded: False as soon as one condition is, True when all are."""
+    for fact in facts:
+        if fact.status == "False":
+            return false(C.SUCCEEDED, fact.reason, fact.message)
+    for fact in facts:
+        if fact.status == "Unknown":
+            return unknown(C.SUCCEEDED, fact.reason, fact.message)
+    return true(C.SUCCEEDED, "Completed", message)
+
+
+def phase(facts: Sequence[Fact], running: tuple[JobState, str] | None) -> str:
+    """One word for people."""
+    final = facts[-1].status
+    if final == "True":
+        return "Succeeded"
+    if final == "False":
+        return "Failed"
+    if running is None or running[0].phase in ("Absent", "Starting"):
+        return "Pending"
+    state, default = running
+    if state.phase == "Queued":
+        return "Queued"
+    return state.progress.stage if state.progress else default
+
+
+def progress(state: JobState | None) -> ProgressStatus | None:
+    """How far a running Job is."""
+    said = state.progress if state is not None and state.phase == "Running" else None
+    return _progress(said) if said else None
+
+
+def _progress(said: Progress) -> ProgressStatus:
+    return ProgressStatus(
+        stage=said.stage,
+        step=said.step,
+        of=said.of,
+        percent=min(100, int(100 * said.step / said.of)) if said.of else None,
+        loss=None if said.loss is None else significant(said.loss),
+        tokens_per_second=None if said.tokens_per_second is None else significant(said.tokens_per_second),
+        eta=None if said.eta_seconds is None else duration(said.eta_seconds),
+    )
+
+
+def artifact(made: Artifact | None) -> ArtifactStatus | None:
+    """Something published."""
+    return ArtifactStatus(reference=made.reference, size=size(made.size)) if made else None
+
+
+def conditions(resource: Resource[Any, Any], facts: Sequence[Fact], now: datetime) -> list[Condition]:
+    """The facts with their times."""
+    return merge(resource.status.conditions, facts, resource.metadata.generation, now)

@@ -1,0 +1,51 @@
+"""The status of a Distillation."""
+
+from datetime import datetime
+
+from slmops.api.conditions import ConditionType, Fact, true, unknown
+from slmops.api.distillation import DatasetStatus, Distillation, DistillationStatus
+from slmops.contract import Report
+from slmops.state import JobState, Observed, Plan
+from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, stage, succeeded
+from slmops.status.figures import evaluation, quality_gates, size
+
+C = ConditionType
+
+
+def distillation_status(resource: Distillation, observed: Observed, plan: Plan, now: datetime) -> DistillationStatus:
+    """What has become of the Distillation."""
+    states = {step.role: observed.job(step.name) for step in plan.steps}
+    label, train = (states.get(role, JobState("Absent")) for role in ("label", "train"))
+    labelled, trained = label.report, train.report if train.phase == "Succeeded" else None
+    figures = evaluation(
+        {**(labelled.evaluation if labelled else {}), **(trained.evaluation if trained else {})}, ("teacher", "baseline")
+    )
+    gates = quality_gates(resource.spec.gates, figures) if trained else []
+    facts: list[Fact] = [
+        *intake(plan),
+        stage(C.SYNTHESIZED, "Labelled", label),
+        stage(C.TRAINED, "Trained", train),
+        judged(gates) if trained else unknown(C.EVALUATED, "Pending"),
+        true(C.PUBLISHED, "Pushed") if trained else unknown(C.PUBLISHED, "Pending"),
+    ]
+    made = trained.artifacts.get("model") if trained else None
+    facts.append(succeeded(facts, f"the student is {size(made.size)}" if made else ""))
+    current = train if label.phase == "Succeeded" else label
+    return DistillationStatus(
+        phase=phase(facts, (current, "Training" if current is train else "Labelling")),
+        observed_generation=resource.metadata.generation,
+        inputs={**(labelled.inputs if labelled else {}), **(trained.inputs if trained else {})},
+        progress=progress(current),
+        dataset=_dataset(labelled) if labelled else None,
+        evaluation=figures,
+        gates=gates,
+        artifact=artifact(made),
+        conditions=conditions(resource, facts, now),
+    )
+
+
+def _dataset(report: Report) -> DatasetStatus | None:
+    counts, made = report.dataset, report.artifacts.get("dataset")
+    if counts is None or made is None:
+        return None
+    return DatasetStatus(**counts.model_dump(), digest=made.reference.partition("@")[2])

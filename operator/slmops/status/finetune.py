@@ -1,0 +1,37 @@
+"""The status of a FineTune."""
+
+from datetime import datetime
+
+from slmops.api.conditions import ConditionType, Fact, true, unknown
+from slmops.api.finetune import FineTune, FineTuneStatus
+from slmops.state import JobState, Observed, Plan
+from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, stage, succeeded
+from slmops.status.figures import evaluation, quality_gates
+
+C = ConditionType
+
+
+def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: datetime) -> FineTuneStatus:
+    """What has become of the FineTune."""
+    train = observed.job(plan.steps[0].name) if plan.steps else JobState("Absent")
+    trained = train.report if train.phase == "Succeeded" else None
+    figures = evaluation(trained.evaluation if trained else {}, ("baseline",))
+    gates = quality_gates(resource.spec.gates, figures) if trained else []
+    facts: list[Fact] = [
+        *intake(plan),
+        stage(C.TRAINED, "Trained", train),
+        judged(gates) if trained else unknown(C.EVALUATED, "Pending"),
+        true(C.PUBLISHED, "Pushed") if trained else unknown(C.PUBLISHED, "Pending"),
+    ]
+    facts.append(succeeded(facts, ""))
+    return FineTuneStatus(
+        phase=phase(facts, (train, "Training")),
+        observed_generation=resource.metadata.generation,
+        inputs=dict(trained.inputs) if trained else {},
+        progress=progress(train),
+        evaluation=figures,
+        gates=gates,
+        adapter=artifact(trained.artifacts.get("adapter")) if trained else None,
+        artifact=artifact(trained.artifacts.get("model")) if trained else None,
+        conditions=conditions(resource, facts, now),
+    )

@@ -1,0 +1,81 @@
+"""The status of a QuantizedModel: each variant by itself, then all of them together."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from slmops.api.conditions import ConditionType, Fact, false, true, unknown
+from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus, Variant, VariantStatus
+from slmops.state import JobState, Observed, Plan
+from slmops.status.batch import conditions, intake, judged, phase, progress, succeeded
+from slmops.status.figures import evaluation, quality_gates, size
+from slmops.status.remedies import with_remedy
+
+C = ConditionType
+
+
+def quantizedmodel_status(
+    resource: QuantizedModel, observed: Observed, plan: Plan, now: datetime
+) -> QuantizedModelStatus:
+    """What has become of the QuantizedModel."""
+    states = [observed.job(step.name) for step in plan.steps] or [JobState("Absent")] * len(resource.spec.variants)
+    variants = [_variant(resource, v, s) for v, s in zip(resource.spec.variants, states, strict=True)]
+    done = all(state.phase == "Succeeded" for state in states)
+    facts: list[Fact] = [
+        *intake(plan),
+        _together(C.QUANTIZED, "Built", variants, states),
+        judged([gate for variant in variants for gate in variant.gates]) if done else unknown(C.EVALUATED, "Pending"),
+        true(C.PUBLISHED, "Pushed") if done else unknown(C.PUBLISHED, "Pending"),
+    ]
+    facts.append(succeeded(facts, ""))
+    running = next((state for state in states if state.phase == "Running"), states[0])
+    return QuantizedModelStatus(
+        phase=phase(facts, (running, "Quantizing")),
+        observed_generation=resource.metadata.generation,
+        inputs={k: v for state in states if state.report for k, v in state.report.inputs.items()},
+        progress=progress(running),
+        variants=variants,
+        ready=f"{sum(v.phase == 'Ready' for v in variants)}/{len(variants)}",
+        conditions=conditions(resource, facts, now),
+    )
+
+
+def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> VariantStatus:
+    report = state.report if state.phase == "Succeeded" else None
+    image = report.artifacts.get("image") if report else None
+    figures = evaluation(report.evaluation if report else {}, ("reference",))
+    gates = quality_gates(resource.spec.gates, figures) if report else []
+    missed = judged(gates)
+    message = with_remedy(state.reason, state.message) if state.phase == "Failed" else state.message
+    if report and missed.status != "True":
+        message = missed.message
+    return VariantStatus(
+        name=variant.name,
+        phase=_phase(state, missed),
+        reference=image.reference if image else None,
+        size=size(image.size) if image else None,
+        precision=variant.precision,
+        architecture=variant.target.architecture,
+        evaluation=figures,
+        gates=gates,
+        progress=progress(state),
+        message=message or None,
+    )
+
+
+def _phase(state: JobState, gates: Fact) -> str:
+    if state.phase == "Succeeded":
+        return "Ready" if gates.status == "True" else "Rejected"
+    return "Pending" if state.phase in ("Absent", "Starting") else state.phase
+
+
+def _together(
+    type: ConditionType, done: str, variants: Sequence[VariantStatus], states: Sequence[JobState]
+) -> Fact:
+    failed = [(v, s) for v, s in zip(variants, states, strict=True) if s.phase == "Failed"]
+    if failed:
+        reason = failed[0][1].reason
+        return false(type, reason, "; ".join(f"{v.name}: {v.message}" for v, _ in failed))
+    if all(state.phase == "Succeeded" for state in states):
+        return true(type, done)
+    waiting = next((state for state in states if state.phase != "Succeeded"), states[0])
+    return unknown(type, "Pending" if waiting.phase == "Absent" else waiting.phase, waiting.message)

@@ -1,0 +1,46 @@
+"""For every reason that a user can see, what to do about it. A message without a remedy is half a message."""
+
+from slmops.contract import Reason
+
+REMEDIES: dict[str, str] = {
+    Reason.INVALID_CONFIGURATION: "Operator and image do not fit together; install images of the operator's version.",
+    Reason.INVALID_DATA: "Mend the named record, publish the data again, and change the spec or set the annotation "
+    "slmops.dev/retry.",
+    Reason.SOURCE_UNREACHABLE: "Check the address in the spec and the network path from the node to it, then set the "
+    "annotation slmops.dev/retry.",
+    Reason.SOURCE_NOT_FOUND: "Check repository, tag and path in the spec.",
+    Reason.SOURCE_UNAUTHORIZED: "Name a Secret with the right to read in credentials of the source.",
+    Reason.UNSAFE_SOURCE: "Publish the model as safetensors with plain tokenizer files; pickles and code are never "
+    "loaded.",
+    Reason.UNSUPPORTED_MODEL: "Use a model architecture that the message lists as supported.",
+    Reason.TEACHER_UNREACHABLE: "Check spec.teacher.endpoint.url from inside the cluster, then set the annotation "
+    "slmops.dev/retry.",
+    Reason.TOO_FEW_ANSWERS: "Look at the teacher's errors in the Job's log; lower concurrency, or minSuccessRatio.",
+    Reason.REGISTRY_REFUSED: "Name a Secret with the right to push to spec.output.repository in "
+    "spec.output.credentials.",
+    Reason.REGISTRY_UNREACHABLE: "Check the registry's host name and that the node reaches it, then set the "
+    "annotation slmops.dev/retry.",
+    Reason.CONVERSION_FAILED: "The tool chain could not convert this model; the Job's log has its own words.",
+    Reason.VERIFICATION_FAILED: "The converted model does not answer like the original; try another precision or "
+    "algorithm.",
+    Reason.TRAINING_DIVERGED: "Lower spec.training.learningRate, or raise warmupRatio.",
+    Reason.OUT_OF_MEMORY: "Raise spec.run.resources.limits.memory, or lower training.batchSize or maxSequenceLength.",
+    Reason.DISK_FULL: "Use a node with more ephemeral storage.",
+    Reason.TERMINATED: "The node took the pod away; set the annotation slmops.dev/retry to try again.",
+    Reason.TARGET_UNREACHABLE: "The server on the node did not answer the benchmark; look at its pod's log.",
+    Reason.INTERNAL_ERROR: "This is a defect; the Job's log has the trace. Please report it.",
+    "DeadlineExceeded": "Raise spec.run.deadline, or give the Job more resources.",
+    "ContainerFailed": "Look at the pod's log; set the annotation slmops.dev/retry to try again.",
+    "JobFailed": "Look at the Job's events; set the annotation slmops.dev/retry to try again.",
+    "ReportMissing": "Set the annotation slmops.dev/retry to run the step again.",
+    "GateFailed": "Train longer or on more data, choose another variant, or change the bound in spec.gates.",
+    "GateInconclusive": "A figure that a gate needs was not measured; see spec.evaluation.",
+}
+
+
+def with_remedy(reason: str, message: str) -> str:
+    """The message with what to do about it."""
+    remedy = REMEDIES.get(reason, "")
+    if not message:
+        return remedy
+    return f"{message.rstrip('.')}. {remedy}".strip() if remedy else message
