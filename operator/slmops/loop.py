@@ -12,12 +12,12 @@ so that ten thousand resources in one of them do not keep another waiting.
 import asyncio
 import logging
 import random
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from slmops.cluster.errors import NotLeading, Unavailable
+from slmops.cluster.errors import ClusterError, NotLeading, Unavailable
 from slmops.cluster.objects import Key
 from slmops.logs import reconcile_context
 
@@ -26,6 +26,8 @@ BACKOFF_FIRST = 1.0
 BACKOFF_LAST = 60.0
 OUTAGE_LAST = 15.0
 """Longest pause of all passes while the API server does not answer."""
+OUTAGE_AFTER = 3
+"""So many passes in a row without an answer make an outage; fewer may be one object's bad luck."""
 DEADLINE_FLOOR = 0.1
 """A pass that asks for another at once would spin."""
 PASS_TIMEOUT = 300.0
@@ -67,10 +69,12 @@ class Loop:
         self._jitter = jitter
         self._observe = observe
         self._states: dict[Key, _State] = {}
-        self._queues: dict[str, deque[Key]] = {}
+        self._queues: OrderedDict[str, OrderedDict[Key, None]] = OrderedDict()
         """Ready keys per namespace. The order of the namespaces is their turn: the first one is next."""
         self._available = asyncio.Event()
-        self._passes: dict[asyncio.Task[None], float] = {}
+        self._idle: set[asyncio.Task[None]] = set()
+        self._busy: dict[asyncio.Task[None], float] = {}
+        """Workers in a pass, with the time that it began."""
         self._held_until = 0.0
         self._outage = 0
         self._stopping = False
@@ -96,10 +100,11 @@ class Loop:
         self._unschedule(state)
         if state.ready:
             state.ready = False
-            queue = self._queues[key.namespace]
-            queue.remove(key)
-            if not queue:
-                del self._queues[key.namespace]
+            if not state.running:  # a running one is not in the queue
+                queue = self._queues[key.namespace]
+                del queue[key]
+                if not queue:
+                    del self._queues[key.namespace]
         if not state.running:
             del self._states[key]
 
@@ -112,7 +117,7 @@ class Loop:
             self._enqueue(key)
 
     def _enqueue(self, key: Key) -> None:
-        self._queues.setdefault(key.namespace, deque()).append(key)
+        self._queues.setdefault(key.namespace, OrderedDict())[key] = None
         self._available.set()
 
     def _schedule(self, key: Key, state: _State, due: float) -> None:
@@ -132,46 +137,43 @@ class Loop:
     async def run(self) -> None:
         """Reconcile until cancelled or stopped."""
         async with asyncio.TaskGroup() as group:
-            for number in range(self._workers):
-                group.create_task(self._work(), name=f"worker-{number}")
+            self._idle = {group.create_task(self._work(), name=f"worker-{number}") for number in range(self._workers)}
 
     async def stop(self, timeout: float) -> None:  # noqa: ASYNC109  (returns in time instead of raising)
         """Start no more passes; give the running ones this long, then cancel them."""
         self._stopping = True
-        self._available.set()
-        if self._passes:
-            _, late = await asyncio.wait(self._passes, timeout=timeout)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late, timeout=1)
+        for worker in self._idle:
+            worker.cancel()
+        if self._busy:
+            _, late = await asyncio.wait(self._busy, timeout=timeout)
+            for worker in late:
+                worker.cancel()
 
     async def _work(self) -> None:
-        while True:
-            while not self._queues and not self._stopping:
-                self._available.clear()
-                await self._available.wait()
+        me = asyncio.current_task()
+        assert me is not None
+        while not self._stopping:
             hold = self._held_until - self._clock()
-            if self._stopping:
-                return
             if hold > 0:
                 await asyncio.sleep(hold)
-                continue
-            key = self._next()
-            # A task of its own, so that stopping can cancel a pass and not the worker.
-            task = asyncio.create_task(self._pass(key), name=str(key))
-            self._passes[task] = self._clock()
-            try:
-                await asyncio.wait([task])
-            finally:
-                task.cancel()
-                del self._passes[task]
+            elif not self._queues:
+                self._available.clear()
+                await self._available.wait()
+            else:
+                key = self._next()
+                self._idle.discard(me)
+                self._busy[me] = self._clock()
+                try:
+                    await self._pass(key)
+                finally:
+                    del self._busy[me]
+                self._idle.add(me)
+                await asyncio.sleep(0)  # passes that never wait must not keep the Lease from being renewed
 
     def _next(self) -> Key:
         """The next namespace's oldest ready key; the namespace goes to the end of the line."""
-        namespace = next(iter(self._queues))
-        queue = self._queues.pop(namespace)
-        key = queue.popleft()
+        namespace, queue = self._queues.popitem(last=False)
+        key, _ = queue.popitem(last=False)
         if queue:
             self._queues[namespace] = queue
         state = self._states[key]
@@ -197,21 +199,24 @@ class Loop:
 
     def _finish(self, key: Key, state: _State, deadline: float | None) -> None:
         state.running = False
-        blocked = state.blocked_until > self._clock()
-        if state.ready and not blocked:
+        wait = state.blocked_until - self._clock()
+        if state.ready and wait <= 0:
             self._enqueue(key)
             return
-        state.ready = False
+        if state.ready:  # woken during a pass that failed: sooner than the back-off, yet not at once
+            state.ready, deadline = False, wait
         if deadline is not None:
             due = self._clock() + max(deadline, DEADLINE_FLOOR)
-            if state.timer is None or due < state.due or blocked:
+            if state.timer is None or due < state.due:
                 self._schedule(key, state, due)
-        if state.timer is None and not state.error:
+        if state.timer is None:
             del self._states[key]
 
     def _succeeded(self, state: _State) -> None:
         if state.error:
             log.info("recovered after %d failed passes", state.failures)
+        if self._outage >= OUTAGE_AFTER:
+            log.warning("API server is usable again")
         state.failures = state.outages = self._outage = 0
         state.error, state.blocked_until, self._held_until = "", 0.0, 0.0
 
@@ -223,25 +228,26 @@ class Loop:
         text = f"{type(error).__name__}: {error}"
         if text != state.error:
             state.error = text
-            log.error("pass failed, next try in %.1f s and then less often", delay, exc_info=error)
+            trace = None if isinstance(error, ClusterError) else error
+            log.error("pass failed, next try in %.1f s and then less often: %s", delay, text, exc_info=trace)
         return delay
 
     def _unavailable(self, state: _State, error: Unavailable | NotLeading) -> float:
-        """The API server's fault, not the key's: every pass pauses, for longer the longer nothing succeeds."""
+        """The API server's fault, not the key's: all passes pause, for longer the longer nothing succeeds."""
         state.outages += 1
         self._outage += 1
-        asked = getattr(error, "retry_after", None)
-        pause = self._backoff(self._outage, OUTAGE_LAST) / 2
-        self._held_until = max(self._held_until, self._clock() + pause)
-        if self._outage == 1:
+        if self._outage >= OUTAGE_AFTER:
+            pause = self._backoff(self._outage - OUTAGE_AFTER, OUTAGE_LAST)
+            self._held_until = max(self._held_until, self._clock() + pause)
+        if self._outage == OUTAGE_AFTER:
             log.warning("API server is not usable, passes pause: %s", error)
-        delay = asked or self._backoff(state.outages, BACKOFF_LAST)
+        delay = getattr(error, "retry_after", None) or self._backoff(state.outages, BACKOFF_LAST)
         state.blocked_until = self._clock() + min(delay, BACKOFF_FIRST)
-        return delay
+        return float(delay)
 
     def _backoff(self, failures: int, last: float) -> float:
         """Doubling seconds, each with a fifth of jitter so that keys that failed together do not return together."""
-        base = min(last, BACKOFF_FIRST * 2.0 ** min(failures - 1, 16))
+        base = min(last, BACKOFF_FIRST * 2.0 ** max(0, min(failures - 1, 16)))
         return base * (0.8 + 0.2 * self._jitter())
 
     # --- telling how it goes
@@ -253,9 +259,9 @@ class Loop:
 
     def oldest_pending(self) -> float:
         """Seconds that the longest waiting key waits; 0 when none does."""
-        oldest = min((self._states[queue[0]].ready_since for queue in self._queues.values()), default=None)
+        oldest = min((self._states[next(iter(queue))].ready_since for queue in self._queues.values()), default=None)
         return 0.0 if oldest is None else self._clock() - oldest
 
     def longest_pass(self) -> float:
         """Seconds that the longest running pass runs; 0 when none does."""
-        return max((self._clock() - started for started in self._passes.values()), default=0.0)
+        return max((self._clock() - started for started in self._busy.values()), default=0.0)
