@@ -46,7 +46,7 @@ class Metric(StrEnum):
     PEAK_MEMORY = "PeakMemory"
     WEIGHT_BYTES = "WeightBytes"
     TOKENS_PER_SECOND = "TokensPerSecond"
-    TIME_TO_FIRST_TOKEN = "TimeToFirstToken"
+    TIME_TO_FIRST_TOKEN = "TimeToFirstToken"  # noqa: S105  (a metric)
     REQUEST_LATENCY = "RequestLatency"
     ERROR_RATE = "ErrorRate"
 
@@ -324,9 +324,7 @@ class BenchRun(Run):
     seed: int = 42
 
 
-AnyRun = Annotated[
-    LabelRun | TrainRun | QuantizeRun | ServeRun | PullRun | BenchRun, Field(discriminator="type")
-]
+AnyRun = Annotated[LabelRun | TrainRun | QuantizeRun | ServeRun | PullRun | BenchRun, Field(discriminator="type")]
 
 # --- what a run says ---------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ It is also where raw Kubernetes objects get their meaning (``JobState``, ``Repor
 can never read the same Job in two ways.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +21,9 @@ LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 LABEL_KIND = "slmops.dev/kind"
 LABEL_NAME = "slmops.dev/name"
 LABEL_ROLE = "slmops.dev/role"
-LABEL_NODE = "slmops.dev/node"
+LABEL_POOL = "slmops.dev/pool"
+LABEL_REVISION = "slmops.dev/revision"
+LABEL_TRACK = "slmops.dev/track"
 ANNOTATION_REPORT = "slmops.dev/report"
 ANNOTATION_RETRY = "slmops.dev/retry"
 ANNOTATION_NODE = "slmops.dev/node"
@@ -76,6 +79,11 @@ class Observed:
         return job_state(job, self.pods_of(job), self.progress) if job else JobState("Absent")
 
 
+def digest8(value: object) -> str:
+    """Eight characters of a hash over a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
 def owners(manifest: Manifest) -> set[str]:
     """UIDs of an object's controllers."""
     references = manifest.get("metadata", {}).get("ownerReferences") or []
@@ -106,6 +114,8 @@ class Plan:
     """Jobs in the order of the work, as far as it is known."""
     problem: Problem | None = None
     """Why there is no more to do now."""
+    detail: object = None
+    """What the kind's own status function needs besides (EdgeDeployment: its ``Rollout``)."""
     deadline: float | None = None
     """Seconds until the next pass is due, whatever happens."""
 

@@ -114,14 +114,12 @@ class Evaluation(ApiModel):
 class QualityGate(ApiModel):
     """A bound that a made model has to keep, else the resource fails and nothing downstream takes the model."""
 
-    rules: ClassVar = (
-        exactly_one_of("min", "max"),
-    )
+    rules: ClassVar = (exactly_one_of("min", "max"),)
 
     metric: Literal["ExactMatch", "AccuracyRetained", "InferenceTimeReduction", "WeightsReduction", "InferenceTime"]
     """ExactMatch: share of answers equal to the expected ones. AccuracyRetained: ExactMatch as a share of the
-    reference's (teacher, base or unquantized model). InferenceTimeReduction, WeightsReduction: one minus the ratio to the
-    reference. InferenceTime: median time of an answer."""
+    reference's (teacher, base or unquantized model). InferenceTimeReduction, WeightsReduction: one minus the ratio to
+    the reference. InferenceTime: median time of an answer."""
     min: Bound | None = None
     """Smallest value that passes, for example 92%."""
     max: Bound | None = None
@@ -244,5 +242,3 @@ class BatchStatus(ApiModel):
     """What each gate said."""
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
     """The state, one aspect each."""
-
-

@@ -96,7 +96,8 @@ def schema(kind: type[Resource[Any, Any]]) -> dict[str, Any]:
 
 
 def _structural_root(model: Any) -> dict[str, Any]:
-    assert isinstance(model, type) and issubclass(model, ApiModel)
+    assert isinstance(model, type)
+    assert issubclass(model, ApiModel)
     raw = model.model_json_schema(by_alias=True, schema_generator=StructuralSchema, mode="validation")
     return _structural(raw, raw.get("$defs", {}), model.__name__)
 

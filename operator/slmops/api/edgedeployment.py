@@ -1,4 +1,4 @@
-"""EdgeDeployment: a quantized model is rolled out over pools of edge nodes, wave by wave, as far as benchmarks allow."""
+"""EdgeDeployment: a quantized model is rolled out over pools of edge nodes, wave by wave, as benchmarks allow."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -122,9 +122,7 @@ class DeploymentGate(ApiModel):
              "maxRegression compares medians: leave percentile out", "percentile"),
     )  # fmt: skip
 
-    metric: Literal[
-        "TokensPerSecond", "TimeToFirstToken", "RequestLatency", "PeakMemory", "ErrorRate", "ExactMatch"
-    ]
+    metric: Literal["TokensPerSecond", "TimeToFirstToken", "RequestLatency", "PeakMemory", "ErrorRate", "ExactMatch"]
     """What is measured."""
     percentile: Literal[50, 95] = 50
     """Which percentile of a time is bounded."""

@@ -127,7 +127,7 @@ class QuantizedModelStatus(BatchStatus):
 
 
 class QuantizedModel(Resource[QuantizedModelSpec, QuantizedModelStatus]):
-    """Compresses a model into one OCI image per variant, verified against the original, ready to be mounted on nodes."""
+    """Compresses a model into one OCI image per variant, verified against the original, ready to be mounted."""
 
     plural = "quantizedmodels"
     short_names = ("qm",)

@@ -4,27 +4,16 @@ Writes are server-side apply: what we do not set stays as others set it, and a p
 Nothing here retries; the loop does, with back-off per resource.
 """
 
-import asyncio
 import ipaddress
 import json
-from collections.abc import AsyncIterator, Callable, Iterable
-from typing import Any, Self
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Self
 from urllib.parse import quote, urlencode
 
 import aiohttp
 
 from slmops.cluster.connection import Connection, ConnectionConfigError
-from slmops.cluster.errors import (
-    ClusterError,
-    Conflict,
-    Expired,
-    Forbidden,
-    Invalid,
-    NotFound,
-    NotLeading,
-    NotOurs,
-    Unavailable,
-)
+from slmops.cluster.errors import Conflict, NotFound, NotLeading, NotOurs, Unavailable, from_status
 from slmops.cluster.events import EventRecorder, EventType
 from slmops.cluster.objects import GVK, MANAGER, POD, Manifest, Manifests, gvk_of, owner_uids
 
@@ -37,6 +26,7 @@ PROGRESS_TIMEOUT = 1.0
 PROGRESS_LIMIT = 16 * 1024
 APPLY = "application/apply-patch+yaml"
 STRATEGIC_MERGE = "application/strategic-merge-patch+json"
+MERGE = "application/merge-patch+json"
 JSON = "application/json"
 Observe = Callable[[str, str, int], None]
 """Told of every request: verb, resource, HTTP status (0 for none)."""
@@ -156,6 +146,14 @@ class Cluster:
         path = POD.path(namespace, name, "status")
         await self._request("PATCH", "patch", POD, path, body=body, content=STRATEGIC_MERGE, subresource="status")
 
+    async def annotate(self, live: Manifest, annotations: Mapping[str, str]) -> Manifest:
+        """Add annotations to exactly this object, and touch nothing else of it."""
+        gvk, metadata = gvk_of(live), live["metadata"]
+        body = {"metadata": {"uid": metadata["uid"], "annotations": dict(annotations)}}
+        self._check_leading()
+        path = gvk.path(metadata["namespace"], metadata["name"])
+        return await self._request("PATCH", "patch", gvk, path, body=body, content=MERGE)
+
     async def create(self, manifest: Manifest) -> Manifest:
         """Create an object; Conflict when it exists. Not for children: those are applied."""
         gvk = gvk_of(manifest)
@@ -248,7 +246,7 @@ class Cluster:
                 code = response.status
                 answer = _parse(raw, code)
                 if code >= 400:
-                    raise _error(code, answer, response.headers.get("Retry-After"), f"{verb} {resource}")
+                    raise from_status(code, answer, response.headers.get("Retry-After"), f"{verb} {resource}")
                 return answer
         except TimeoutError:
             raise Unavailable(f"{verb} {resource}: no answer within {timeout:g} s") from None
@@ -270,51 +268,5 @@ def _parse(raw: bytes, code: int) -> Manifest:
     return {"message": raw[:256].decode(errors="replace").strip()}
 
 
-_TYPES: dict[int, type[ClusterError]] = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Expired}
-
-
-def _error(code: int, status: Manifest, retry_after: str | None, what: str) -> ClusterError:
-    """The typed error for an answer that is none of success."""
-    message = status.get("message") or f"{what}: HTTP {code}"
-    reason = status.get("reason") or ""
-    details: dict[str, Any] = status.get("details") or {}
-    if code in (401, 429) or code >= 500:
-        wait = _seconds(retry_after) or _seconds(details.get("retryAfterSeconds"))
-        return Unavailable(message, reason=reason, status=code, retry_after=wait)
-    if code in _TYPES:
-        return _TYPES[code](message, reason=reason, status=code)
-    causes = tuple(_causes(details.get("causes") or ()))
-    return Invalid(message, reason=reason, status=code, causes=causes)
-
-
-def _causes(causes: Iterable[Manifest]) -> Iterable[tuple[str, str]]:
-    return ((str(cause.get("field") or ""), str(cause.get("message") or "")) for cause in causes)
-
-
-def _seconds(value: object) -> float | None:
-    try:
-        seconds = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None  # Retry-After may be a date; the loop's own back-off does then
-    return min(seconds, 300.0) if seconds > 0 else None
-
-
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
-
-
-async def wait_served(cluster: Cluster, gvks: Iterable[GVK], report: Callable[[str], None], pause: float = 5.0) -> None:
-    """Wait until the API server knows all these kinds, saying once what is missing."""
-    said = ""
-    while True:
-        try:
-            missing = [gvk.kind for gvk in gvks if not await cluster.served(gvk)]
-            problem = f"CRDs are not installed: {', '.join(missing)}; apply crds/" if missing else ""
-        except ClusterError as error:
-            problem = f"API server is not usable: {error.message}"
-        if not problem:
-            return
-        if problem != said:
-            report(problem)
-            said = problem
-        await asyncio.sleep(pause)

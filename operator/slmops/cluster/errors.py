@@ -1,5 +1,10 @@
 """What can go wrong between the operator and the API server, as types that a reconcile can tell apart."""
 
+from typing import Any
+
+LONGEST_WAIT = 300.0
+"""Seconds that a server's Retry-After is believed."""
+
 
 class ClusterError(Exception):
     """Any of the below. ``message`` is the API server's own text, fit for a condition."""
@@ -55,3 +60,30 @@ class Unavailable(ClusterError):  # noqa: N818
         super().__init__(message, reason=reason, status=status)
         self.retry_after = retry_after
         """Seconds that the server asked to wait."""
+
+
+def from_status(code: int, status: dict[str, Any], retry_after: str | None, what: str) -> ClusterError:
+    """The error for an answer that is none of success: its HTTP status and its ``Status`` object."""
+    message = status.get("message") or f"{what}: HTTP {code}"
+    reason = status.get("reason") or ""
+    details: dict[str, Any] = status.get("details") or {}
+    if code in (401, 429) or code >= 500:
+        wait = _seconds(retry_after) or _seconds(details.get("retryAfterSeconds"))
+        return Unavailable(message, reason=reason, status=code, retry_after=wait)
+    if code in _TYPES:
+        return _TYPES[code](message, reason=reason, status=code)
+    causes = tuple(
+        (str(cause.get("field") or ""), str(cause.get("message") or "")) for cause in details.get("causes") or ()
+    )
+    return Invalid(message, reason=reason, status=code, causes=causes)
+
+
+_TYPES: dict[int, type[ClusterError]] = {403: Forbidden, 404: NotFound, 409: Conflict, 410: Expired}
+
+
+def _seconds(value: object) -> float | None:
+    try:
+        seconds = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None  # Retry-After may be a date; the loop's own back-off does then
+    return min(seconds, LONGEST_WAIT) if seconds > 0 else None

@@ -115,7 +115,10 @@ def prune(gvk: GVK, body: Manifest) -> Manifest:
     pruned = {**body, "apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata}
     if gvk is POD:
         spec = body.get("spec", {})
-        pruned["spec"] = {key: spec[key] for key in ("nodeName", "readinessGates", "schedulingGates") if key in spec}
+        kept: tuple[str, ...] = ("nodeName", "readinessGates", "schedulingGates")
+        # Until a DaemonSet's pod is scheduled, its affinity is what tells the node that it is meant for.
+        kept += () if spec.get("nodeName") else ("affinity",)
+        pruned["spec"] = {key: spec[key] for key in kept if key in spec}
     elif gvk is NODE:
         _prune_node(pruned, body)
     return pruned

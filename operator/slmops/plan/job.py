@@ -5,8 +5,6 @@ installation's own image and resource defaults are left out of the hash: an upgr
 Default values are left out too, so that a new field in the contract changes no name.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +26,7 @@ from slmops.state import (
     LABEL_ROLE,
     Manifest,
     Step,
+    digest8,
 )
 
 USER = 65532
@@ -42,11 +41,6 @@ class Work:
     job: Manifest
 
 
-def digest8(value: object) -> str:
-    """Eight characters of a hash over a JSON value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
-
-
 def work(
     resource: Resource[Any, Any],
     role: str,
@@ -57,9 +51,14 @@ def work(
     sources: Sources,
     settings: Settings,
     node: str | None = None,
+    name: str | None = None,
+    labels: Mapping[str, str] | None = None,
     extra_volumes: tuple[tuple[Manifest, Manifest], ...] = (),
 ) -> Work:
-    """The Job for a run whose name is still empty. ``node`` pins it to one node, by host name."""
+    """The Job for a run whose name is still empty. ``node`` pins it to one node, by host name.
+
+    ``name`` is for Jobs that are told apart by something else than their configuration.
+    """
     volumes = [*sources.volumes, *(volume for volume, _ in extra_volumes)]
     mounts = [*sources.mounts, *(mount for _, mount in extra_volumes)]
     wish = [
@@ -68,7 +67,7 @@ def work(
         node,
         volumes,
     ]
-    name = f"{resource.metadata.name}-{role}-{digest8(wish)}"
+    name = name or f"{resource.metadata.name}-{role}-{digest8(wish)}"
     named = run.model_copy(
         update={"run": name}
         | (
@@ -83,7 +82,7 @@ def work(
             else {}
         )
     )
-    labels = child_labels(resource, role)
+    labels = child_labels(resource, role) | dict(labels or {})
     meta: Manifest = {
         "name": name,
         "namespace": resource.metadata.namespace,

@@ -74,7 +74,7 @@ class Sources:
             raise Unresolved(_problem("ReferenceNotFound", f"{where}: {kind} {name} does not exist in this namespace",
                                       waiting=True))  # fmt: skip
         status = manifest.get("status") or {}
-        succeeded = next((c for c in status.get("conditions") or [] if c.get("type") == "Succeeded"), {})
+        succeeded: Manifest = next((c for c in status.get("conditions") or [] if c.get("type") == "Succeeded"), {})
         if succeeded.get("status") == "False":
             raise Unresolved(
                 _problem("ReferenceFailed", f"{where}: {kind} {name} failed ({succeeded.get('reason')}); mend it first",

@@ -8,8 +8,8 @@ from slmops.api.common import ArtifactStatus, GateStatus, ProgressStatus
 from slmops.api.conditions import Condition, ConditionType, Fact, false, merge, true, unknown
 from slmops.api.resource import Resource
 from slmops.contract import Artifact, Progress
+from slmops.figures import duration, significant, size
 from slmops.state import JobState, Plan
-from slmops.status.figures import duration, significant, size
 from slmops.status.remedies import with_remedy
 
 C = ConditionType

@@ -5,9 +5,9 @@ from datetime import datetime
 from slmops.api.conditions import ConditionType, Fact, true, unknown
 from slmops.api.distillation import DatasetStatus, Distillation, DistillationStatus
 from slmops.contract import Report
+from slmops.figures import evaluation, quality_gates, size
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, stage, succeeded
-from slmops.status.figures import evaluation, quality_gates, size
 
 C = ConditionType
 
@@ -18,7 +18,8 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
     label, train = (states.get(role, JobState("Absent")) for role in ("label", "train"))
     labelled, trained = label.report, train.report if train.phase == "Succeeded" else None
     figures = evaluation(
-        {**(labelled.evaluation if labelled else {}), **(trained.evaluation if trained else {})}, ("teacher", "baseline")
+        {**(labelled.evaluation if labelled else {}), **(trained.evaluation if trained else {})},
+        ("teacher", "baseline"),
     )
     gates = quality_gates(resource.spec.gates, figures) if trained else []
     facts: list[Fact] = [

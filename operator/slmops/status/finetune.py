@@ -4,9 +4,9 @@ from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, true, unknown
 from slmops.api.finetune import FineTune, FineTuneStatus
+from slmops.figures import evaluation, quality_gates
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, stage, succeeded
-from slmops.status.figures import evaluation, quality_gates
 
 C = ConditionType
 

@@ -5,9 +5,9 @@ from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus, Variant, VariantStatus
+from slmops.figures import evaluation, quality_gates, size
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import conditions, intake, judged, phase, progress, succeeded
-from slmops.status.figures import evaluation, quality_gates, size
 from slmops.status.remedies import with_remedy
 
 C = ConditionType
@@ -68,9 +68,7 @@ def _phase(state: JobState, gates: Fact) -> str:
     return "Pending" if state.phase in ("Absent", "Starting") else state.phase
 
 
-def _together(
-    type: ConditionType, done: str, variants: Sequence[VariantStatus], states: Sequence[JobState]
-) -> Fact:
+def _together(type: ConditionType, done: str, variants: Sequence[VariantStatus], states: Sequence[JobState]) -> Fact:
     failed = [(v, s) for v, s in zip(variants, states, strict=True) if s.phase == "Failed"]
     if failed:
         reason = failed[0][1].reason

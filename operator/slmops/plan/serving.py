@@ -1,0 +1,162 @@
+"""The server of one revision on the nodes of one pool: a ConfigMap and a DaemonSet.
+
+The DaemonSet replaces no pod by itself (``OnDelete``): a revision never changes, and who runs which revision is said by
+host name affinity alone, which the DaemonSet controller enforces even while the operator is away.
+"""
+
+import copy
+from collections.abc import Collection
+from typing import Any
+
+from slmops import contract
+from slmops.api.common import Resources
+from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.plan.job import child_labels, pod_spec
+from slmops.rollout.fleet import HOSTNAME
+from slmops.rollout.revision import Revision
+from slmops.rollout.turns import SERVING, set_name
+from slmops.settings import Settings
+from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest
+
+ROLE = "serve"
+DEFAULTS = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
+
+
+def model_volume(image: str) -> tuple[Manifest, Manifest]:
+    """A model image as a read-only volume, and its mount. The kubelet pulls it by digest like any image."""
+    return (
+        {"name": "model", "image": {"reference": image, "pullPolicy": "IfNotPresent"}},
+        {"name": "model", "mountPath": contract.MODEL_DIR, "readOnly": True},
+    )
+
+
+def config_map(resource: EdgeDeployment, pool: Pool, revision: Revision) -> Manifest:
+    """The server's configuration."""
+    runtime = resource.spec.runtime
+    run = contract.ServeRun(
+        model_name=revision.model,
+        model_path=contract.MODEL_DIR,
+        revision=revision.name,
+        port=runtime.port,
+        max_queue=runtime.max_queue,
+        max_length=runtime.max_length,
+    )
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": _meta(resource, pool, revision.name),
+        "immutable": True,
+        "data": {contract.CONFIG_KEY: run.model_dump_json()},
+    }
+
+
+def daemon_set(
+    resource: EdgeDeployment,
+    pool: Pool,
+    revision: Revision,
+    settings: Settings,
+    *,
+    track: str,
+    only: Collection[str] | None,
+) -> Manifest:
+    """The DaemonSet of a revision: on the given host names, or with None on the whole pool."""
+    runtime = resource.spec.runtime
+    meta = _meta(resource, pool, revision.name)
+    meta["labels"] = meta["labels"] | {LABEL_TRACK: track}
+    volume, mount = model_volume(revision.images[pool.name])
+    wanted = pool.resources or runtime.resources
+    pod = pod_spec(
+        image=runtime.image or settings.images.edge,
+        config_map=meta["name"],
+        resources={
+            "requests": DEFAULTS.requests | {k: str(v) for k, v in wanted.requests.items()},
+            "limits": DEFAULTS.limits | {k: str(v) for k, v in wanted.limits.items()},
+        },
+        volumes=[volume],
+        mounts=[mount],
+        port=runtime.port,
+    )
+    pod["containers"][0] |= {
+        "livenessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
+        "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 2},
+    }
+    pod["affinity"] = _affinity(pool.selector.match_labels, "In", only)
+    if pool.tolerations:
+        pod["tolerations"] = [t.dump() for t in pool.tolerations]
+    if track == "candidate":
+        pod["readinessGates"] = [{"conditionType": SERVING}]
+    labels = _labels(resource, pool.name, revision.name)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": meta,
+        "spec": {
+            "selector": {"matchLabels": labels},
+            "updateStrategy": {"type": "OnDelete"},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    }
+
+
+def without(live: Manifest, pool: Pool, excluded: Collection[str]) -> Manifest:
+    """The stable DaemonSet as it is, less the nodes that the candidate has taken over."""
+    spec = copy.deepcopy(live["spec"])
+    spec.pop("revisionHistoryLimit", None)
+    spec["template"]["spec"]["affinity"] = _affinity(pool.selector.match_labels, "NotIn", excluded or None)
+    meta = live["metadata"]
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {key: meta[key] for key in ("name", "namespace", "labels", "ownerReferences")},
+        "spec": {key: spec[key] for key in ("selector", "updateStrategy", "template")},
+    }
+
+
+def service(resource: EdgeDeployment) -> Manifest:
+    """One name for all servers; a client on an edge node is answered by that node's own server where it has one."""
+    runtime = resource.spec.runtime
+    port: dict[str, Any] = {"name": "http", "port": runtime.port, "targetPort": "http", "protocol": "TCP"}
+    spec: dict[str, Any] = {
+        "selector": child_labels(resource, ROLE),
+        "ports": [port],
+        "type": "ClusterIP",
+        "trafficDistribution": "PreferSameNode",
+    }
+    if runtime.node_port is not None:
+        port["nodePort"] = runtime.node_port
+        spec |= {"type": "NodePort", "externalTrafficPolicy": "Local"}
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": resource.metadata.name,
+            "namespace": resource.metadata.namespace,
+            "labels": child_labels(resource, ROLE),
+            "ownerReferences": [resource.owner_reference()],
+        },
+        "spec": spec,
+    }
+
+
+def _labels(resource: EdgeDeployment, pool: str, revision: str) -> dict[str, str]:
+    return child_labels(resource, ROLE) | {LABEL_POOL: pool, LABEL_REVISION: revision}
+
+
+def _meta(resource: EdgeDeployment, pool: Pool, revision: str) -> Manifest:
+    return {
+        "name": set_name(resource, pool.name, revision),
+        "namespace": resource.metadata.namespace,
+        "labels": _labels(resource, pool.name, revision),
+        "ownerReferences": [resource.owner_reference()],
+    }
+
+
+def _affinity(labels: dict[str, str], operator: str, hosts: Collection[str] | None) -> Manifest:
+    expressions = [{"key": key, "operator": "In", "values": [value]} for key, value in sorted(labels.items())]
+    if hosts is not None:
+        expressions.append({"key": HOSTNAME, "operator": operator, "values": sorted(hosts)})
+    return {
+        "nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
+        }
+    }

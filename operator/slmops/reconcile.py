@@ -1,0 +1,225 @@
+"""One pass over one resource, the same for all kinds: read, plan, act, state what is.
+
+This is the only place where plan, cluster and status meet. A pass is level-based: it looks at what is, never at what
+happened, so a missed event, a restart or a restore costs at most the time to the next pass.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from slmops.api.base import API_VERSION
+from slmops.api.conditions import Condition, ConditionType, false, merge
+from slmops.api.resource import Metadata, Resource
+from slmops.cluster.cache import Cache
+from slmops.cluster.client import Cluster
+from slmops.cluster.errors import Forbidden, Invalid, NotOurs
+from slmops.cluster.objects import (
+    CHILDREN,
+    JOB,
+    KNOWN,
+    NODE,
+    POD,
+    Key,
+    differs,
+    gvk_of,
+    status_differs,
+)
+from slmops.contract import Progress
+from slmops.kinds import KINDS, Kind, refers_to
+from slmops.settings import Settings
+from slmops.state import JOB_NAME_LABEL, Manifest, Observed, Plan, Problem, job_state, owners
+
+log = logging.getLogger(__name__)
+REFUSED_RETRY_SECONDS = 30.0
+"""A child that the API server refuses may be let in later (quota, a policy): looked at again without an event."""
+QUIET = {ConditionType.ACCEPTED, ConditionType.INPUTS_RESOLVED, ConditionType.PROGRESSING, ConditionType.EVALUATED}
+"""Conditions that are worth an Event only when they turn False."""
+
+
+class Reconciler:
+    """Carries out passes."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        cache: Cache,
+        settings: Settings,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        phase_seen: Callable[[Key, str | None], None] = lambda key, phase: None,
+    ) -> None:
+        self._cluster = cluster
+        self._cache = cache
+        self._settings = settings
+        self._clock = clock
+        self._phase_seen = phase_seen
+
+    async def reconcile(self, key: Key) -> float | None:
+        """One pass. Returns the seconds until the next is due without an event, or None."""
+        kind = KINDS[key.kind]
+        gvk = KNOWN[API_VERSION, key.kind]
+        body = self._cache.get(gvk, key.namespace, key.name)
+        if body is None or body["metadata"].get("deletionTimestamp"):
+            self._phase_seen(key, None)
+            return None
+        try:
+            resource = kind.model.model_validate(body)
+        except ValidationError as error:
+            await self._refuse(key, body, error)
+            return None
+        observed = await self._observe(kind, resource, body)
+        plan = kind.plan(resource, observed, self._settings, self._clock())
+        plan, failure = await self._carry_out(plan, observed)
+        status = kind.status(resource, observed, plan, self._clock())
+        content = status.dump()
+        if failure is not None:
+            content["observedGeneration"] = resource.status.observed_generation
+            content = {k: v for k, v in content.items() if v is not None}
+        await self._write_status(body, content, resource.status.conditions)
+        self._phase_seen(key, content.get("phase"))
+        return REFUSED_RETRY_SECONDS if failure is not None else plan.deadline
+
+    # --- reading
+
+    async def _observe(self, kind: Kind, resource: Resource[Any, Any], body: Manifest) -> Observed:
+        meta = resource.metadata
+        owned = [
+            child
+            for gvk in CHILDREN
+            if gvk is not POD
+            for child in self._cache.children(gvk, resource.kind(), meta.namespace, meta.name)
+            if meta.uid in owners(child)
+        ]
+        uids = {child["metadata"]["uid"] for child in owned}
+        pods = [
+            pod for pod in self._cache.children(POD, resource.kind(), meta.namespace, meta.name) if uids & owners(pod)
+        ]
+        pods = await self._with_reports(owned, pods)
+        references = {
+            (other, name): manifest
+            for other, name in refers_to(body)
+            if (manifest := self._cache.get(KNOWN[API_VERSION, other], meta.namespace, name)) is not None
+        }
+        return Observed(
+            children=tuple(owned),
+            pods=tuple(pods),
+            references=references,
+            nodes=tuple(self._cache.list(NODE)) if kind.reads_nodes else (),
+            progress=await self._progress(owned, pods),
+        )
+
+    async def _with_reports(self, children: Sequence[Manifest], pods: list[Manifest]) -> list[Manifest]:
+        """Pods read live where a Job has ended and the cache does not show how yet: events have no order."""
+        for job in children:
+            if job.get("kind") != "Job":
+                continue
+            mine = [pod for pod in pods if job["metadata"]["uid"] in owners(pod)]
+            state = job_state(job, mine, {})
+            running = any((pod.get("status") or {}).get("phase") == "Running" for pod in mine)
+            ended = state.phase == "Running" and not running
+            if (state.finished and state.report is None) or ended:
+                namespace = job["metadata"]["namespace"]
+                live = await self._cluster.list(POD, namespace, {JOB_NAME_LABEL: job["metadata"]["name"]})
+                for pod in live:
+                    self._cache.put(POD, pod)
+                rest = [pod for pod in pods if pod not in mine]
+                pods = rest + [pod for pod in live if job["metadata"]["uid"] in owners(pod)]
+        return pods
+
+    async def _progress(self, children: Sequence[Manifest], pods: Sequence[Manifest]) -> dict[str, Progress]:
+        jobs = {child["metadata"]["uid"] for child in children if child.get("kind") == JOB.kind}
+        said = {}
+        for pod in pods:
+            if (pod.get("status") or {}).get("phase") != "Running" or not jobs & owners(pod):
+                continue
+            answer = await self._cluster.progress(pod)
+            try:
+                if answer is not None:
+                    said[pod["metadata"]["uid"]] = Progress.model_validate(answer)
+            except ValidationError:
+                log.warning("the pod's progress is not understood", extra={"pod": pod["metadata"]["name"]})
+        return said
+
+    # --- acting
+
+    async def _carry_out(self, plan: Plan, observed: Observed) -> tuple[Plan, Exception | None]:
+        """Act. What the API server refuses for good becomes a condition; what may pass by itself is raised.
+
+        Gates open before anything else, so that a pod takes traffic before another gives it up.
+        """
+        try:
+            for pod, condition in plan.pod_conditions:
+                meta = pod["metadata"]
+                await self._cluster.patch_pod_condition(meta["namespace"], meta["name"], meta["uid"], dict(condition))
+            for manifest in plan.apply:
+                await self._apply(manifest, observed)
+            for live, annotations in plan.annotate:
+                self._keep(await self._cluster.annotate(live, annotations))
+            for live in plan.remove:
+                meta = live["metadata"]
+                if not meta.get("deletionTimestamp"):
+                    await self._cluster.delete(gvk_of(live), meta["namespace"], meta["name"], meta["uid"])
+        except (NotOurs, Invalid, Forbidden) as error:
+            message = f"{error.message}"[:1024]
+            reason = "NameTaken" if isinstance(error, NotOurs) else "ChildRefused"
+            log.warning("a child was refused", extra={"reason": reason, "error": message})
+            return replace(plan, problem=Problem(ConditionType.ACCEPTED, reason, message)), error
+        return plan, None
+
+    async def _apply(self, manifest: Manifest, observed: Observed) -> None:
+        live = observed.child(manifest["kind"], manifest["metadata"]["name"])
+        if live is not None and (manifest.get("immutable") or not differs(manifest, live)):
+            return
+        self._keep(await self._cluster.apply(manifest, known=live))
+
+    def _keep(self, manifest: Manifest) -> None:
+        """Our own write is known at once, so that the next pass does not make it again."""
+        self._cache.put(gvk_of(manifest), manifest)
+
+    # --- stating
+
+    async def _write_status(self, body: Manifest, status: Manifest, before: Sequence[Condition]) -> None:
+        desired = {**body, "status": status}
+        if status_differs(desired, body):
+            self._keep(await self._cluster.apply_status(desired))
+            await self._tell(body, status, before)
+
+    async def _tell(self, body: Manifest, status: Manifest, before: Sequence[Condition]) -> None:
+        """An Event for each condition that flipped."""
+        known = {condition.type: condition.status for condition in before}
+        for condition in status.get("conditions", []):
+            now = condition["status"]
+            if now == known.get(condition["type"]) or now == "Unknown":
+                continue
+            if now == "True" and condition["type"] in QUIET:
+                continue
+            type_ = "Normal" if now == "True" else "Warning"
+            text = f"{condition['type']}: {condition.get('message', '')}".rstrip(": ")
+            await self._cluster.record_event(body, type_, condition["reason"], text)  # type: ignore[arg-type]
+
+    async def _refuse(self, key: Key, body: Manifest, error: ValidationError) -> None:
+        """What CEL could not refuse and the model does: a condition that names the field, and no retry."""
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        meta = Metadata.model_validate(body["metadata"])
+        fact = false(ConditionType.ACCEPTED, "InvalidSpec", f"{where}: {first['msg']}. Mend the field and apply again.")
+        before = _conditions(body)
+        conditions = merge(before, [fact], meta.generation, self._clock())
+        status = {"phase": "Failed", "conditions": [condition.dump() for condition in conditions]}
+        await self._write_status(body, status, before)
+        self._phase_seen(key, "Failed")
+
+
+def _conditions(body: Manifest) -> list[Condition]:
+    try:
+        found = (body.get("status") or {}).get("conditions") or []
+        return [Condition.model_validate(condition) for condition in found]
+    except (ValidationError, AttributeError, TypeError):
+        return []
+
+
+Reconcile = Callable[[Key], Awaitable[float | None]]

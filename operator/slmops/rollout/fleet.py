@@ -1,0 +1,83 @@
+"""Nodes of the pools: who belongs where, of which hardware class, in which order they get their turn."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from slmops.api.base import quantity, share_of
+from slmops.api.edgedeployment import Pool, Wave
+from slmops.state import Manifest
+
+HOSTNAME = "kubernetes.io/hostname"
+CLASS_LABEL = "slmops.dev/hardware-class"
+ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node of a pool."""
+
+    name: str
+    hostname: str
+    """Its host name label, by which DaemonSets are told apart; nearly always the name."""
+    hardware: str
+    """Hardware class."""
+    ready: bool
+    """Whether its kubelet reports Ready. A node that does not is offline: skipped, and caught up later."""
+
+
+def hardware_class(node: Manifest) -> str:
+    """What can be compared: architecture, processors, memory in whole GiB, accelerator.
+
+    The label ``slmops.dev/hardware-class`` wins where an administrator knows better.
+    """
+    labels = node["metadata"].get("labels") or {}
+    if own := labels.get(CLASS_LABEL):
+        return str(own)[:63]
+    status = node.get("status") or {}
+    capacity = status.get("capacity") or {}
+    arch = (status.get("nodeInfo") or {}).get("architecture") or labels.get("kubernetes.io/arch") or "unknown"
+    cpus = int(quantity(capacity.get("cpu", 0)))
+    memory = round(float(quantity(capacity.get("memory", 0))) / 2**30)
+    accelerator = next((f"-{name.split('.')[0]}" for name in ACCELERATORS if str(capacity.get(name, "0")) != "0"), "")
+    return f"{arch}-{cpus}cpu-{memory}gi{accelerator}"
+
+
+def is_ready(node: Manifest) -> bool:
+    """Whether the kubelet reports Ready."""
+    conditions = (node.get("status") or {}).get("conditions") or []
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def pool_nodes(pool: Pool, nodes: Iterable[Manifest]) -> list[Node]:
+    """The pool's nodes by name; a control plane's node never belongs to a pool."""
+    found = []
+    for node in nodes:
+        labels = node["metadata"].get("labels") or {}
+        if "node-role.kubernetes.io/control-plane" in labels:
+            continue
+        if all(labels.get(key) == value for key, value in pool.selector.match_labels.items()):
+            name = node["metadata"]["name"]
+            found.append(Node(name, labels.get(HOSTNAME, name), hardware_class(node), is_ready(node)))
+    return sorted(found, key=lambda node: node.name)
+
+
+def in_order(nodes: Iterable[Node], begun: Collection[str]) -> list[Node]:
+    """Who comes first: those whose turn has begun, then one of each hardware class in turns, so that a class's first
+    benchmark comes as early as possible. Offline nodes are left out."""
+    by_class: dict[str, list[Node]] = defaultdict(list)
+    for node in sorted(nodes, key=lambda node: node.name):
+        if node.ready:
+            by_class[node.hardware].append(node)
+    spread = [n for tier in zip_longest(*(by_class[c] for c in sorted(by_class))) for n in tier if n is not None]
+    return sorted(spread, key=lambda node: node.name not in begun)
+
+
+def targets(waves: list[Wave], total: int) -> list[int]:
+    """How many of ``total`` nodes have the candidate at the end of each wave: never falling, all at the last."""
+    counts: list[int] = []
+    for wave in waves:
+        counts.append(max(share_of(wave.nodes, total), counts[-1] if counts else 0))
+    counts[-1] = total
+    return counts

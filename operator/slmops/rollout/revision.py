@@ -1,0 +1,91 @@
+"""What a revision is: everything that shapes the servers' pods, in one short name.
+
+The runtime's own image belongs to it, so an upgrade of the operator is a candidate like any other and has to pass the
+gates. So does the retry annotation: to try a failed revision again is to try a new one.
+"""
+
+from dataclasses import dataclass
+
+from slmops.api.conditions import ConditionType
+from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.settings import Settings
+from slmops.state import ANNOTATION_RETRY, Manifest, Observed, Problem, digest8
+
+
+@dataclass(frozen=True)
+class Revision:
+    """The wanted revision."""
+
+    name: str
+    images: dict[str, str]
+    """Model image by pool."""
+    model: str
+    """Name that clients ask for."""
+
+
+def wanted(resource: EdgeDeployment, observed: Observed, settings: Settings) -> Revision | Problem:
+    """The revision that the spec asks for, or why it cannot be told."""
+    images: dict[str, str] = {}
+    for pool in resource.spec.pools:
+        image = _image(resource, pool, observed)
+        if isinstance(image, Problem):
+            return image
+        images[pool.name] = image
+    runtime = resource.spec.runtime
+    name = digest8(
+        [
+            images,
+            runtime.image or settings.images.edge,
+            runtime.dump(),
+            [
+                pool.model_dump(mode="json", include={"name", "resources", "tolerations"})
+                for pool in resource.spec.pools
+            ],
+            resource.metadata.annotations.get(ANNOTATION_RETRY),
+        ]
+    )
+    return Revision(name, images, model_name(resource))
+
+
+def model_name(resource: EdgeDeployment) -> str:
+    """What clients put into the field ``model`` of a request."""
+    source = resource.spec.model.quantized_model
+    return source.name if source else resource.metadata.name
+
+
+def _image(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | Problem:
+    source = resource.spec.model
+    if source.image is not None:
+        return source.image
+    assert source.quantized_model is not None
+    name = source.quantized_model.name
+    manifest = observed.references.get(("QuantizedModel", name))
+    if manifest is None:
+        return _problem("ReferenceNotFound", f"spec.model: QuantizedModel {name} does not exist in this namespace")
+    variants = (manifest.get("status") or {}).get("variants") or []
+    known = [v["name"] for v in (manifest.get("spec") or {}).get("variants") or []]
+    if pool.variant and known and pool.variant not in known:
+        return _problem("UnknownVariant", f"spec.pools[{pool.name}].variant: QuantizedModel {name} has no variant "
+                        f"{pool.variant}, it has {', '.join(known)}", waiting=False)  # fmt: skip
+    variant = _pick(variants, pool)
+    if not _current(manifest) or variant is None:
+        return _problem("ReferenceNotReady", f"spec.model: waiting for QuantizedModel {name}")
+    if variant.get("phase") != "Ready" or not variant.get("reference"):
+        return _problem("ReferenceNotReady", f"spec.model: variant {variant['name']} of QuantizedModel {name} is "
+                        f"{variant.get('phase')}: {variant.get('message') or 'waiting for it'}")  # fmt: skip
+    return str(variant["reference"])
+
+
+def _pick(variants: list[Manifest], pool: Pool) -> Manifest | None:
+    if pool.variant is None:
+        return variants[0] if variants else None
+    return next((v for v in variants if v.get("name") == pool.variant), None)
+
+
+def _current(manifest: Manifest) -> bool:
+    status = manifest.get("status") or {}
+    return bool(status.get("observedGeneration") == manifest["metadata"].get("generation"))
+
+
+def _problem(reason: str, message: str, waiting: bool = True) -> Problem:
+    return Problem(ConditionType.INPUTS_RESOLVED, reason, message, waiting)
