@@ -80,7 +80,7 @@ class Election:
             # Wake up exactly when the seen Lease runs out, rather than at the next tick after that.
             left = self._seen_at + self._duration() - self._clock()
             await asyncio.sleep(min(self._pause(), left) if left > 0 else self._pause())
-        log.info("this process is the leader", extra={"identity": self.identity})
+        log.info("%s is the leader", self.identity)
 
     async def hold(self) -> None:
         """Renew for ever. Raises LeaseLost when that fails for too long or another process leads."""
@@ -94,13 +94,15 @@ class Election:
 
     async def release(self) -> None:
         """Give the Lease back, so that a standby takes over at its next look. Never raises."""
-        lease, leading = self._lease, self.leading()
-        self._leads_until = 0.0
-        if lease is None or not leading:
+        leading, self._leads_until = self.leading(), 0.0
+        if not leading:
             return
         try:
             async with asyncio.timeout(RETRY):
-                await self._api.update(self._manifest(lease, holder="", duration=1.0))
+                # Read again: a renewal that was cut off just now may have gone through.
+                lease = await self._api.get(LEASE, self._namespace, self._name)
+                if lease is not None and lease.get("spec", {}).get("holderIdentity") == self.identity:
+                    await self._api.update(self._manifest(lease, holder="", duration=1.0))
             log.info("the Lease is released")
         except (ClusterError, TimeoutError) as error:
             log.warning("the Lease could not be released, a standby has to wait for its end: %s", error)
@@ -113,8 +115,6 @@ class Election:
             async with asyncio.timeout(limit):
                 taken = await self._take()
             self._problem = ""
-        except Conflict:
-            return False  # somebody was faster; the next look shows who
         except (ClusterError, TimeoutError) as error:
             self._tell(error)
             return False
@@ -124,15 +124,21 @@ class Election:
 
     async def _take(self) -> bool:
         lease = await self._api.get(LEASE, self._namespace, self._name)
-        if lease is None:
-            self._see(await self._api.create(self._manifest(None)))
+        try:
+            if lease is None:
+                self._see(await self._api.create(self._manifest(None)))
+                return True
+            self._see(lease)
+            holder = lease.get("spec", {}).get("holderIdentity") or ""
+            if holder and holder != self.identity and self._clock() < self._seen_at + self._duration():
+                return False
+            self._see(await self._api.update(self._manifest(lease)))
             return True
-        self._see(lease)
-        holder = lease.get("spec", {}).get("holderIdentity") or ""
-        if holder and holder != self.identity and self._clock() < self._seen_at + self._duration():
+        except Conflict:  # somebody was faster: see who, because a leader has to stop at once
+            lease = await self._api.get(LEASE, self._namespace, self._name)
+            if lease is not None:
+                self._see(lease)
             return False
-        self._see(await self._api.update(self._manifest(lease)))
-        return True
 
     def _see(self, lease: Manifest) -> None:
         """Remember when the Lease was first seen as it is; from then on its time runs."""

@@ -193,8 +193,8 @@ def _crashed(pod: Manifest) -> str:
     for status in (pod.get("status") or {}).get("containerStatuses") or []:
         if status.get("restartCount", 0) >= MAX_RESTARTS:
             last = (status.get("lastState") or {}).get("terminated") or {}
-            return f"the server was restarted {status['restartCount']} times: {last.get('reason') or 'unknown'}, exit code " \
-                   f"{last.get('exitCode')}"  # fmt: skip
+            code = last.get("exitCode")
+            return f"the server was restarted {status['restartCount']} times: {last.get('reason')}, exit code {code}"
     return ""
 
 

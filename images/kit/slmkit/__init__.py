@@ -1,0 +1,1 @@
+"""What all workload images share: how a run begins and ends, registries, sources, data. Nothing about models."""

@@ -1,0 +1,214 @@
+"""How a run begins and ends: configuration in, progress while it lasts, a report out.
+
+Exit codes: 0 succeeded; 3 failed for a reason that another attempt cannot mend (the Job's podFailurePolicy stops there);
+1 failed, another attempt may succeed.
+"""
+
+import errno
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from slmops.contract import (
+    PROGRESS_PORT,
+    REPORT_LIMIT,
+    TERMINATION_PATH,
+    WORK_DIR,
+    AnyRun,
+    BenchRun,
+    Progress,
+    PullRun,
+    Reason,
+    Report,
+    Run,
+)
+
+log = logging.getLogger("slmkit")
+PERMANENT = {
+    Reason.INVALID_CONFIGURATION, Reason.INVALID_DATA, Reason.UNSAFE_SOURCE, Reason.UNSUPPORTED_MODEL,
+    Reason.VERIFICATION_FAILED, Reason.CONVERSION_FAILED, Reason.SOURCE_NOT_FOUND, Reason.SOURCE_UNAUTHORIZED,
+    Reason.REGISTRY_REFUSED, Reason.TOO_FEW_ANSWERS, Reason.TRAINING_DIVERGED,
+}  # fmt: skip
+EXIT_PERMANENT = 3
+AnyConfiguration = Run | PullRun | BenchRun
+Handler = Callable[[Any, "Context"], Report]
+
+
+class RunFailed(Exception):  # noqa: N818  (it is how a run ends, not always an error of the program)
+    """The run cannot go on. The message names what is wrong for the person who wrote the resource."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+class Context:
+    """What a run tells while it lasts, and what it is told."""
+
+    def __init__(self, work: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.work = work or Path(os.environ.get("WORK_DIR", WORK_DIR))
+        self.stopping = threading.Event()
+        """Set on SIGTERM: end soon, with what there is."""
+        self.inputs: dict[str, str] = {}
+        """What each source was resolved to."""
+        self._clock = clock
+        self.started = clock()
+        self._stage_started = clock()
+        self._progress = Progress(stage="Starting")
+        self._lock = threading.Lock()
+
+    def stage(self, name: str, of: int = 0) -> None:
+        """Begin a stage of ``of`` steps (0: unknown)."""
+        log.info("stage", extra={"stage": name, "of": of})
+        with self._lock:
+            self._stage_started = self._clock()
+            self._progress = Progress(stage=name, of=of)
+
+    def step(self, number: int, loss: float | None = None, tokens_per_second: float | None = None) -> None:
+        """``number`` steps of the stage are done."""
+        with self._lock:
+            of = self._progress.of
+            elapsed = self._clock() - self._stage_started
+            eta = elapsed / number * (of - number) if number and of >= number else None
+            self._progress = Progress(
+                stage=self._progress.stage, step=number, of=of, loss=loss, tokens_per_second=tokens_per_second,
+                eta_seconds=eta,
+            )  # fmt: skip
+
+    def check(self) -> None:
+        """Raise when the pod is being taken away."""
+        if self.stopping.is_set():
+            raise RunFailed(Reason.TERMINATED, "the pod was told to stop")
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        with self._lock:
+            return self._progress
+
+
+def main(handlers: Mapping[type[Any], Handler], arguments: list[str] | None = None) -> int:
+    """Run what the configuration file says. Returns the process's exit code."""
+    _log_json()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    context = Context()
+    signal.signal(signal.SIGTERM, lambda *_: context.stopping.set())
+    _serve(context)
+    report = execute(handlers, arguments, context)
+    write_report(report)
+    log.info("report", extra={"outcome": report.outcome, "reason": report.reason, "text": report.message})
+    if report.outcome == "Succeeded":
+        return 0
+    return EXIT_PERMANENT if report.reason in PERMANENT else 1
+
+
+def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context: Context) -> Report:
+    """Run and turn every way to fail into a report."""
+    try:
+        run = _read(arguments, handlers)
+        report = handlers[type(run)](run, context)
+    except RunFailed as failed:
+        report = _failed(failed.reason, failed.message)
+    except MemoryError:
+        report = _failed(Reason.OUT_OF_MEMORY, "the process ran out of memory")
+    except Exception as error:
+        traceback.print_exc()
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            report = _failed(Reason.DISK_FULL, f"no space left: {error.filename or ''}")
+        else:
+            report = _failed(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+    return report.model_copy(update={"inputs": context.inputs, "seconds": round(context._clock() - context.started, 2)})
+
+
+def _read(arguments: list[str], handlers: Mapping[type[Any], Handler]) -> Any:
+    if len(arguments) != 1:
+        raise RunFailed(Reason.INVALID_CONFIGURATION, "one argument is expected: the path of the run's configuration")
+    try:
+        run = TypeAdapter[Any](AnyRun).validate_json(Path(arguments[0]).read_bytes())
+    except OSError as error:
+        raise RunFailed(Reason.INVALID_CONFIGURATION, f"{arguments[0]}: {error.strerror}") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RunFailed(Reason.INVALID_CONFIGURATION, f"{where}: {first['msg']}") from None
+    if type(run) not in handlers:
+        known = ", ".join(kind.__name__ for kind in handlers)
+        raise RunFailed(Reason.INVALID_CONFIGURATION, f"type: this image runs {known}, not {type(run).__name__}")
+    return run
+
+
+def _failed(reason: Reason, message: str) -> Report:
+    return Report(outcome="Failed", reason=reason, message=" ".join(message.split())[:1024])
+
+
+def write_report(report: Report) -> None:
+    """Leave the report where the kubelet finds it; shortened until it fits, and always valid JSON."""
+    text = report.model_dump_json(exclude_defaults=True)
+    for keep in (512, 128, 0):
+        if len(text.encode()) <= REPORT_LIMIT:
+            break
+        text = report.model_copy(update={"message": report.message[:keep]}).model_dump_json(exclude_defaults=True)
+    if len(text.encode()) > REPORT_LIMIT:
+        text = _failed(Reason.INTERNAL_ERROR, "the report does not fit into a termination message").model_dump_json(
+            exclude_defaults=True
+        )
+    path = Path(os.environ.get("TERMINATION_PATH", TERMINATION_PATH))
+    try:
+        path.write_text(text)
+    except OSError as error:
+        print(f"{path}: {error.strerror}; the report is {text}", file=sys.stderr)
+
+
+def _serve(context: Context) -> None:
+    """``GET /progress``, for as long as the process lives."""
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = self.path == "/progress"
+            body = context.progress.model_dump_json(exclude_none=True).encode() if found else b""
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Polled all the time: not worth a line."""
+
+    port = int(os.environ.get("PROGRESS_PORT", PROGRESS_PORT))
+    try:
+        server = ThreadingHTTPServer(("0.0.0.0", port), Page)  # noqa: S104  (the operator asks from outside the pod)
+    except OSError as error:
+        log.warning("no progress page", extra={"error": str(error)})
+        return
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+class _Json(logging.Formatter):
+    PLAIN = set(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {"time": self.formatTime(record), "level": record.levelname, "message": record.getMessage()}
+        line |= {key: value for key, value in record.__dict__.items() if key not in self.PLAIN}
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def _log_json() -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_Json())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
