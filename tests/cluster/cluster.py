@@ -1,0 +1,191 @@
+"""The cluster as a whole: what tests, make and the demo use. Nobody needs to know what is behind it."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.cluster import controlplane, network, pki
+from tests.cluster.binaries import KWOK, PROGRAMS, binary, build
+from tests.cluster.controlplane import kubectl
+from tests.cluster.layout import AUDIT_LOG, CONFIG, KUBECONFIG, LOGS, NODES, PAUSE, REGISTRY, STATE
+from tests.cluster.node import Node
+from tests.cluster.shell import Failed, alive, names, run, say, start, stop, wait
+
+PACKAGES = {"runc": "runc", "ip": "iproute2", "nft": "nftables", "iptables": "iptables", "openssl": "openssl",
+            "conntrack": "conntrack", "nsenter": "util-linux", "mount": "mount"}  # fmt: skip
+DISK_GIB, MEMORY_GIB = 15, 6
+SYSTEM = ("registry", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns")
+
+
+class Cluster:
+    """A Kubernetes with three nodes and a registry."""
+
+    kubeconfig = KUBECONFIG
+    registry = REGISTRY
+    logs = LOGS
+    audit_log = AUDIT_LOG
+
+    def __init__(self) -> None:
+        self.nodes = [Node(spec) for spec in NODES]
+
+    def node(self, name: str) -> Node:
+        """A node by name."""
+        return next(node for node in self.nodes if node.name == name)
+
+    def bin(self, name: str) -> Path:
+        """One of the cluster's programs: kubectl, helm, crane, …"""
+        return binary(name)
+
+    def build(self) -> None:
+        """Build what is missing of the programs."""
+        build()
+
+    def up(self) -> None:
+        """Start what does not run. Safe to repeat, and after a killed run."""
+        preflight()
+        with _lock():
+            build()
+            begun = time.monotonic()
+            if self.healthy():
+                return
+            if names() and not all(alive(name) for name in SYSTEM):
+                say("cleaning up after a run that ended badly")
+                self._stop()
+            if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "0":
+                Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
+            network.up()
+            pki.make()
+            controlplane.start_registry()
+            self._push_pause()
+            controlplane.start_etcd()
+            controlplane.start_apiserver()
+            controlplane.start_rest()
+            for node in self.nodes:
+                node.start()
+            for node in self.nodes:
+                wait(f"{node.name} to be Ready", node.ready, 60, LOGS / f"kubelet-{node.name}.log")
+                node.finish()
+            for namespace in ("edge-ai", "slmops-system"):
+                self.namespace(namespace)
+            say(f"three nodes Ready in {time.monotonic() - begun:.0f} s")
+            say(f"KUBECONFIG={KUBECONFIG}  logs: {LOGS}")
+
+    def down(self, purge: bool = False) -> None:
+        """Stop everything; with ``purge`` forget it too, the registry's content included."""
+        with _lock():
+            self._stop()
+            if purge:
+                shutil.rmtree(STATE, ignore_errors=True)
+
+    def healthy(self) -> bool:
+        """Whether every part runs and every node is Ready."""
+        parts = [f"{part}-{n.name}" for n in self.nodes for part in ("node", "containerd", "kubelet", "kube-proxy")]
+        return all(alive(name) for name in (*SYSTEM, *parts)) and all(node.ready() for node in self.nodes)
+
+    def namespace(self, name: str) -> None:
+        """A namespace where Pod Security *restricted* is enforced."""
+        kubectl(
+            "apply",
+            "-f",
+            "-",
+            stdin=f"""\
+apiVersion: v1
+kind: Namespace
+metadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}
+""",
+        )
+
+    def push_archive(self, archive: Path, repository: str, tag: str) -> str:
+        """Push an OCI archive (a tar of an OCI layout). Returns its reference by digest."""
+        with tempfile.TemporaryDirectory() as folder:
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+            said = run(binary("crane"), "push", "--insecure", folder, f"{REGISTRY}/{repository}:{tag}")
+        return said.strip().splitlines()[-1]
+
+    def stop_apiserver(self) -> None:
+        """Take the API server away."""
+        stop("kube-apiserver")
+
+    def start_apiserver(self) -> None:
+        """Bring the API server back."""
+        controlplane.start_apiserver()
+
+    def kwok(self, nodes: int) -> None:
+        """Simulated nodes beside the real ones; Jobs on them are completed by a simulated kubelet."""
+        build(KWOK)
+        stages = Path(__file__).parent / "kwok"
+        start("kwok", binary("kwok"), "--kubeconfig", KUBECONFIG, "--manage-nodes-with-label-selector", "type=kwok",
+              "--config", stages)  # fmt: skip
+        template = (stages / "node.tmpl").read_text()
+        kubectl("apply", "-f", "-", stdin="---\n".join(template.format(index=i) for i in range(nodes)))
+
+    def kwok_stop(self) -> None:
+        """Take the simulated nodes away."""
+        kubectl("delete", "nodes", "-l", "type=kwok", "--ignore-not-found")
+        stop("kwok")
+
+    def _push_pause(self) -> None:
+        """The sandbox image, made of one static program."""
+        if run(binary("crane"), "digest", "--insecure", PAUSE, check=False):
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            layer = Path(folder, "layer.tar")
+            with tarfile.open(layer, "w") as tar:
+                tar.add(binary("pause"), arcname="pause")
+            run(binary("crane"), "append", "--insecure", "--new_layer", layer, "--new_tag", PAUSE)
+            run(binary("crane"), "mutate", "--insecure", PAUSE, "--entrypoint", "/pause", "--user", "65535:65535",
+                "--tag", PAUSE)  # fmt: skip
+
+    def _stop(self) -> None:
+        for node in self.nodes:
+            node.stop()
+        for name in reversed(names()):
+            stop(name)
+        network.down()
+
+
+def preflight() -> None:
+    """Say at once what is missing, and install what can be installed."""
+    if os.geteuid() != 0:
+        raise Failed("the local cluster needs root: it makes network namespaces and mounts. Or set KUBECONFIG to a "
+                     "cluster of yours")  # fmt: skip
+    missing = sorted({package for tool, package in PACKAGES.items() if not _which(tool)})
+    if missing:
+        if not shutil.which("apt-get"):
+            raise Failed(f"missing: {', '.join(missing)}; install them")
+        say(f"installing {', '.join(missing)}")
+        subprocess.run(["apt-get", "update", "-qq"], check=False, stdout=subprocess.DEVNULL)
+        run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing)
+    place = STATE
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free / 2**30
+    if free < DISK_GIB:
+        raise Failed(f"{free:.0f} GiB free at {place}, {DISK_GIB} are needed; free some, or set SLMOPS_CLUSTER_DIR")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    if memory < MEMORY_GIB:
+        raise Failed(f"{memory:.0f} GiB of memory, {MEMORY_GIB} are needed")
+
+
+def _which(tool: str) -> str | None:
+    return shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """One at a time: two ``up`` in two terminals are one after the other."""
+    STATE.parent.mkdir(parents=True, exist_ok=True)
+    with (STATE.parent / "cluster.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+__all__ = ["CONFIG", "PROGRAMS", "Cluster", "Failed"]

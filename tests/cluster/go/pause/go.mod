@@ -1,0 +1,3 @@
+module slmops.dev/cluster/pause
+
+go 1.26.8
