@@ -55,7 +55,7 @@ class Api:
         if self.fault == "hangs":
             await asyncio.sleep(3600)
         answer = action(*arguments)
-        if self.fault == "answers are lost":
+        if self.fault == "answers are lost" and action in (self.server.create, self.server.update):
             await asyncio.sleep(3600)
         await asyncio.sleep(self.latency)
         return answer
@@ -156,6 +156,7 @@ def test_a_renewal_that_was_cut_off_does_not_keep_the_lease_from_being_released(
         replica.api.fault = "answers are lost"
         before = server.writes
         while server.writes == before:  # noqa: ASYNC110  (virtual time)
+            assert replica.election.leading()
             await asyncio.sleep(0.1)
         replica.api.fault = "none"
         await replica.terminate()
@@ -165,12 +166,12 @@ def test_a_renewal_that_was_cut_off_does_not_keep_the_lease_from_being_released(
     run(main())
 
 
-def test_a_leader_stays_leader_for_days() -> None:
+def test_a_leader_stays_leader_for_hours() -> None:
     async def main() -> None:
         server = Server()
         first, second = Replica(server, "first"), Replica(server, "second")
         leader = first if (await asyncio.sleep(5), first.election.leading())[1] else second
-        await asyncio.sleep(2 * 86400)
+        await asyncio.sleep(4 * 3600)
         assert leader.election.leading()
         assert len(first.led) + len(second.led) == 1
         assert server.lease is not None
@@ -288,7 +289,7 @@ def test_there_are_never_two_leaders_and_always_one_in_the_end(
             while True:
                 assert sum(replica.election.leading() for replica in replicas) <= 1, "two leaders"
                 for replica in replicas:
-                    if replica.task.done():
+                    if replica.task.done() and not replica.task.cancelled():
                         assert isinstance(replica.task.exception(), LeaseLost)
                         replica.start()  # as the kubelet does
                 await asyncio.sleep(0.05)
@@ -308,7 +309,8 @@ def test_there_are_never_two_leaders_and_always_one_in_the_end(
             replica.api.fault, replica.api.latency = "none", 0.01
         await asyncio.sleep(DURATION + 10)
         assert sum(replica.election.leading() for replica in replicas) == 1
-        assert not watcher.done()
+        if watcher.done():
+            watcher.result()  # raises what it saw
         watcher.cancel()
         for replica in replicas:
             await replica.kill()

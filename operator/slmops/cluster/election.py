@@ -21,6 +21,8 @@ from slmops.cluster.objects import GVK, LEASE, Manifest
 DURATION = 12.0
 RENEW_DEADLINE = 8.0
 RETRY = 2.0
+ATTEMPT = RENEW_DEADLINE / 3
+"""Longest wait for an answer: a renewal that hangs leaves time for two more tries."""
 log = logging.getLogger(__name__)
 
 
@@ -84,11 +86,14 @@ class Election:
 
     async def hold(self) -> None:
         """Renew for ever. Raises LeaseLost when that fails for too long or another process leads."""
+        renewed = True
         while True:
-            await asyncio.sleep(min(self._pause(), max(0.0, self._leads_until - self._clock())))
+            pause = self._pause() if renewed else RETRY / 4
+            await asyncio.sleep(min(pause, max(0.0, self._leads_until - self._clock())))
             if not self.leading():
                 raise LeaseLost(f"the Lease could not be renewed for {RENEW_DEADLINE:g} s")
-            if not await self._attempt() and self._seen[:1] != (self.identity,):
+            renewed = await self._attempt()
+            if not renewed and self._seen[:1] != (self.identity,):
                 self._leads_until = 0.0
                 raise LeaseLost("another process holds the Lease")
 
@@ -110,7 +115,7 @@ class Election:
     async def _attempt(self) -> bool:
         """Try to take or to renew the Lease. What fails is tried again, so errors are only told."""
         started = self._clock()
-        limit = min(RENEW_DEADLINE / 2, self._leads_until - started) if self.leading() else RENEW_DEADLINE / 2
+        limit = min(ATTEMPT, self._leads_until - started) if self.leading() else ATTEMPT
         try:
             async with asyncio.timeout(limit):
                 taken = await self._take()
