@@ -30,7 +30,7 @@ class Rule:
 
     def schema(self) -> dict[str, str]:
         """The rule as an item of ``x-kubernetes-validations``."""
-        extra = {"fieldPath": self.field_path} if self.field_path else {}
+        extra = {"fieldPath": f".{self.field_path}"} if self.field_path else {}
         return {"rule": self.rule, "message": self.message, **extra}
 
 
