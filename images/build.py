@@ -1,8 +1,8 @@
 """Build the images and push them: ``python images/build.py [NAME…] --registry HOST:PORT --output FILE``.
 
 An image's tag is a hash of everything that goes into it, so what has not changed is neither built nor pushed again: the
-registry is asked first. Wheels are fetched on the host, checked against the constraints' hashes, and mounted into a build
-that has no network.
+registry is asked first. Wheels are fetched on the host, checked against the constraints' hashes, and mounted into the
+build, which fetches nothing.
 """
 
 import argparse
@@ -88,7 +88,9 @@ def preflight() -> None:
         raise SystemExit(f"images: {', '.join(missing)} not found; install them (Debian: apt-get install)")
     free = shutil.disk_usage(Path.home()).free / 2**30
     if free < DISK_GIB:
-        raise SystemExit(f"images: {free:.0f} GiB of disk free, {DISK_GIB} are needed; `buildah rmi --prune` frees some")
+        raise SystemExit(
+            f"images: {free:.0f} GiB of disk free, {DISK_GIB} are needed; `buildah rmi --prune` frees some"
+        )
 
 
 def build(image: Image, options: argparse.Namespace) -> str:
@@ -105,7 +107,7 @@ def build(image: Image, options: argparse.Namespace) -> str:
     wheels = fetch_wheels(image.constraints(form))
     local = f"localhost/{repository}:{tag}"
     arguments = {"BASE": base, "PIP_OPTIONS": "--no-index --find-links /wheels"} | ({"FORM": form} if form else {})
-    _run("buildah", "bud", "-q", "--isolation=chroot", "--layers", "--network=none", "-v", f"{wheels}:/wheels:ro",
+    _run("buildah", "bud", "-q", "--isolation=chroot", "--layers", "-v", f"{wheels}:/wheels:ro",
          *(part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")),
          "-f", ROOT / "images" / image.name / "Containerfile", "-t", local, ROOT)  # fmt: skip
     tls = ["--tls-verify=false"] if options.plain_http else []
@@ -137,7 +139,9 @@ def fetch_wheels(constraints: Path) -> Path:
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        platforms = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 26, 27, 28, 31, 34, 35)] + ["manylinux2014_x86_64"]
+        platforms = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 26, 27, 28, 31, 34, 35)] + [
+            "manylinux2014_x86_64"
+        ]
         _run(sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--require-hashes",
              "--only-binary=:all:", "--python-version=3.13", "--implementation=cp", "--abi=cp313", "--abi=abi3", "--abi=none",
              *(f"--platform={p}" for p in platforms), "-r", constraints, "-d", partial)  # fmt: skip
@@ -156,7 +160,9 @@ def pushed(options: argparse.Namespace, repository: str, tag: str) -> str | None
     except urllib.error.HTTPError:
         return None
     except OSError as error:
-        raise SystemExit(f"images: {options.registry} does not answer: {error}; is the cluster up (make cluster)?") from None
+        raise SystemExit(
+            f"images: {options.registry} does not answer: {error}; is the cluster up (make cluster)?"
+        ) from None
 
 
 def _run(*command: str | Path) -> str:

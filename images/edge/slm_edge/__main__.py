@@ -1,0 +1,81 @@
+"""``python -m slm_edge /etc/slmops/run.json``: serve until told to stop, then finish what was begun."""
+
+import asyncio
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import uvicorn
+from pydantic import ValidationError
+
+from slm_edge.engine import Engine
+from slm_edge.metrics import Metrics
+from slm_edge.server import Server
+from slmops.contract import ServeRun
+
+DRAIN_SECONDS = 25
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps({"time": self.formatTime(record), "level": record.levelname, "message": record.getMessage()})
+
+
+def main() -> int:
+    """Read the configuration and serve."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_Json())
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    if len(sys.argv) != 2:
+        logging.error("one argument is expected: the path of the configuration")
+        return 2
+    try:
+        run = ServeRun.model_validate_json(Path(sys.argv[1]).read_bytes())
+    except (OSError, ValidationError) as error:
+        logging.error("%s cannot be used: %s", sys.argv[1], error)
+        return 2
+    asyncio.run(serve(run))
+    return 0
+
+
+async def serve(run: ServeRun) -> None:
+    """Serve one model."""
+    metrics = Metrics()
+    engine = Engine(Path(run.model_path), metrics, max_queue=run.max_queue, max_length=run.max_length)
+    server = Server(run, engine, metrics)
+    config = uvicorn.Config(
+        server.app(), host="0.0.0.0", port=run.port, access_log=False, log_config=None, lifespan="off",  # noqa: S104
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )  # fmt: skip
+    http = _Server(config)
+    engine.start()
+    logging.info("serving %s revision %s on port %d", run.model_name, run.revision, run.port)
+
+    def drain() -> None:
+        server.draining = True
+        http.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, drain)
+    loop.add_signal_handler(signal.SIGINT, drain)
+    await http.serve()
+    engine.stop()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: ours say "not ready" first."""
+
+    def install_signal_handlers(self) -> None:
+        """Nothing."""
+
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        """Nothing."""
+        from contextlib import nullcontext
+
+        return nullcontext()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""The routes. Everything that is not HTTP is elsewhere."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from slm_edge.engine import Engine, Request, pieces
+from slm_edge.metrics import Metrics
+from slm_edge.openai import DONE, ApiError, ChatRequest, chunk, completion, parse, usage
+from slmops.contract import ServeRun
+
+BODY_LIMIT = 1 << 20
+
+
+class Server:
+    """One model behind the OpenAI API."""
+
+    def __init__(self, run: ServeRun, engine: Engine, metrics: Metrics) -> None:
+        self._run, self._engine, self._metrics = run, engine, metrics
+        self._created = int(time.time())
+        self.draining = False
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/v1/chat/completions", self.chat, methods=["POST"]),
+                Route("/v1/models", self.models),
+                Route("/v1/models/{id:path}", self.model),
+                Route("/health", self.health),
+                Route("/ready", self.ready),
+                Route("/metrics", self.metrics_page),
+            ],
+            exception_handlers={ApiError: self._error},  # type: ignore[dict-item]
+        )
+
+    async def chat(self, http: HttpRequest) -> Response:
+        """``POST /v1/chat/completions``."""
+        asked = parse(await self._body(http))
+        if asked.model != self._run.model_name:
+            raise ApiError(404, f"The model `{asked.model}` does not exist; there is `{self._run.model_name}`",
+                           param="model", code="model_not_found")  # fmt: skip
+        self._check_ready()
+        messages = [{"role": message.role, "content": message.text()} for message in asked.messages]
+        request = Request(
+            prompt=self._engine.render(messages), limit=asked.limit(), temperature=asked.temperature, top_p=asked.top_p,
+            seed=asked.seed, stops=asked.stops(), send=lambda piece: None,
+        )  # fmt: skip
+        id, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+        answer = pieces(self._engine, request, self._run.request_timeout_seconds)
+        if asked.stream:
+            first = await anext(answer)  # so that a refusal still has a status of its own
+            body = self._stream(asked, id, created, first, answer)
+            self._metrics.requests.labels("200").inc()
+            return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        text, last = [], None
+        async for piece in answer:
+            text.append(piece.text)
+            last = piece
+        assert last is not None
+        counts = usage(last.prompt_tokens, last.completion_tokens)
+        self._metrics.requests.labels("200").inc()
+        finish = last.finish or "stop"
+        return JSONResponse(completion(id, created, self._run.model_name, "".join(text), finish, counts))
+
+    async def _stream(
+        self, asked: ChatRequest, id: str, created: int, first: Any, rest: AsyncIterator[Any]
+    ) -> AsyncIterator[bytes]:
+        model = self._run.model_name
+        yield chunk(id, created, model, {"role": "assistant", "content": ""})
+        piece = first
+        try:
+            while True:
+                if piece.finish:
+                    yield chunk(id, created, model, {}, piece.finish)
+                    break
+                yield chunk(id, created, model, {"content": piece.text})
+                piece = await anext(rest)
+        except ApiError as error:
+            yield f"data: {JSONResponse(error.body()).body.decode()}\n\n".encode()  # type: ignore[union-attr]
+            return
+        finally:
+            await rest.aclose()  # type: ignore[attr-defined]
+        if asked.stream_options and asked.stream_options.include_usage:
+            counts = usage(piece.prompt_tokens, piece.completion_tokens)
+            yield chunk(id, created, model, None, counts=counts)
+        yield DONE
+
+    async def models(self, http: HttpRequest) -> Response:
+        """``GET /v1/models``."""
+        return JSONResponse({"object": "list", "data": [self._card()]})
+
+    async def model(self, http: HttpRequest) -> Response:
+        """``GET /v1/models/{id}``."""
+        if http.path_params["id"] != self._run.model_name:
+            raise ApiError(404, f"The model `{http.path_params['id']}` does not exist", code="model_not_found")
+        return JSONResponse(self._card())
+
+    def _card(self) -> dict[str, Any]:
+        return {"id": self._run.model_name, "object": "model", "created": self._created, "owned_by": "slmops",
+                "revision": self._run.revision}  # fmt: skip
+
+    async def health(self, http: HttpRequest) -> Response:
+        """Liveness: a model that cannot be loaded is worth a restart, one that loads still is not."""
+        if self._engine.failure:
+            return JSONResponse({"status": "failed", "message": self._engine.failure}, 500)
+        return JSONResponse({"status": "ok"})
+
+    async def ready(self, http: HttpRequest) -> Response:
+        """Readiness: once a token was generated, and until the end is announced."""
+        try:
+            self._check_ready()
+        except ApiError as error:
+            return JSONResponse(error.body(), error.status)
+        return JSONResponse({"status": "ready"})
+
+    async def metrics_page(self, http: HttpRequest) -> Response:
+        """``GET /metrics``."""
+        return PlainTextResponse(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    def _check_ready(self) -> None:
+        if self.draining:
+            raise ApiError(503, "the server is stopping", code="stopping", retry_after=1)
+        if not self._engine.ready.is_set():
+            raise ApiError(503, self._engine.failure or "the model is being loaded", code="not_ready", retry_after=1)
+
+    async def _body(self, http: HttpRequest) -> bytes:
+        body = bytearray()
+        async for part in http.stream():
+            body += part
+            if len(body) > BODY_LIMIT:
+                raise ApiError(413, f"the body is larger than {BODY_LIMIT} bytes", code="too_large")
+        return bytes(body)
+
+    async def _error(self, http: HttpRequest, error: ApiError) -> Response:
+        self._metrics.requests.labels(str(error.status)).inc()
+        headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
+        return JSONResponse(error.body(), error.status, headers=headers)
