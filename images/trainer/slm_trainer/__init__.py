@@ -1,0 +1,1 @@
+"""Labels data sets with a teacher, and trains models: one file per recipe, losses and data apart."""

@@ -1,0 +1,16 @@
+"""``python -m slm_trainer /etc/slmops/run.json``."""
+
+import os
+import sys
+
+from slmkit.run import main
+from slmops.contract import LabelRun, TrainRun
+
+# Before PyTorch is imported: threads beyond the cores that the pod has only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+
+from slm_trainer.label import label
+from slm_trainer.train import train
+
+if __name__ == "__main__":
+    sys.exit(main({LabelRun: label, TrainRun: train}))

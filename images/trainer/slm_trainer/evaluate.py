@@ -1,0 +1,105 @@
+"""What a model is worth: exact match of greedy answers, time of an answer, bytes of weights, memory of a process.
+
+Every model is measured in a process of its own, so that one model's memory is not counted to another.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from slmkit.data import Example
+from slmkit.run import RunFailed
+from slmops.contract import Figures, Reason
+
+TIMED = 30
+"""Answers that are timed one by one; accuracy takes all records in batches."""
+BATCH = 64
+
+
+def choose(examples: Sequence[Example], samples: int, seed: int) -> list[Example]:
+    """At most ``samples`` records with an answer; the same ones for the same seed."""
+    import random
+
+    with_answer = [example for example in examples if example.completion is not None]
+    if len(with_answer) <= samples:
+        return with_answer
+    return random.Random(seed).sample(with_answer, samples)  # noqa: S311  (a sample, not a secret)
+
+
+def measure(folder: Path, examples: Sequence[Example], max_new_tokens: int, work: Path) -> Figures:
+    """Measure a saved model in a process of its own."""
+    asked = work / "evaluate.json"
+    asked.write_text(json.dumps({
+        "folder": str(folder), "limit": max_new_tokens,
+        "examples": [[list(example.prompt), example.completion] for example in examples],
+    }))  # fmt: skip
+    done = subprocess.run([sys.executable, "-m", "slm_trainer.evaluate", str(asked)], capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    asked.unlink()
+    if done.returncode:
+        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise RunFailed(Reason.INTERNAL_ERROR, f"the evaluation failed: {said[0]}")
+    return Figures.model_validate_json(done.stdout.splitlines()[-1])
+
+
+def evaluate(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int) -> tuple[float, float]:
+    """(exact match, median seconds of one answer), greedy."""
+    right = sum(
+        answer.strip() == (example.completion or "").strip()
+        for begin in range(0, len(examples), BATCH)
+        for answer, example in zip(
+            generate(model, tokenizer, examples[begin : begin + BATCH], limit),
+            examples[begin : begin + BATCH],
+            strict=True,
+        )
+    )
+    times = []
+    for example in examples[:TIMED]:
+        begun = time.perf_counter()
+        generate(model, tokenizer, [example], limit)
+        times.append(time.perf_counter() - begun)
+    return right / len(examples), median(times)
+
+
+def generate(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int, **sampling: Any) -> list[str]:
+    """Answers to a batch, greedy unless told otherwise."""
+    import torch
+
+    texts = [
+        tokenizer.apply_chat_template(list(e.prompt), tokenize=False, add_generation_prompt=True) for e in examples
+    ]
+    tokenizer.padding_side = "left"
+    given = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(model.device)
+    with torch.inference_mode():
+        made = model.generate(
+            input_ids=given["input_ids"], attention_mask=given["attention_mask"], max_new_tokens=limit,
+            pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+            **({"do_sample": False} | sampling),
+        )  # fmt: skip
+    return list(tokenizer.batch_decode(made[:, given["input_ids"].shape[1] :], skip_special_tokens=True))
+
+
+def _main() -> None:
+    from slm_trainer.model import load_model, load_tokenizer
+
+    asked = json.loads(Path(sys.argv[1]).read_bytes())
+    folder = Path(asked["folder"])
+    tokenizer, model = load_tokenizer(folder), load_model(folder).eval()
+    examples = [Example(tuple(prompt), completion) for prompt, completion in asked["examples"]]
+    match, seconds = evaluate(model, tokenizer, examples, asked["limit"])
+    print(Figures(
+        exact_match=round(match, 5), inference_seconds=round(seconds, 6), samples=len(examples),
+        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        weight_bytes=sum(p.stat().st_size for p in folder.glob("*.safetensors")),
+        parameters=sum(p.numel() for p in model.parameters()),
+    ).model_dump_json())  # fmt: skip
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,99 @@
+"""Models and tokenizers: loaded from a checked folder, or made from nothing. Never any code of the model's own."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from slm_trainer.tokens import CHAT_TEMPLATE, SPECIAL
+from slmkit.data import Example
+from slmkit.run import RunFailed
+from slmkit.sources import check_model_folder
+from slmops.contract import Architecture, Lora, Reason
+
+
+def load_model(folder: Path) -> Any:
+    """A causal language model in FP32. Raises RunFailed where the folder is unsafe or not understood."""
+    check_model_folder(folder)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
+            attn_implementation="eager",
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFailed(Reason.UNSUPPORTED_MODEL, f"the model cannot be loaded: {error}") from None
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """A tokenizer with a chat template and a padding token."""
+    check_model_folder(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFailed(Reason.UNSUPPORTED_MODEL, f"the tokenizer cannot be loaded: {error}") from None
+    if tokenizer.chat_template is None:
+        raise RunFailed(Reason.UNSUPPORTED_MODEL, "the tokenizer has no chat template; add chat_template.jinja")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def train_tokenizer(examples: Iterable[Example], vocabulary: int) -> Any:
+    """A byte-level BPE tokenizer trained on the data (Sennrich et al. 2016, arXiv 1508.07909). Digits stay apart: tiny
+    models copy numbers digit by digit."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(SPECIAL), show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )  # fmt: skip
+    texts = (message["content"] for example in examples for message in example.messages())
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=SPECIAL[0], eos_token=SPECIAL[1],
+        additional_special_tokens=list(SPECIAL[2:]), clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def new_model(wanted: Architecture, tokenizer: Any) -> Any:
+    """A model with random weights (Qwen2 layout)."""
+    size = max(wanted.vocabulary_size, len(tokenizer))
+    if size in (wanted.hidden_size, wanted.intermediate_size):
+        raise RunFailed(Reason.INVALID_CONFIGURATION, f"the vocabulary of {size} tokens must differ from hiddenSize and "
+                        "intermediateSize: converters tell the output layer by it")  # fmt: skip
+    config = Qwen2Config(
+        vocab_size=size, hidden_size=wanted.hidden_size, intermediate_size=wanted.intermediate_size,
+        num_hidden_layers=wanted.layers, num_attention_heads=wanted.attention_heads,
+        num_key_value_heads=wanted.key_value_heads, max_position_embeddings=wanted.max_position_embeddings,
+        tie_word_embeddings=True, bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id, attention_dropout=0.0,
+    )  # fmt: skip
+    config._attn_implementation = "eager"
+    return Qwen2ForCausalLM(config)
+
+
+def with_lora(model: Any, lora: Lora) -> Any:
+    """The model with frozen weights and trainable low-rank updates beside them."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = lora.target_modules[0] if lora.target_modules == ("all-linear",) else list(lora.target_modules)
+    try:
+        return get_peft_model(model, LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
+                                                target_modules=targets, task_type="CAUSAL_LM"))  # fmt: skip
+    except ValueError as error:
+        raise RunFailed(Reason.INVALID_CONFIGURATION, f"lora.targetModules: {error}") from None
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> dict[str, Path]:
+    """Write model and tokenizer. Returns the files by their name in the artefact."""
+    model.save_pretrained(folder, safe_serialization=True)
+    tokenizer.save_pretrained(folder)
+    return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,0 +1,151 @@
+"""A training run, top to bottom: sources, data, model, loop, evaluation, publication."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from slm_trainer.evaluate import choose, measure
+from slm_trainer.loop import Loss, fit
+from slm_trainer.losses import answer_loss, distillation_loss
+from slm_trainer.model import load_model, load_tokenizer, new_model, save, train_tokenizer, with_lora
+from slm_trainer.tokens import encode
+from slmkit.data import Example, read_examples
+from slmkit.registry import Registry
+from slmkit.run import Context, RunFailed
+from slmkit.sources import fetch
+from slmops.contract import ADAPTER_TYPE, MODEL_TYPE, Artifact, Data, Figures, Reason, Report, Source, TrainRun
+
+
+def train(run: TrainRun, context: Context) -> Report:
+    """Train a model and publish it."""
+    registry = Registry(run.registry)
+    seed_everything(run.hyperparameters.seed)
+    context.stage("Fetching")
+    training, held_out = examples_of(run, context, registry)
+    model, tokenizer = _model(run, context, registry, training)
+    records, dropped = encode(tokenizer, training, run.hyperparameters.max_sequence_length)
+    if not records:
+        raise RunFailed(Reason.INVALID_DATA, f"no record to train on: {dropped} of {len(training)} are longer than "
+                        f"maxSequenceLength {run.hyperparameters.max_sequence_length}")  # fmt: skip
+    measured = choose(held_out, run.evaluation.samples, run.hyperparameters.seed)
+    if not measured:
+        raise RunFailed(Reason.INVALID_DATA, "no held-out record has an answer to measure by")
+    figures: dict[str, Figures] = {}
+    limit = run.evaluation.max_new_tokens
+    if run.evaluation.untrained_baseline:
+        context.stage("Evaluating baseline")
+        save(model, tokenizer, context.work / "baseline")
+        figures["baseline"] = measure(context.work / "baseline", measured, limit, context.work)
+    if run.method == "LoRA":
+        model = with_lora(model, run.lora)
+    loss = _loss(run, context, registry, len(tokenizer))
+    fit(model, records, run.hyperparameters, tokenizer.pad_token_id, loss, context)
+    artifacts = {}
+    context.stage("Evaluating")
+    model.to("cpu")
+    adapter: dict[str, Path] = {}
+    if run.method == "LoRA":
+        adapter = _adapter(model, context.work / "adapter")
+        model = model.merge_and_unload()
+    files = save(model, tokenizer, context.work / "model")
+    figures["model"] = measure(context.work / "model", measured, limit, context.work)
+    for name, source in run.evaluation.compare.items():
+        context.stage(f"Evaluating {name}"[:32])
+        folder = _fetch(source, f"compare-{name}", name, context, registry)
+        figures[name] = measure(folder, measured, limit, context.work)
+    context.check()
+    context.stage("Publishing")
+    if adapter:
+        artifacts["adapter"] = _publish(run, registry, adapter, ADAPTER_TYPE)
+    if run.method == "Full" or run.merge:
+        artifacts["model"] = _publish(run, registry, files, MODEL_TYPE)
+    return Report(outcome="Succeeded", artifacts=artifacts, evaluation=figures)
+
+
+def examples_of(run: Any, context: Context, registry: Registry) -> tuple[list[Example], list[Example]]:
+    """Training and held-out records."""
+    train_data = _examples(run.train, "train", context, registry)
+    evaluation = run.evaluation.data
+    if evaluation is not None or run.validation is not None:
+        held_out = _examples(evaluation or run.validation, "validation", context, registry)
+        return train_data, held_out
+    return split(train_data, run.validation_split)
+
+
+def split(examples: list[Example], share: float) -> tuple[list[Example], list[Example]]:
+    """(training, held out), by the hash of the prompt: the same record is always on the same side."""
+
+    def held(example: Example) -> bool:
+        return int.from_bytes(hashlib.sha256(repr(example.prompt).encode()).digest()[:4]) / 2**32 < share
+
+    return [e for e in examples if not held(e)], [e for e in examples if held(e)]
+
+
+def _examples(data: Data, role: str, context: Context, registry: Registry) -> list[Example]:
+    folder = _fetch(data.source, f"data-{role}", role, context, registry)
+    found = list(read_examples(data, folder))
+    if role == "train" and any(example.completion is None for example in found):
+        found = [example for example in found if example.completion is not None]
+    if not found:
+        raise RunFailed(Reason.INVALID_DATA, f"{data.source.uri}: no record with an answer")
+    return found
+
+
+def _fetch(source: Source, folder: str, role: str, context: Context, registry: Registry) -> Path:
+    into = context.work / folder
+    context.inputs[role] = fetch(source, into, registry)
+    return into
+
+
+def _model(run: TrainRun, context: Context, registry: Registry, training: list[Example]) -> tuple[Any, Any]:
+    if run.base is not None:
+        folder = _fetch(run.base, "base", "base", context, registry)
+        return load_model(folder), load_tokenizer(folder)
+    if run.architecture is None:
+        raise RunFailed(Reason.INVALID_CONFIGURATION, "one of base and architecture is needed")
+    if run.architecture.tokenizer is not None:
+        folder = _fetch(run.architecture.tokenizer, "tokenizer", "tokenizer", context, registry)
+        tokenizer = load_tokenizer(folder)
+    else:
+        tokenizer = train_tokenizer(training, run.architecture.vocabulary_size)
+    return new_model(run.architecture, tokenizer), tokenizer
+
+
+def _loss(run: TrainRun, context: Context, registry: Registry, vocabulary: int) -> Loss:
+    wanted = run.objective
+    if wanted.type == "Labels" or wanted.teacher is None:
+        return lambda logits, tokens, mask, labels: answer_loss(logits, labels)
+    folder = _fetch(wanted.teacher, "teacher", "teacher", context, registry)
+    if len(load_tokenizer(folder)) != vocabulary:
+        raise RunFailed(Reason.INVALID_CONFIGURATION, "objective Logits needs the teacher's tokenizer; leave "
+                        "student.architecture.tokenizer out, or use objective Labels")  # fmt: skip
+    teacher = load_model(folder).eval()
+
+    def loss(logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            hints = teacher.to(tokens.device)(input_ids=tokens, attention_mask=mask).logits
+        return distillation_loss(logits, labels, hints.clone(), temperature=wanted.temperature, alpha=wanted.alpha,
+                                 top_k=wanted.top_k)  # fmt: skip
+
+    return loss
+
+
+def _adapter(model: Any, folder: Path) -> dict[str, Path]:
+    model.save_pretrained(folder, safe_serialization=True)
+    return {
+        p.name: p for p in sorted(folder.iterdir()) if p.name in ("adapter_config.json", "adapter_model.safetensors")
+    }
+
+
+def _publish(run: TrainRun, registry: Registry, files: dict[str, Path], type: str) -> Artifact:
+    return registry.push_artifact(run.output, files, type, run.annotations)
+
+
+def seed_everything(seed: int) -> None:
+    """Same seed, same numbers."""
+    import random
+
+    random.seed(seed)
+    torch.manual_seed(seed)
