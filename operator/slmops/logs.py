@@ -55,5 +55,6 @@ def configure(level: str) -> None:
     for noisy in ("aiohttp", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if level.upper() != "DEBUG":
-        # kopf logs each retry of a request as an error; while the API server is away that is a line a second and watch
         logging.getLogger("kopf").setLevel(logging.WARNING)
+        # kopf logs each retry of a request as an error, a line a second while the API server is away; Pulse does once
+        logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL)

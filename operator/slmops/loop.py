@@ -78,6 +78,7 @@ class Loop:
         self._held_until = 0.0
         self._outage = 0
         self._stopping = False
+        self._last_start = 0.0
 
     # --- asking for work
 
@@ -178,6 +179,7 @@ class Loop:
             self._queues[namespace] = queue
         state = self._states[key]
         state.ready, state.running = False, True
+        self._last_start = self._clock()
         return key
 
     async def _pass(self, key: Key) -> None:
@@ -265,3 +267,9 @@ class Loop:
     def longest_pass(self) -> float:
         """Seconds that the longest running pass runs; 0 when none does."""
         return max((self._clock() - started for started in self._busy.values()), default=0.0)
+
+    def stalled(self) -> float:
+        """Seconds that keys are waiting although workers are idle and nothing holds them: a fault of this class."""
+        if not self._queues or not self._idle or self._stopping or self._held_until > self._clock():
+            return 0.0
+        return self._clock() - max(self._last_start, self._held_until, self._clock() - self.oldest_pending())

@@ -178,7 +178,7 @@ class Reconciler:
 
     def _keep(self, manifest: Manifest) -> None:
         """Our own write is known at once, so that the next pass does not make it again."""
-        self._cache.put(gvk_of(manifest), manifest)
+        self._cache.wrote(gvk_of(manifest), manifest)
 
     # --- stating
 

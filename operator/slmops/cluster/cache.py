@@ -3,13 +3,17 @@
 Bodies are pruned and kept as compressed JSON (about a tenth of the memory of dictionaries), so every read returns a
 fresh copy that the caller may change. Events arrive late, twice and out of order, and a list may be older than an
 event: an object never goes back to an older version, and a deleted one does not come back from an old list.
+
+What we write ourselves is known at once (``wrote``), so that the next pass does not write it again. Somebody else's
+change may hide in the same version, and its event then looks old: such a version counts as unseen until the watch
+has told of it.
 """
 
 import json
 import zlib
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from slmops.cluster.objects import GVK, Key, Manifest, Manifests, parent_key, prune
@@ -29,6 +33,8 @@ class _Entry:
     blob: bytes
     parent: Key | None
     refers_to: frozenset[Key]
+    unseen: bool = False
+    """We wrote this version, and there may be more in it than what we wrote."""
 
 
 class _Store:
@@ -55,6 +61,23 @@ class Cache:
 
     def put(self, gvk: GVK, body: Manifest) -> bool:
         """Take in a body. True when something changed that the operator can see."""
+        known = self._stores[gvk].entries.get(_name(body))
+        if known is not None and known.unseen:
+            # Also an older version tells that something happened that no pass has looked at yet.
+            if not self._store(gvk, body) and _version(body) == known.version:
+                self._stores[gvk].entries[_name(body)] = replace(known, unseen=False)
+            return True
+        return self._store(gvk, body)
+
+    def wrote(self, gvk: GVK, body: Manifest) -> None:
+        """Take in the API server's answer to our own write. Its event is news only if there may be more in it."""
+        known = self._stores[gvk].entries.get(_name(body))
+        if self._store(gvk, body):
+            entry = self._stores[gvk].entries[_name(body)]
+            ours_alone = known is not None and not known.unseen and _sans_status(known) == _sans_status(entry)
+            self._stores[gvk].entries[_name(body)] = replace(entry, unseen=not ours_alone)
+
+    def _store(self, gvk: GVK, body: Manifest) -> bool:
         store, name, version = self._stores[gvk], _name(body), _version(body)
         known = store.entries.get(name)
         if known is not None and not _newer(version, known.version):
@@ -65,7 +88,7 @@ class Cache:
         pruned["metadata"].pop("resourceVersion", None)
         blob = zlib.compress(json.dumps(pruned, separators=(",", ":")).encode(), 1)
         if known is not None and known.blob == blob:
-            store.entries[name] = _Entry(version, blob, known.parent, known.refers_to)
+            store.entries[name] = replace(known, version=version, unseen=False)
             return False
         refers_to = frozenset(self._refers_to(gvk, pruned)) if self._refers_to else frozenset()
         self._index(gvk, name, known, entry := _Entry(version, blob, parent_key(pruned), refers_to))
@@ -75,7 +98,10 @@ class Cache:
 
     def remove(self, gvk: GVK, body: Manifest) -> bool:
         """Forget an object, given its last body. True when it was known."""
-        return self._remove(gvk, _name(body), _version(body))
+        known, version = self._stores[gvk].entries.get(_name(body)), _version(body)
+        if known is not None and known.version != version and not _newer(version, known.version):
+            return False  # it has been created again since
+        return self._remove(gvk, _name(body), version)
 
     def replace(
         self, gvk: GVK, bodies: Iterable[Manifest], version: str = "", namespace: str | None = None
@@ -134,6 +160,11 @@ class Cache:
         """The cached resources that refer to ``key``, sorted."""
         return sorted(self._referrers.get(key, ()), key=lambda item: (item.kind, item.namespace, item.name))
 
+    def parent(self, gvk: GVK, namespace: str | None, name: str) -> Key | None:
+        """The parent that a child's labels name, without reading its body."""
+        entry = self._stores[gvk].entries.get((namespace or "", name))
+        return entry.parent if entry else None
+
     def count(self, gvk: GVK) -> int:
         """How many objects of a kind are known."""
         return len(self._stores[gvk].entries)
@@ -184,6 +215,13 @@ def _newer(version: str, than: str) -> bool:
 def _body(entry: _Entry) -> Manifest:
     body: Manifest = json.loads(zlib.decompress(entry.blob))
     body["metadata"]["resourceVersion"] = entry.version
+    return body
+
+
+def _sans_status(entry: _Entry) -> Manifest:
+    """All but the status and the version: in an answer to our status write, what others may have changed."""
+    body: Manifest = json.loads(zlib.decompress(entry.blob))
+    body.pop("status", None)
     return body
 
 

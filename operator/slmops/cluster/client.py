@@ -179,6 +179,11 @@ class Cluster:
         """Tell users of something, once. Never blocks and never fails."""
         self._events.record(regarding, type, reason, message)
 
+    @property
+    def events_dropped(self) -> int:
+        """Events that were given up."""
+        return self._events.dropped
+
     async def _create_event(self, event: Manifest) -> None:
         self._check_leading()
         await self.create(event)
@@ -240,7 +245,6 @@ class Cluster:
                 data=json.dumps(body, separators=(",", ":")).encode() if body is not None else None,
                 headers={"Content-Type": content, "Accept": JSON},
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=5),
-                server_hostname=self._connection.server_hostname,
             ) as response:
                 raw = await response.read()
                 code = response.status

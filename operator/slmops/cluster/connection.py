@@ -55,6 +55,8 @@ class Connection:
     async def _authenticate(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
+        if self.server_hostname:
+            request.server_hostname = self.server_hostname
         for renew in (False, True):
             header = await self.authorization(renew)
             if header:

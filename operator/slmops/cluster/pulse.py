@@ -1,0 +1,141 @@
+"""Signs of life of the watches, and repair of what would end them: an aiohttp middleware for kopf's HTTP session.
+
+kopf hands neither bookmarks nor lists nor reconnects to handlers, so this looks at the requests themselves. A watch
+is alive when it did anything: a request, an event, a bookmark. A frozen stream is reopened by kopf after its
+inactivity timeout, which is a request, so a watch that is silent for longer than that has no task behind it.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import aiohttp
+
+from slmops.cluster.objects import GVK
+
+log = logging.getLogger(__name__)
+ERROR = b'{"type":"ERROR"'
+ERROR_PAUSE = 1.0
+Watch = tuple[GVK, str | None]
+"""A kind, and the namespace or None for all."""
+
+
+class Pulse:
+    """Follows the watches of these kinds and namespaces."""
+
+    def __init__(
+        self,
+        watches: Iterable[Watch],
+        relisted: Callable[[GVK, str | None], None] = lambda gvk, namespace: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``relisted`` is told when a watch had to start over: events, deletions above all, may have been missed."""
+        self._paths = {gvk.path(namespace): (gvk, namespace) for gvk, namespace in watches}
+        self._relisted = relisted
+        self._clock = clock
+        self._beats: dict[Watch, float] = {}
+        self._heard: dict[Watch, float] = {}
+        self._listed: set[Watch] = set()
+        self._streaming: set[Watch] = set()
+        self._problems: dict[Watch, str] = {}
+
+    def begin(self) -> None:
+        """From now on there are watches, and they have to show life."""
+        self._beats = dict.fromkeys(self._paths.values(), self._clock())
+        self._heard = dict(self._beats)
+
+    def silence(self) -> dict[Watch, float]:
+        """Seconds since the last sign of life of each watch's task."""
+        return {watch: self._clock() - beat for watch, beat in self._beats.items()}
+
+    def ages(self) -> dict[str, float]:
+        """Seconds since the API server last told something, bookmarks included, by watch."""
+        return {
+            f"{gvk.plural}@{namespace}" if namespace else gvk.plural: self._clock() - heard
+            for (gvk, namespace), heard in self._heard.items()
+        }
+
+    def not_started(self) -> list[Watch]:
+        """The watches that have never streamed."""
+        return [watch for watch in self._paths.values() if watch not in self._streaming]
+
+    async def middleware(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        """Wraps every request of kopf."""
+        watch = self._paths.get(request.url.path)
+        if watch is None or request.method != "GET":
+            return _not_fatal(await handler(request), 401)
+        self._beats[watch] = self._clock()
+        try:
+            response = _not_fatal(await handler(request), 401, 404)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            self._tell(watch, f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self._beats[watch] = self._clock()
+        self._tell(watch, f"HTTP {response.status}" if response.status >= 400 else "")
+        if response.status < 400:
+            self._heard[watch] = self._clock()
+            if "watch" not in request.url.query:
+                self._listed.add(watch)
+            else:
+                self._stream_begins(watch)
+                response.content = _Stream(response.content, lambda: self._beat(watch))  # type: ignore[assignment]
+        return response
+
+    def _tell(self, watch: Watch, problem: str) -> None:
+        """Say once what keeps a watch from working, and once that it works again."""
+        before = self._problems.pop(watch, "")
+        if problem:
+            self._problems[watch] = problem
+        if problem and not before:
+            log.warning("watch of %s does not work, tried again until it does: %s", watch[0].plural, problem)
+        elif before and not problem:
+            log.info("watch of %s works again", watch[0].plural)
+
+    def _beat(self, watch: Watch) -> None:
+        self._beats[watch] = self._heard[watch] = self._clock()
+
+    def _stream_begins(self, watch: Watch) -> None:
+        if watch in self._listed and watch in self._streaming:
+            self._relisted(*watch)
+        self._listed.discard(watch)
+        self._streaming.add(watch)
+
+
+def _not_fatal(response: aiohttp.ClientResponse, *statuses: int) -> aiohttp.ClientResponse:
+    """401 (credentials being renewed) and 404 (CRD being replaced) end kopf; as a lost connection it tries again."""
+    if response.status in statuses:
+        response.close()
+        raise aiohttp.ClientConnectionError(f"HTTP {response.status}")
+    return response
+
+
+class _Stream:
+    """A response's content that notes every chunk, and ends at an error event instead of handing it to kopf.
+
+    kopf gives up the whole process for any error event but "too old" (410); ending the stream makes it reconnect.
+    """
+
+    def __init__(self, content: aiohttp.StreamReader, beat: Callable[[], None]) -> None:
+        self._content, self._beat = content, beat
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._content, name)
+
+    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+        line_start = b""
+        async for chunk in self._content.iter_chunked(size):
+            self._beat()
+            text = line_start + chunk
+            begin = 0 if text.startswith(ERROR) else text.find(b"\n" + ERROR)
+            if begin >= 0 and b'"code":410' not in text[begin:]:
+                # A pause, because kopf reconnects at once and the server is in some trouble.
+                await asyncio.sleep(ERROR_PAUSE * (1 + random.random()))  # noqa: S311
+                raise aiohttp.ClientPayloadError("the watch ended with an error event")
+            yield chunk
+            line_start = text[text.rfind(b"\n") :][: len(ERROR) + 1] if b"\n" in text else text[: len(ERROR)]

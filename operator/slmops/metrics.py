@@ -1,0 +1,108 @@
+"""What the operator tells Prometheus about itself. Every name begins with slmops_.
+
+Labels take values from small fixed sets (kinds, verbs, outcomes, phases), never names or texts of users.
+"""
+
+from collections.abc import Callable
+from http import HTTPStatus
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+PHASE_LIMIT = 32
+"""Characters of a phase; ours are shorter, so longer ones are not ours."""
+
+
+class Metrics:
+    """All metrics of one operator process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._reconciles = self._counter("reconcile", "Passes by kind and outcome.", "kind", "outcome")
+        self._seconds = Histogram(
+            "slmops_reconcile_seconds", "Duration of a pass.", ["kind"], buckets=BUCKETS, registry=self.registry
+        )
+        self._requests = self._counter("api_requests", "Requests to the API server.", "verb", "resource", "code")
+        self._events = self._counter("watch_events", "Watch events, by what the cache made of them.", "kind", "effect")
+        self._resyncs = self._counter("resync", "Comparisons of the cache with a fresh list.", "kind", "outcome")
+        self._drift = self._counter("resync_drift", "Objects that a resync found changed or gone unnoticed.", "kind")
+        self._leader = self._gauge("leader", "1 while this process is the leader.")
+        self._objects = self._gauge("objects", "Resources by kind and phase, as the leader last saw them.", "phase")
+        self._phases: dict[tuple[str, str, str], str] = {}
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"slmops_{name}_total", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        names = ("kind", *labels) if labels else ()
+        return Gauge(f"slmops_{name}", text, names, registry=self.registry)
+
+    # --- told by the parts
+
+    def reconciled(self, kind: str, outcome: str, seconds: float) -> None:
+        """A pass ended."""
+        self._reconciles.labels(kind, outcome).inc()
+        self._seconds.labels(kind).observe(seconds)
+
+    def requested(self, verb: str, resource: str, code: int) -> None:
+        """A request to the API server ended; code 0 means that there was no answer."""
+        self._requests.labels(verb, resource, str(code) if code in _CODES else "none").inc()
+
+    def event(self, kind: str, effect: str) -> None:
+        """A watch event arrived."""
+        self._events.labels(kind, effect).inc()
+
+    def resynced(self, kind: str, outcome: str, drift: int) -> None:
+        """A list was compared with the cache."""
+        self._resyncs.labels(kind, outcome).inc()
+        if drift:
+            self._drift.labels(kind).inc(drift)
+
+    def leads(self, leading: bool) -> None:
+        """Whether this process is the leader."""
+        self._leader.set(leading)
+
+    def phase(self, kind: str, namespace: str, name: str, phase: str | None) -> None:
+        """The phase that a resource is in; None when it is gone."""
+        key, new = (kind, namespace, name), phase[:PHASE_LIMIT] if phase else phase
+        old = self._phases.pop(key, None)
+        if new is not None:
+            self._phases[key] = new
+        if old != new:
+            if old is not None:
+                self._objects.labels(kind, old).dec()
+            if new is not None:
+                self._objects.labels(kind, new).inc()
+
+    def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """A gauge that is read when Prometheus asks."""
+        gauge = self._gauge(name, text)
+        gauge.set_function(value)
+
+    def watch_many(self, name: str, text: str, label: str, values: Callable[[], dict[str, float]]) -> None:
+        """A gauge with one label, read when Prometheus asks."""
+        self.registry.register(_Many(f"slmops_{name}", text, label, values))
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+
+class _Many(Collector):
+    def __init__(self, name: str, text: str, label: str, values: Callable[[], dict[str, float]]) -> None:
+        self._name, self._text, self._label, self._values = name, text, label, values
+
+    def collect(self) -> list[GaugeMetricFamily]:
+        family = GaugeMetricFamily(self._name, self._text, labels=[self._label])
+        for label, value in self._values().items():
+            family.add_metric([label], value)
+        return [family]
+
+    def describe(self) -> list[GaugeMetricFamily]:
+        return []
+
+
+_CODES = frozenset(int(status) for status in HTTPStatus)
