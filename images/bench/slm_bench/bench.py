@@ -1,0 +1,190 @@
+"""A benchmark run: one or two servers, the same prompts, taking turns."""
+
+import asyncio
+import itertools
+import json
+import random
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+import httpx
+
+from slmkit.data import Example, read_examples
+from slmkit.registry import Registry
+from slmkit.run import Context, RunFailed
+from slmkit.sources import fetch
+from slmops.contract import BenchRun, Reason, Report, Round, Target, TargetFigures
+
+PEAK = re.compile(r"^slmops_runtime_peak_memory_bytes (\S+)$", re.MULTILINE)
+
+
+@dataclass
+class Answer:
+    """One request's outcome."""
+
+    first_token: float = 0.0
+    seconds: float = 0.0
+    tokens: int = 0
+    text: str = ""
+    error: str | None = None
+
+
+@dataclass
+class Seen:
+    """All that was seen of one target."""
+
+    rounds: list[Round] = field(default_factory=list)
+    answers: list[tuple[Example, Answer]] = field(default_factory=list)
+    peak: int | None = None
+
+
+def bench(run: BenchRun, context: Context) -> Report:
+    """Measure."""
+    context.stage("Fetching")
+    folder = context.work / "data"
+    context.inputs["data"] = fetch(run.data.source, folder, Registry(run.registry))
+    examples = list(itertools.islice(read_examples(run.data, folder), 100_000))
+    if not examples:
+        raise RunFailed(Reason.INVALID_DATA, f"{run.data.source.uri}: no record")
+    examples = random.Random(run.seed).sample(examples, min(len(examples), run.prompts * run.rounds))  # noqa: S311
+    seen = asyncio.run(_measure(run, examples, context))
+    return Report(outcome="Succeeded", targets={name: _figures(found) for name, found in seen.items()})
+
+
+async def _measure(run: BenchRun, examples: Sequence[Example], context: Context) -> dict[str, Seen]:
+    limits = httpx.Limits(max_connections=run.concurrency + 1)
+    async with httpx.AsyncClient(timeout=run.timeout_seconds, limits=limits) as client:
+        for target in run.targets:
+            await _reach(client, target)
+        seen = {target.name: Seen() for target in run.targets}
+        turns = run.warmup + run.rounds
+        context.stage("Warmup" if run.warmup else "Measuring", of=turns * len(run.targets))
+        done = 0
+        for turn in range(turns):
+            if turn == run.warmup and run.warmup:
+                context.stage("Measuring", of=run.rounds * len(run.targets))
+                done = 0
+            chosen = _of_round(examples, turn - run.warmup, run)
+            # Back and forth (A B, B A, …): what gets slower with time gets slower for both.
+            for target in run.targets if turn % 2 == 0 else reversed(run.targets):
+                context.check()
+                answers = await _round(client, run, target, chosen)
+                if turn >= run.warmup:
+                    _take(seen[target.name], chosen, answers)
+                done += 1
+                context.step(done)
+        for target in run.targets:
+            seen[target.name].peak = await _peak(client, target)
+    return seen
+
+
+def _of_round(examples: Sequence[Example], turn: int, run: BenchRun) -> list[Example]:
+    """A round's prompts: other ones each round, as long as there are any."""
+    start = max(turn, 0) * run.prompts
+    return [examples[(start + i) % len(examples)] for i in range(min(run.prompts, len(examples)))]
+
+
+async def _reach(client: httpx.AsyncClient, target: Target) -> None:
+    try:
+        answer = await client.get(f"{target.url}/v1/models")
+    except httpx.HTTPError as error:
+        raise RunFailed(Reason.TARGET_UNREACHABLE, f"{target.name} at {target.url}: {type(error).__name__}") from None
+    if not answer.is_success:
+        raise RunFailed(Reason.TARGET_UNREACHABLE, f"{target.name} at {target.url} answered {answer.status_code}")
+
+
+async def _round(client: httpx.AsyncClient, run: BenchRun, target: Target, examples: Sequence[Example]) -> list[Answer]:
+    gate = asyncio.Semaphore(run.concurrency)
+
+    async def one(example: Example) -> Answer:
+        async with gate:
+            return await ask(client, run, target, example)
+
+    return list(await asyncio.gather(*(one(example) for example in examples)))
+
+
+async def ask(client: httpx.AsyncClient, run: BenchRun, target: Target, example: Example) -> Answer:
+    """One streamed request."""
+    body = {"model": target.model, "messages": list(example.prompt), "max_tokens": run.max_tokens, "temperature": 0,
+            "stream": True, "stream_options": {"include_usage": True}}  # fmt: skip
+    answer, begun, text, finished = Answer(), time.perf_counter(), [], False
+    try:
+        async with client.stream("POST", f"{target.url}/v1/chat/completions", json=body) as stream:
+            if stream.status_code != 200:
+                return Answer(error=f"status {stream.status_code}")
+            async for line in stream.aiter_lines():
+                if not line.startswith("data: "):
+                    continue
+                if line == "data: [DONE]":
+                    finished = True
+                    break
+                event = json.loads(line[6:])
+                if "error" in event:
+                    return Answer(error=str(event["error"])[:200])
+                if event.get("usage"):
+                    answer.tokens = int(event["usage"]["completion_tokens"])
+                for choice in event.get("choices", []):
+                    if piece := (choice.get("delta") or {}).get("content"):
+                        if not text:
+                            answer.first_token = time.perf_counter() - begun
+                        text.append(piece)
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return Answer(error=type(error).__name__)
+    if not finished:
+        return Answer(error="the stream ended early")
+    answer.seconds = time.perf_counter() - begun
+    answer.text = "".join(text)
+    answer.first_token = answer.first_token or answer.seconds
+    return answer
+
+
+def _take(seen: Seen, examples: Sequence[Example], answers: Sequence[Answer]) -> None:
+    seen.answers += zip(examples, answers, strict=True)
+    good = [answer for answer in answers if answer.error is None]
+    if good:
+        seen.rounds.append(
+            Round(
+                time_to_first_token_seconds=_digits(median(a.first_token for a in good)),
+                tokens_per_second=_digits(sum(a.tokens for a in good) / sum(a.seconds for a in good)),
+                request_seconds=_digits(median(a.seconds for a in good)),
+            )
+        )
+
+
+def _figures(seen: Seen) -> TargetFigures:
+    good = [(example, answer) for example, answer in seen.answers if answer.error is None]
+    golden = [(e, a) for e, a in seen.answers if e.completion is not None]
+    right = sum(a.error is None and a.text.strip() == (e.completion or "").strip() for e, a in golden)
+    return TargetFigures(
+        rounds=tuple(seen.rounds),
+        time_to_first_token_p95_seconds=percentile([a.first_token for _, a in good], 95),
+        request_p95_seconds=percentile([a.seconds for _, a in good], 95),
+        requests=len(seen.answers),
+        errors=len(seen.answers) - len(good),
+        exact_match=_digits(right / len(golden)) if golden else None,
+        peak_memory_bytes=seen.peak,
+    )
+
+
+def percentile(values: Sequence[float], percent: int) -> float | None:
+    """Nearest rank; None without values."""
+    if not values:
+        return None
+    ordered = sorted(values)
+    return _digits(ordered[min(len(ordered) - 1, -(-percent * len(ordered) // 100) - 1)])
+
+
+async def _peak(client: httpx.AsyncClient, target: Target) -> int | None:
+    try:
+        answer = await client.get(f"{target.url}/metrics")
+        found = PEAK.search(answer.text)
+        return int(float(found[1])) if found else None
+    except (httpx.HTTPError, ValueError):
+        return None
+
+
+def _digits(value: float) -> float:
+    return float(f"{value:.4g}")

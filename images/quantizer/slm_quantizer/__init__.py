@@ -1,0 +1,1 @@
+"""A model becomes one small image: converted, quantized, verified against the original, packed."""

@@ -1,0 +1,69 @@
+"""A quantization run, top to bottom: fetch, convert, verify, evaluate, publish."""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from slm_quantizer.convert import convert
+from slm_quantizer.evaluate import measure
+from slm_quantizer.pack import finish, layers
+from slm_quantizer.verify import verify
+from slmkit.data import Example, read_examples
+from slmkit.registry import Registry
+from slmkit.run import Context, RunFailed
+from slmkit.sources import check_model_folder, fetch
+from slmops.contract import Figures, QuantizeRun, Reason, Report
+
+PROMPTS = ("Hello.", "Set the lights to 40 percent at 06:30.", "What is the weather like today?", "1, 2, 3, 4,")
+
+
+def quantize(run: QuantizeRun, context: Context) -> Report:
+    """Build one variant and publish it."""
+    registry = Registry(run.registry)
+    context.stage("Fetching")
+    model = context.work / "model"
+    context.inputs["model"] = fetch(run.model, model, registry)
+    check_model_folder(model)
+    examples = _examples(run, context, registry)
+    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    prompts = [
+        tokenizer.apply_chat_template(list(e.prompt), tokenize=False, add_generation_prompt=True) for e in examples
+    ]
+    context.stage("Converting")
+    built = convert(model, run, context.work)
+    finish(built, run)
+    context.check()
+    context.stage("Verifying")
+    verify(model, built, run.precision, [*PROMPTS, *prompts[:8]])
+    figures: dict[str, Figures] = {}
+    if examples and run.evaluation is not None:
+        context.stage("Evaluating")
+        limit = run.evaluation.max_new_tokens
+        figures["model"] = measure(built, prompts, examples, limit, context.work)
+        if run.precision == "FP32":
+            figures["reference"] = figures["model"]
+        else:
+            full = convert(model, run.model_copy(update={"precision": "FP32"}), context.work)
+            figures["reference"] = measure(full, prompts, examples, limit, context.work)
+    context.check()
+    context.stage("Publishing")
+    annotations = {
+        **run.annotations,
+        "org.opencontainers.image.title": f"{run.name}-{run.variant}",
+        "org.opencontainers.image.base.name": context.inputs["model"],
+        "slmops.dev/precision": run.precision,
+    }
+    image = registry.push_image(run.output, layers(built, run.name), annotations, architecture=run.architecture)
+    return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures)
+
+
+def _examples(run: QuantizeRun, context: Context, registry: Registry) -> list[Example]:
+    wanted = run.evaluation
+    if wanted is None or wanted.data is None:
+        return []
+    folder: Path = context.work / "data"
+    context.inputs["evaluation"] = fetch(wanted.data.source, folder, registry)
+    found = [example for example in read_examples(wanted.data, folder) if example.completion is not None]
+    if not found:
+        raise RunFailed(Reason.INVALID_DATA, f"{wanted.data.source.uri}: no record has an answer to measure by")
+    return found[: wanted.samples]

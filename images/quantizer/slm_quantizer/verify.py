@@ -1,0 +1,68 @@
+"""Does the converted model answer like the original? Compared number by number, in the runtime that will serve it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime_genai as og
+import torch
+from numpy.typing import NDArray
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from slmkit.run import RunFailed
+from slmops.contract import Reason
+
+SIMILARITY = {"FP32": 0.9999, "INT8": 0.99, "INT4": 0.9}
+"""Least cosine similarity between the next-token logits of the converted model and of the original, averaged over the
+prompts. A model that reads wrong weights is near zero; rounding costs at most this."""
+
+
+def verify(original: Path, converted: Path, precision: str, prompts: Sequence[str]) -> float:
+    """Compare on these prompts. Returns the mean similarity; raises RunFailed where it is too low."""
+    tokenizer = AutoTokenizer.from_pretrained(original, local_files_only=True, trust_remote_code=False)
+    torch_model = AutoModelForCausalLM.from_pretrained(
+        original, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
+    ).eval()
+    try:
+        model = og.Model(str(converted))
+        ours = og.Tokenizer(model)
+    except Exception as error:
+        raise RunFailed(Reason.VERIFICATION_FAILED, f"the runtime cannot load the converted model: {error}") from None
+    found = []
+    for prompt in prompts:
+        expected = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+        tokens = [int(token) for token in ours.encode(prompt)]
+        if tokens != expected:
+            raise RunFailed(Reason.VERIFICATION_FAILED, f"the runtime's tokenizer cuts {prompt[:40]!r} in another way: "
+                            f"{tokens[:8]} instead of {expected[:8]}")  # fmt: skip
+        if ours.decode(np.array(tokens, dtype=np.int32)) != tokenizer.decode(expected):
+            raise RunFailed(Reason.VERIFICATION_FAILED, f"tokens of {prompt[:40]!r} are not read back as the same text")
+        with torch.inference_mode():
+            wanted = torch_model(torch.tensor([expected])).logits[0, -1].numpy()
+        found.append(cosine(wanted, next_logits(model, tokens)))
+    mean = float(np.mean(found))
+    if not mean >= SIMILARITY[precision]:
+        raise RunFailed(Reason.VERIFICATION_FAILED, f"next-token logits are {mean:.4f} similar to the original's, "
+                        f"{SIMILARITY[precision]} is the least for {precision}")  # fmt: skip
+    return mean
+
+
+def next_logits(model: Any, tokens: Sequence[int]) -> NDArray[np.float32]:
+    """Logits of the token after these: (vocabulary,)."""
+    parameters = og.GeneratorParams(model)
+    parameters.set_search_options(max_length=len(tokens) + 8, batch_size=1, do_sample=False)
+    generator = og.Generator(model, parameters)
+    generator.append_tokens(np.array(tokens, dtype=np.int32))
+    logits = np.asarray(generator.get_logits(), dtype=np.float32)
+    return logits.reshape(-1, logits.shape[-1])[-1]
+
+
+def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Cosine similarity of two centred vectors; NaN where one of them is not finite."""
+    if a.shape != b.shape:
+        raise RunFailed(
+            Reason.VERIFICATION_FAILED, f"the converted model has {b.shape[0]} logits instead of {a.shape[0]}"
+        )
+    a, b = a - a.mean(), b - b.mean()
+    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
