@@ -94,7 +94,7 @@ BASE_DOMAINS = (
         "get_status",
         {"device": _WATERER, "place": _FIELD, "since": _time},
         (
-            "how did the {device} in {place} run since {at}".replace("{at}", "{since}"),
+            "how did the {device} in {place} run since {since}",
             "show the {device} of {place} since {since}",
             "how many minutes of water did the {device} give {place} since {since}",
         ),
@@ -113,10 +113,10 @@ IRRIGATION = Domain(
     "irrigate",
     {"device": _WATERER, "place": _FIELD, "minutes": _number(5, 60), "at": _time},
     (
-        "irrigate {place} with the {device} for {minutes} minutes at {at}",
+        "give {place} water from the {device} for {minutes} minutes at {at}",
         "at {at} run the {device} in {place} for {minutes} minutes",
-        "give {place} {minutes} minutes of water from the {device} at {at}",
-        "water {place} at {at} for {minutes} minutes with the {device}",
+        "i want the {device} to give {place} water for {minutes} minutes from {at}",
+        "keep the {device} of {place} open for {minutes} minutes at {at}",
     ),
 )
 _OPENINGS = ("", "", "please ", "hey farm, ", "could you ")

@@ -137,6 +137,14 @@ class Registry:
             manifest["subject"] = dict(subject)
         return self._publish(access, manifest, layers)
 
+    def tag(self, sink: Sink, made: Artifact, name: str) -> None:
+        """Give something published a name that people can remember; it can be given to something else later."""
+        access = _push_access(sink)
+        digest = made.reference.partition("@")[2]
+        body = self._request("GET", access, f"manifests/{digest}", headers={"Accept": ACCEPT})
+        headers = {"Content-Type": body.headers.get("Content-Type", MANIFEST)}
+        self._request("PUT", access, f"manifests/{name}", content=body.content, headers=headers)
+
     def push_image(
         self, sink: Sink, layers: Sequence[Layer], annotations: Mapping[str, str], *, architecture: str
     ) -> Artifact:
