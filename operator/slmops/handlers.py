@@ -19,6 +19,7 @@ from typing import Any
 import kopf
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
+from slmops.cluster.client import PAGE
 from slmops.cluster.connection import Connection
 from slmops.cluster.objects import CHILDREN, GVK, MANAGED_BY, MANAGER, Manifest
 from slmops.cluster.pulse import Pulse
@@ -83,7 +84,7 @@ def _settings(gvks: Sequence[GVK]) -> kopf.OperatorSettings:
     settings.watching.connect_timeout = 10
     settings.watching.server_timeout = round(300 * random.uniform(0.9, 1.1))  # noqa: S311
     settings.watching.inactivity_timeout = INACTIVITY_TIMEOUT
-    settings.watching.chunk_size = 500
+    settings.watching.chunk_size = PAGE
     for gvk in gvks:
         if gvk in CHILDREN:
             settings.watching.label_selectors[gvk.group, gvk.version, gvk.plural] = f"{MANAGED_BY}={MANAGER}"

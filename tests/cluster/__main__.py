@@ -5,7 +5,7 @@ import os
 import sys
 
 from tests.cluster.binaries import binary
-from tests.cluster.cluster import Cluster
+from tests.cluster.cluster import Cluster, preflight
 from tests.cluster.layout import KUBECONFIG, LOGS, REGISTRY
 from tests.cluster.shell import Failed, alive, names
 
@@ -14,6 +14,7 @@ def main() -> int:
     """Do what the command line says."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster", description="a real Kubernetes on this machine")
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("preflight", help="say what this machine lacks, install what can be")
     commands.add_parser("up", help="start the cluster, or what of it does not run")
     commands.add_parser("down", help="stop it").add_argument("--purge", action="store_true", help="forget its state")
     commands.add_parser("status", help="what runs")
@@ -39,6 +40,8 @@ def _do(cluster: Cluster, options: argparse.Namespace) -> int:
     match options.command:
         case "up":
             cluster.up()
+        case "preflight":
+            preflight()
         case "down":
             cluster.down(options.purge)
         case "build":

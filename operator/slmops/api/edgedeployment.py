@@ -116,9 +116,9 @@ class DeploymentGate(ApiModel):
 
     rules: ClassVar = (
         exactly_one_of("min", "max", "maxRegression"),
-        Rule("!has(self.percentile) || self.metric in ['TimeToFirstToken', 'RequestLatency']",
+        Rule("!has(self.percentile) || self.percentile == 50 || self.metric in ['TimeToFirstToken', 'RequestLatency']",
              "percentile goes with TimeToFirstToken and RequestLatency", "percentile"),
-        Rule("!has(self.maxRegression) || !has(self.percentile)",
+        Rule("!has(self.maxRegression) || !has(self.percentile) || self.percentile == 50",
              "maxRegression compares medians: leave percentile out", "percentile"),
     )  # fmt: skip
 
