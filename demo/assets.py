@@ -21,7 +21,9 @@ TAG = "v1"
 """What the examples under crds/examples/ name; the operator resolves it to a digest."""
 
 
-def records(domains: tuple[Domain, ...], seed: int, count: int, held_out: bool = False, answers: bool = True) -> list[Example]:
+def records(
+    domains: tuple[Domain, ...], seed: int, count: int, held_out: bool = False, answers: bool = True
+) -> list[Example]:
     """Records of the task."""
     found = itertools.islice(examples(domains, seed, held_out), count)
     return [Example(({"role": "user", "content": e.prompt},), e.completion if answers else None) for e in found]

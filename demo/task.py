@@ -36,7 +36,9 @@ _PLACE = _one_of(
     "north barn", "south barn", "milking parlour", "calving shed", "tool shed", "grain store", "workshop", "stable",
     "farm yard", "feed room", "hay loft", "cold store",
 )  # fmt: skip
-_FIELD = _one_of(*(f"{kind} {number}" for kind in ("field", "orchard", "greenhouse", "plot") for number in range(1, 10)))
+_FIELD = _one_of(
+    *(f"{kind} {number}" for kind in ("field", "orchard", "greenhouse", "plot") for number in range(1, 10))
+)
 _WATERER = _one_of("drip line", "sprinkler", "rain gun", "mist nozzle", "main valve", "pivot arm")
 _GATE = _one_of("east gate", "west gate", "main gate", "pasture gate", "yard door", "barn door")
 _ANIMALS = _one_of("calves", "dairy cows", "sheep", "goats", "hens", "pigs", "horses", "lambs")
@@ -101,7 +103,12 @@ BASE_DOMAINS = (
     ),
     Domain(
         "cancel",
-        {"action": _one_of("irrigate", "feed", "set_light", "set_climate"), "place": _FIELD, "from": _time, "to": _time},
+        {
+            "action": _one_of("irrigate", "feed", "set_light", "set_climate"),
+            "place": _FIELD,
+            "from": _time,
+            "to": _time,
+        },
         (
             "cancel {action} for {place} from {from} to {to}",
             "do not {action} in {place} between {from} and {to}",

@@ -17,7 +17,7 @@ from slmops.api.conditions import Condition, ConditionType, false, merge
 from slmops.api.resource import Metadata, Resource
 from slmops.cluster.cache import Cache
 from slmops.cluster.client import Cluster
-from slmops.cluster.errors import Forbidden, Invalid, NotOurs
+from slmops.cluster.errors import Forbidden, Invalid, NotFound, NotOurs
 from slmops.cluster.objects import (
     CHILDREN,
     JOB,
@@ -185,7 +185,10 @@ class Reconciler:
     async def _write_status(self, body: Manifest, status: Manifest, before: Sequence[Condition]) -> None:
         desired = {**body, "status": status}
         if status_differs(desired, body):
-            self._keep(await self._cluster.apply_status(desired))
+            try:
+                self._keep(await self._cluster.apply_status(desired))
+            except NotFound:
+                return  # deleted since the pass began: its children go with it
             await self._tell(body, status, before)
 
     async def _tell(self, body: Manifest, status: Manifest, before: Sequence[Condition]) -> None:

@@ -73,6 +73,12 @@ class Registry:
             self._blob(access, str(layer["digest"]), int(layer["size"]), _inside(into, str(title), source.uri))
         return f"oci://{host}/{name}@{digest}"
 
+    def digest_of(self, reference: str) -> str:
+        """The digest that a tag stands for now."""
+        parts = parse(reference)
+        access = _Access(parts["host"], parts["name"], "pull", None)
+        return self._manifest(access, parts["digest"] or parts["tag"] or "latest")[0]
+
     def _manifest(self, access: "_Access", tag: str) -> tuple[str, dict[str, Any]]:
         answer = self._request("GET", access, f"manifests/{tag}", headers={"Accept": ACCEPT})
         if len(answer.content) > MANIFEST_LIMIT:

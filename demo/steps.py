@@ -1,0 +1,157 @@
+"""The steps from an empty cluster to a model on edge nodes. The demo tells them, the end-to-end tests check them."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from demo import assets
+from slmops.contract import CONFIG_KEY, Artifact, Report, Sink
+from slmops.plan.job import pod_spec
+from tests.cluster import Cluster
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = ROOT / ".cache" / "images.json"
+NAMESPACE = "edge-ai"
+SYSTEM = "slmops-system"
+EXAMPLES = ROOT / "crds" / "examples"
+Manifest = dict[str, Any]
+
+
+@dataclass
+class Kubectl:
+    """kubectl and helm against one cluster."""
+
+    cluster: Cluster = field(default_factory=Cluster)
+
+    def __call__(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
+        """Run kubectl; its output."""
+        return self._run(self.cluster.bin("kubectl"), *arguments, stdin=stdin, check=check)
+
+    def helm(self, *arguments: str | Path) -> str:
+        """Run helm; its output."""
+        return self._run(self.cluster.bin("helm"), *arguments)
+
+    def get(self, kind: str, name: str, namespace: str = NAMESPACE) -> Manifest | None:
+        """An object, or None."""
+        text = self("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
+        return dict(json.loads(text)) if text.strip() else None
+
+    def items(self, kind: str, *arguments: str, namespace: str = NAMESPACE) -> list[Manifest]:
+        """The objects of a kind."""
+        return list(json.loads(self("get", kind, "-n", namespace, "-o", "json", *arguments))["items"])
+
+    def _run(self, program: Path, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
+        command = [str(program), "--kubeconfig", str(self.cluster.kubeconfig), *(str(a) for a in arguments)]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        if done.returncode and check:
+            raise RuntimeError(
+                f"{program.name} {' '.join(str(a) for a in arguments[:4])}: {done.stderr.strip()[-1500:]}"
+            )
+        return done.stdout
+
+
+def build_images(registry: str) -> dict[str, str]:
+    """Build what has changed and push it. Returns the references by name."""
+    subprocess.run([sys.executable, ROOT / "images" / "build.py", "--plain-http", "--registry", registry, "--output",
+                    IMAGES], check=True, stdout=sys.stderr)  # fmt: skip
+    return dict(json.loads(IMAGES.read_text()))
+
+
+def install(kubectl: Kubectl, images: dict[str, str], registry: str) -> None:
+    """Install or upgrade the chart and wait until the operator is ready."""
+    values = json.dumps({"images": images, "plainHttpRegistries": [registry]})
+    file = ROOT / ".cache" / "values.json"
+    file.write_text(values)
+    kubectl.helm("upgrade", "--install", "slmops", ROOT / "charts" / "slmops", "-n", SYSTEM, "-f", file, "--wait",
+                 "--timeout", "180s")  # fmt: skip
+
+
+def ensure_teacher(kubectl: Kubectl, images: dict[str, str], registry: str, tell: Callable[[str], None]) -> str:
+    """Train the teacher, unless the registry has the one that these settings make. Returns its address."""
+    from slmkit.registry import Registry
+    from slmkit.run import RunFailed
+    from slmops import contract
+
+    data = assets.push_datasets(registry)
+    run = assets.teacher_run(registry, data["farm-lessons"])
+    tag = assets.fingerprint(run)
+    client = Registry(contract.Registry(plain_http=(registry,)))
+    sink = Sink(repository=f"{registry}/slm/teacher")
+    try:
+        digest = client.digest_of(f"{sink.repository}:{tag}")
+        made = Artifact(reference=f"{sink.repository}@{digest}", size=0)
+    except RunFailed:
+        made = _train(kubectl, images, run, f"teacher-{tag}", tell)
+        client.tag(sink, made, tag)
+    client.tag(sink, made, assets.TAG)
+    return made.reference
+
+
+def _train(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, tell: Callable[[str], None]) -> Artifact:
+    pod = pod_spec(
+        image=images["trainer"], config_map=name, volumes=[], mounts=[],
+        resources={"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "6Gi"}},
+    ) | {"restartPolicy": "Never", "nodeSelector": {"pool": "gpu"}}  # fmt: skip
+    meta = {"name": name, "namespace": NAMESPACE}
+    items = [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {CONFIG_KEY: run.model_dump_json()}},
+        {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta,
+         "spec": {"backoffLimit": 0, "template": {"spec": pod}}},
+    ]  # fmt: skip
+    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    while True:
+        pods = kubectl.items("pods", "-l", f"batch.kubernetes.io/job-name={name}")
+        for pod in pods:
+            for status in pod["status"].get("containerStatuses") or []:
+                ended = status["state"].get("terminated")
+                if ended is None:
+                    continue
+                report = Report.model_validate_json(ended.get("message") or "{}")
+                if report.outcome != "Succeeded":
+                    raise RuntimeError(f"the teacher's training failed: {report.reason} {report.message}")
+                tell(f"teacher trained: exact match {report.evaluation['model'].exact_match:.1%}")
+                kubectl("delete", "job", name, "-n", NAMESPACE, "--wait=false")
+                return report.artifacts["model"]
+        if progress := _progress(pods):
+            tell(progress)
+        time.sleep(5)
+
+
+def _progress(pods: list[Manifest]) -> str | None:
+    import urllib.request
+
+    for pod in pods:
+        address = pod["status"].get("podIP")
+        if not address:
+            continue
+        try:
+            with urllib.request.urlopen(f"http://{address}:9090/progress", timeout=2) as answer:
+                said = json.loads(answer.read(16384))
+        except (OSError, ValueError):
+            continue
+        share = f" {100 * said['step'] // said['of']}%" if said.get("of") else ""
+        eta = f", {said['eta_seconds']:.0f} s to go" if said.get("eta_seconds") else ""
+        return f"teacher: {said['stage']}{share}{eta}"
+    return None
+
+
+def condition(manifest: Manifest | None, type: str) -> Manifest:
+    """A condition of a resource; empty when it has none."""
+    conditions = ((manifest or {}).get("status") or {}).get("conditions") or []
+    return next((dict(c) for c in conditions if c["type"] == type), {})
+
+
+def wait_for(
+    what: str, done: Callable[[], bool], seconds: float, show: Callable[[], str] = lambda: "", pause: float = 1.0
+) -> None:
+    """Wait until it is so; when time is up, fail with the objects."""
+    deadline = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not happen within {seconds:.0f} s\n{show()}")
+        time.sleep(pause)
