@@ -10,6 +10,7 @@ stops at once and ends with 1: what it has in memory may be stale, and a restart
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -240,6 +241,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     logs.configure(settings.log_level)
     log.info("slmops %s begins, API server %s", __version__, connection.server)
+
+    gc.freeze()  # what is imported stays; not looking at it again saves a fifth of the CPU of reading long lists
 
     async def operate() -> int:
         return await Operator(settings, connection).run()

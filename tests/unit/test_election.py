@@ -155,7 +155,7 @@ def test_a_renewal_that_was_cut_off_does_not_keep_the_lease_from_being_released(
         await until_leader(replica)
         replica.api.fault = "answers are lost"
         before = server.writes
-        while server.writes == before:  # noqa: ASYNC110  (virtual time)
+        while server.writes == before:
             assert replica.election.leading()
             await asyncio.sleep(0.1)
         replica.api.fault = "none"

@@ -234,7 +234,9 @@ def _empty(value: object) -> bool:
 
 
 def _normal(value: object) -> object:
-    """A value without its empty parts."""
+    """A value without its empty parts, and with truth told from one."""
+    if _empty(value):
+        return None
     if isinstance(value, dict):
         parts = {key: _normal(part) for key, part in value.items()}
         return {key: part for key, part in parts.items() if not _empty(part)} or None
