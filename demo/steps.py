@@ -67,7 +67,7 @@ def install(kubectl: Kubectl, images: dict[str, str], registry: str) -> None:
     values = json.dumps({"images": images, "plainHttpRegistries": [registry]})
     file = ROOT / ".cache" / "values.json"
     file.write_text(values)
-    kubectl.helm("upgrade", "--install", "slmops", ROOT / "charts" / "slmops", "-n", SYSTEM, "-f", file, "--wait",
+    kubectl.helm("upgrade", "--install", "slmops", ROOT / "charts" / "slmops", "-n", SYSTEM, "-f", file, "--take-ownership", "--wait",
                  "--timeout", "180s")  # fmt: skip
 
 

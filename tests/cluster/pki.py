@@ -14,6 +14,7 @@ def make() -> None:
     PKI.chmod(0o700)
     if not (PKI / "ca.crt").exists():
         run("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", DAYS, "-subj", "/CN=slmops-local",
+            "-addext", "keyUsage=critical,keyCertSign,cRLSign",  # clients that check X.509 strictly ask for it
             "-keyout", PKI / "ca.key", "-out", PKI / "ca.crt")  # fmt: skip
     if not (PKI / "sa.key").exists():
         run("openssl", "genrsa", "-out", PKI / "sa.key", "2048")
@@ -45,7 +46,11 @@ def _issue(name: str, subject: str, alternatives: str = "") -> None:
     key, request, extensions = PKI / f"{name}.key", PKI / f"{name}.csr", PKI / f"{name}.ext"
     run("openssl", "req", "-newkey", "rsa:2048", "-nodes", "-subj", subject, "-keyout", key, "-out", request)
     extensions.write_text(
-        "extendedKeyUsage=clientAuth,serverAuth\n" + (f"subjectAltName={alternatives}\n" if alternatives else "")
+        "basicConstraints=critical,CA:FALSE\n"
+        "keyUsage=critical,digitalSignature,keyEncipherment\n"
+        "extendedKeyUsage=clientAuth,serverAuth\n"
+        "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n"
+        + (f"subjectAltName={alternatives}\n" if alternatives else "")
     )
     partial = PKI / f"{name}.crt.partial"
     run("openssl", "x509", "-req", "-in", request, "-CA", PKI / "ca.crt", "-CAkey", PKI / "ca.key", "-CAcreateserial",

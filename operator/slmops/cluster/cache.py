@@ -130,7 +130,8 @@ class Cache:
 
     def _remove(self, gvk: GVK, name: Name, version: str) -> bool:
         store = self._stores[gvk]
-        store.deleted[name] = version
+        if name not in store.deleted or _newer(version, store.deleted[name]):
+            store.deleted[name] = version
         store.deleted.move_to_end(name)
         while len(store.deleted) > TOMBSTONES:
             store.deleted.popitem(last=False)

@@ -88,7 +88,7 @@ def from_service_account(environ: Mapping[str, str], folder: Path = SERVICE_ACCO
     namespace = folder / "namespace"
     return Connection(
         server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        ssl=ssl.create_default_context(cafile=folder / "ca.crt"),
+        ssl=_trusting(cafile=folder / "ca.crt"),
         authorization=_token_file(folder / "token"),
         namespace=namespace.read_text().strip() if namespace.exists() else "default",
     )
@@ -143,9 +143,20 @@ def _join(paths: list[Path]) -> str:
     return os.pathsep.join(str(path) for path in paths)
 
 
+def _trusting(cafile: Path | None = None, cadata: str | None = None) -> ssl.SSLContext:
+    """A context that checks the chain and the name, but not the authority's form.
+
+    Authorities made before strict checks were common (Python asks for them since 3.13) have no key usage extension,
+    and every other Kubernetes client takes them.
+    """
+    context = ssl.create_default_context(cafile=cafile, cadata=cadata)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
+
+
 def _ssl_context(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
     authority = _pem(cluster, "certificate-authority")
-    context = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    context = _trusting(cadata=authority.decode() if authority else None)
     if cluster.get("insecure-skip-tls-verify"):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
