@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import kopf
+from kopf._core.engines.peering import Identity
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from slmops.cluster.client import PAGE
@@ -45,6 +46,7 @@ async def watch(
         settings=_settings(gvks),
         memories=_NoMemories(),
         standalone=True,
+        identity=Identity("slmops"),  # kopf would ask for the user's name, and a container's user has none
         clusterwide=not namespaces,
         namespaces=list(namespaces),
         ready_flag=started,

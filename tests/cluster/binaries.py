@@ -41,6 +41,7 @@ PROGRAMS = (
     Program("cni", ("ptp", "loopback", "host-local"), "20 s"),
     Program("coredns", ("coredns",), "1 min", target="."),
     Program("crane", ("crane",), "20 s"),
+    Program("registry", ("registry",), "10 s", target="."),
     Program("helm", ("helm",), "2 min"),
     Program("pause", ("pause",), "2 s", target="."),
 )  # fmt: skip

@@ -72,7 +72,7 @@ def start_registry() -> None:
     folder = STATE / "registry"
     folder.mkdir(parents=True, exist_ok=True)
     host, port = REGISTRY.split(":")
-    start("registry", binary("crane"), "registry", "serve", "--address", f"{HOST}:{port}", "--disk", folder)
+    start("registry", binary("registry"), "--address", f"{HOST}:{port}", "--folder", folder)
     wait("the registry's answer", lambda: _answers(f"http://{host}:{port}/v2/"), 10, LOGS / "registry.log")
 
 
