@@ -80,6 +80,7 @@ class Operator:
             self.cache,
             self._settings,
             phase_seen=lambda key, phase: self.metrics.phase(key.kind, key.namespace, key.name, phase),
+            wake=lambda key: self.queue.wake(key, 0.0),
         ).reconcile
 
     def _observe(self, key: Key, outcome: str, seconds: float) -> None:

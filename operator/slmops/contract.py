@@ -131,6 +131,9 @@ class Endpoint(Message):
     credentials: Credentials | None = None
     concurrency: int = 8
     timeout_seconds: float = 60.0
+    """Of one request."""
+    startup_seconds: float = 300.0
+    """How long a server that does not answer yet is waited for."""
     min_success_ratio: float = 0.7
 
 

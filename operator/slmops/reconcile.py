@@ -51,12 +51,15 @@ class Reconciler:
         settings: Settings,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         phase_seen: Callable[[Key, str | None], None] = lambda key, phase: None,
+        wake: Callable[[Key], None] = lambda key: None,
     ) -> None:
+        """``wake`` gets the resources that refer to one whose status was written: our own writes make no events."""
         self._cluster = cluster
         self._cache = cache
         self._settings = settings
         self._clock = clock
         self._phase_seen = phase_seen
+        self._wake = wake
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass. Returns the seconds until the next is due without an event, or None."""
@@ -189,6 +192,9 @@ class Reconciler:
                 self._keep(await self._cluster.apply_status(desired))
             except NotFound:
                 return  # deleted since the pass began: its children go with it
+            meta = body["metadata"]
+            for key in self._cache.referrers(Key(body["kind"], meta["namespace"], meta["name"])):
+                self._wake(key)
             await self._tell(body, status, before)
 
     async def _tell(self, body: Manifest, status: Manifest, before: Sequence[Condition]) -> None:

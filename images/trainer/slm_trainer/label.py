@@ -29,6 +29,7 @@ from slmops.contract import (
 )
 
 RETRIED = {408, 413, 425, 429, 500, 502, 503, 504}
+NOT_YET = {502, 503, 504}
 ATTEMPTS = 4
 LOCAL_BATCH = 32
 
@@ -49,7 +50,6 @@ def label(run: LabelRun, context: Context) -> Report:
         training, doubled = _unique(training)
         counts["Duplicate"] += doubled
     prompts = [*training, *held_out]
-    context.stage("Labelling", of=len(prompts))
     answers, seconds = _answer(run, prompts, context, registry)
     answered = sum(answer is not None for answer in answers)
     wanted = run.endpoint.min_success_ratio if run.endpoint else 0.7
@@ -147,6 +147,7 @@ def _local(
 
     tokenizer, model = load_tokenizer(folder), load_model(folder).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    context.stage("Labelling", of=len(prompts))
     options: dict[str, Any] = {}
     if sampling.temperature > 0:
         options = {"do_sample": True, "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
@@ -185,6 +186,9 @@ async def ask_all(
     done = 0
     limits = httpx.Limits(max_connections=endpoint.concurrency)
     async with httpx.AsyncClient(headers=headers, timeout=endpoint.timeout_seconds, limits=limits) as client:
+        context.stage("WaitingForTeacher")
+        await _until_it_answers(client, endpoint, context)
+        context.stage("Labelling", of=len(prompts))
 
         async def worker() -> None:
             nonlocal done
@@ -209,6 +213,23 @@ async def ask_all(
     if prompts and not seconds:
         raise RunFailed(Reason.TEACHER_UNREACHABLE, f"{endpoint.url}: {(unreachable or ['no answer'])[-1]}")
     return answers, seconds
+
+
+async def _until_it_answers(client: httpx.AsyncClient, endpoint: Endpoint, context: Context) -> None:
+    """A teacher that is rolled out at the same time as this run is waited for. Any answer but "not yet" will do."""
+    deadline = time.monotonic() + endpoint.startup_seconds
+    while True:
+        try:
+            answer = await client.get(f"{endpoint.url.rstrip('/')}/models")
+            if answer.status_code not in NOT_YET:
+                return
+            trouble = f"answered {answer.status_code}"
+        except httpx.HTTPError as error:
+            trouble = f"{type(error).__name__}: {error}"[:200]
+        context.check()
+        if time.monotonic() > deadline:
+            raise RunFailed(Reason.TEACHER_UNREACHABLE, f"{endpoint.url}: {trouble}")
+        await asyncio.sleep(2)
 
 
 async def _ask(

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from slmops.api.base import ApiModel, Rule, exactly_one_of
+from slmops.api.base import ApiModel, Duration, Rule, exactly_one_of
 from slmops.api.common import (
     ArtifactStatus,
     BatchStatus,
@@ -32,6 +32,8 @@ class Endpoint(ApiModel):
     """Secret with the API key."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
     """Requests in flight."""
+    startup_timeout: Duration = "5m"
+    """How long a server that does not answer yet is waited for, before the attempt counts as failed."""
     min_success_ratio: Annotated[float, Field(ge=0, le=1)] = 0.7
     """The run fails when fewer of the prompts than this get an answer."""
 

@@ -15,7 +15,7 @@ import aiohttp
 from slmops.cluster.connection import Connection, ConnectionConfigError
 from slmops.cluster.errors import Conflict, NotFound, NotLeading, NotOurs, Unavailable, from_status
 from slmops.cluster.events import EventRecorder, EventType
-from slmops.cluster.objects import GVK, MANAGER, POD, Manifest, Manifests, gvk_of, owner_uids
+from slmops.cluster.objects import GVK, MANAGER, POD, Manifest, Manifests, gvk_of, owner_uids, without_empty
 
 TIMEOUT = 10.0
 LIST_TIMEOUT = 60.0
@@ -123,11 +123,16 @@ class Cluster:
         return await self._apply(gvk, manifest, gvk.path(namespace, name), MANAGER)
 
     async def apply_status(self, manifest: Manifest) -> Manifest:
-        """Set the status. With ``metadata.uid`` in the manifest it can only hit that very object."""
+        """Set the status. With ``metadata.uid`` in the manifest it can only hit that very object.
+
+        Empty maps and lists are left out: where we owned items of one before, server-side apply would make it null,
+        which the schema refuses.
+        """
         gvk, metadata = gvk_of(manifest), manifest["metadata"]
         path = gvk.path(metadata.get("namespace"), metadata["name"], "status")
         kept = {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
-        body = {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": kept, "status": manifest["status"]}
+        body = {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": kept}
+        body["status"] = without_empty(manifest["status"])
         return await self._apply(gvk, body, path, STATUS_MANAGER, subresource="status")
 
     async def delete(self, gvk: GVK, namespace: str | None, name: str, uid: str) -> None:

@@ -229,6 +229,18 @@ def _is_quantity(path: tuple[str, ...]) -> bool:
     return bool(path) and (path[-1] in _QUANTITY_FIELDS or (len(path) > 1 and path[-2] in _QUANTITY_PARENTS))
 
 
+def without_empty(value: Manifest) -> Manifest:
+    """A manifest without its empty maps and lists, at any depth; items of lists stay."""
+
+    def kept(part: Any) -> Any:
+        if isinstance(part, dict):
+            parts = {key: kept(item) for key, item in part.items()}
+            return {key: item for key, item in parts.items() if item not in ({}, [])}
+        return [kept(item) for item in part] if isinstance(part, list) else part
+
+    return dict(kept(value))
+
+
 def _empty(value: object) -> bool:
     return value is None or (isinstance(value, str | dict | list | tuple) and not value)
 

@@ -1,6 +1,7 @@
 """Distillation -> a labelling Job, then a training Job on what it published."""
 
 from slmops import contract
+from slmops.api.base import seconds
 from slmops.api.distillation import Distillation, DistillationSpec
 from slmops.plan.batch import batch_plan
 from slmops.plan.job import Work, work
@@ -36,6 +37,7 @@ def _label(resource: Distillation, observed: Observed, settings: Settings) -> Wo
             model=teacher.endpoint.model,
             credentials=sources.credentials(teacher.endpoint.credentials, TOKEN_KEY),
             concurrency=teacher.endpoint.concurrency,
+            startup_seconds=seconds(teacher.endpoint.startup_timeout),
             min_success_ratio=teacher.endpoint.min_success_ratio,
         )
     run = contract.LabelRun(

@@ -59,7 +59,9 @@ def _facts(plan: Plan, rollout: Rollout, pools: list[PoolStatus], stable: str | 
     facts = intake(plan)
     text = rollout.message
     bad_candidate = rollout.decision == "RollBack" or rollout.reason == "CandidateFailed"
-    if rollout.candidate is None or rollout.decision == "Promote":
+    if rollout.problem is not None:
+        facts.append(unknown(C.PROGRESSING, "Waiting", "for spec.model"))
+    elif rollout.candidate is None or rollout.decision == "Promote":
         facts.append(false(C.PROGRESSING, rollout.reason or "Idle") if bad_candidate else true(C.PROGRESSING, "Done"))
     elif rollout.decision == "Pause":
         facts.append(false(C.PROGRESSING, rollout.reason, f"{text}. {_way_on(rollout)}"))
