@@ -18,7 +18,7 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-disable_created_metrics()  # a second series for each, of no use to anybody here
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to anybody here
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 PHASE_LIMIT = 32
 """Characters of a phase; ours are shorter, so longer ones are not ours."""

@@ -222,7 +222,8 @@ oom_score = 0
             "containerRuntimeEndpoint": f"unix://{self.spec.folder}/containerd.sock",
             "podLogsDir": str(self.spec.folder / "pods"),
             "resolvConf": str(self.spec.folder / "resolv.conf"),
-            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            # Memory in use is read from the whole machine, not from the node's share: 0% takes no notice of it.
+            "evictionHard": {"memory.available": "0%", "nodefs.available": "1%", "imagefs.available": "1%"},
             "imageGCHighThresholdPercent": 100,
             "nodeStatusUpdateFrequency": "3s",
             "failSwapOn": False,

@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import httpx
@@ -50,7 +49,7 @@ def label(run: LabelRun, context: Context) -> Report:
         training, doubled = _unique(training)
         counts["Duplicate"] += doubled
     prompts = [*training, *held_out]
-    answers, seconds = _answer(run, prompts, context, registry)
+    answers = _answer(run, prompts, context, registry)
     answered = sum(answer is not None for answer in answers)
     wanted = run.endpoint.min_success_ratio if run.endpoint else 0.7
     if answered < wanted * len(prompts):
@@ -74,10 +73,8 @@ def label(run: LabelRun, context: Context) -> Report:
     write_messages(folder / "validation.jsonl", measured)
     files = {path.name: path for path in sorted(folder.iterdir())}
     made = registry.push_artifact(run.output, files, DATASET_TYPE, run.annotations)
-    teacher = Figures(
-        exact_match=round(right / golden, 5) if golden else None, samples=golden or None,
-        inference_seconds=round(median(seconds), 6) if seconds else None,
-    )  # fmt: skip
+    # No time: what an answer takes over the network, among others, compares with nothing that is measured elsewhere.
+    teacher = Figures(exact_match=round(right / golden, 5) if golden else None, samples=golden or None)
     return Report(
         outcome="Succeeded", artifacts={"dataset": made}, evaluation={"teacher": teacher},
         dataset=DatasetCounts(
@@ -126,7 +123,7 @@ def _filter(
 
 def _answer(
     run: LabelRun, prompts: Sequence[Example], context: Context, registry: Registry
-) -> tuple[list[str | None], list[float]]:
+) -> list[str | None]:
     if run.endpoint is not None:
         return asyncio.run(ask_all(run.endpoint, run.sampling, prompts, context, run.seed))
     if run.model is None:
@@ -138,7 +135,7 @@ def _answer(
 
 def _local(
     folder: Path, sampling: Sampling, prompts: Sequence[Example], context: Context
-) -> tuple[list[str | None], list[float]]:
+) -> list[str | None]:
     """Weights that are loaded here; records of like length share a batch."""
     import torch
 
@@ -160,7 +157,7 @@ def _local(
         for index, text in zip(batch, made, strict=True):
             answers[index] = _stopped(text, sampling.stop)
         context.step(min(begin + LOCAL_BATCH, len(order)))
-    return answers, []
+    return answers
 
 
 def _stopped(text: str, stops: Sequence[str]) -> str:
@@ -171,8 +168,8 @@ def _stopped(text: str, stops: Sequence[str]) -> str:
 
 async def ask_all(
     endpoint: Endpoint, sampling: Sampling, prompts: Sequence[Example], context: Context, seed: int = 0
-) -> tuple[list[str | None], list[float]]:
-    """Every prompt's answer (None: no answer after all attempts), and the seconds of those that came at once."""
+) -> list[str | None]:
+    """Every prompt's answer; None: no answer after all attempts."""
     headers = {}
     if endpoint.credentials is not None:
         try:
@@ -180,7 +177,7 @@ async def ask_all(
         except OSError as error:
             raise RunFailed(Reason.SOURCE_UNAUTHORIZED, f"the endpoint's Secret: {error.strerror}") from None
     answers: list[str | None] = [None] * len(prompts)
-    seconds: list[float] = []
+    answered = 0
     unreachable: list[str] = []
     todo = iter(range(len(prompts)))
     done = 0
@@ -191,16 +188,15 @@ async def ask_all(
         context.stage("Labelling", of=len(prompts))
 
         async def worker() -> None:
-            nonlocal done
+            nonlocal done, answered
             for index in todo:
                 if context.stopping.is_set():
                     return
-                answers[index], took = await _ask(client, endpoint, sampling, prompts[index], seed, unreachable)
-                if took is not None:
-                    seconds.append(took)
+                answers[index] = await _ask(client, endpoint, sampling, prompts[index], seed, unreachable)
+                answered += answers[index] is not None
                 done += 1
                 context.step(done)
-                if len(unreachable) >= 3 * endpoint.concurrency and not seconds:
+                if len(unreachable) >= 3 * endpoint.concurrency and not answered:
                     raise RunFailed(Reason.TEACHER_UNREACHABLE, f"{endpoint.url}: {unreachable[-1]}")
 
         try:
@@ -210,9 +206,9 @@ async def ask_all(
         except* RunFailed as failures:
             raise failures.exceptions[0] from None
     context.check()
-    if prompts and not seconds:
+    if prompts and not answered:
         raise RunFailed(Reason.TEACHER_UNREACHABLE, f"{endpoint.url}: {(unreachable or ['no answer'])[-1]}")
-    return answers, seconds
+    return answers
 
 
 async def _until_it_answers(client: httpx.AsyncClient, endpoint: Endpoint, context: Context) -> None:
@@ -234,7 +230,7 @@ async def _until_it_answers(client: httpx.AsyncClient, endpoint: Endpoint, conte
 
 async def _ask(
     client: httpx.AsyncClient, endpoint: Endpoint, sampling: Sampling, example: Example, seed: int, trouble: list[str]
-) -> tuple[str | None, float | None]:
+) -> str | None:
     body: dict[str, Any] = {
         "model": endpoint.model, "messages": list(example.prompt), "temperature": sampling.temperature,
         "top_p": sampling.top_p, "max_tokens": sampling.max_tokens, "seed": seed,
@@ -242,18 +238,17 @@ async def _ask(
     if sampling.stop:
         body["stop"] = list(sampling.stop)
     for attempt in range(ATTEMPTS):
-        begun = time.perf_counter()
         pause = 2.0**attempt * random.uniform(0.25, 0.5)  # noqa: S311  (jitter)
         try:
             answer = await client.post(f"{endpoint.url.rstrip('/')}/chat/completions", json=body)
             if answer.is_success:
                 text = answer.json()["choices"][0]["message"]["content"]
                 if isinstance(text, str):
-                    return text, time.perf_counter() - begun
+                    return text
                 trouble.append("an answer without text")
             elif answer.status_code not in RETRIED:
                 trouble.append(f"answered {answer.status_code}")
-                return None, None
+                return None
             else:
                 trouble.append(f"answered {answer.status_code}")
                 asked = answer.headers.get("Retry-After", "")
@@ -262,4 +257,4 @@ async def _ask(
             trouble.append(f"{type(error).__name__}: {error}"[:200])
         if attempt + 1 < ATTEMPTS:
             await asyncio.sleep(pause)
-    return None, None
+    return None

@@ -35,7 +35,8 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
     return DistillationStatus(
         phase=phase(facts, (current, "Training" if current is train else "Labelling")),
         observed_generation=resource.metadata.generation,
-        inputs={**(labelled.inputs if labelled else {}), **(trained.inputs if trained else {})},
+        # What came from outside; the training itself reads the data set that labelling made.
+        inputs={**(trained.inputs if trained else {}), **(labelled.inputs if labelled else {})},
         progress=progress(current),
         dataset=_dataset(labelled) if labelled else None,
         evaluation=figures,
