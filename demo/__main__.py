@@ -18,7 +18,7 @@ CHAIN = (
     ("quantizedmodel", "farm-irrigation", "Succeeded"),
     ("edgedeployment", "farms", "Ready"),
 )
-QUESTION = "water greenhouse 3 at 06:30 for 20 minutes with the drip line"
+QUESTION = "please give greenhouse 3 water from the drip line for 20 minutes at 06:30"
 LIMIT_SECONDS = 45 * 60
 _last = ""
 

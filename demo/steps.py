@@ -27,6 +27,7 @@ class Kubectl:
     """kubectl and helm against one cluster."""
 
     cluster: Cluster = field(default_factory=Cluster)
+    namespace: str = NAMESPACE
 
     def __call__(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
         """Run kubectl; its output."""
@@ -36,14 +37,15 @@ class Kubectl:
         """Run helm; its output."""
         return self._run(self.cluster.bin("helm"), *arguments)
 
-    def get(self, kind: str, name: str, namespace: str = NAMESPACE) -> Manifest | None:
+    def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
         """An object, or None."""
-        text = self("get", kind, name, "-n", namespace, "-o", "json", "--ignore-not-found")
+        text = self("get", kind, name, "-n", namespace or self.namespace, "-o", "json", "--ignore-not-found")
         return dict(json.loads(text)) if text.strip() else None
 
-    def items(self, kind: str, *arguments: str, namespace: str = NAMESPACE) -> list[Manifest]:
+    def items(self, kind: str, *arguments: str, namespace: str = "") -> list[Manifest]:
         """The objects of a kind."""
-        return list(json.loads(self("get", kind, "-n", namespace, "-o", "json", *arguments))["items"])
+        text = self("get", kind, "-n", namespace or self.namespace, "-o", "json", *arguments)
+        return list(json.loads(text)["items"])
 
     def _run(self, program: Path, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
         command = [str(program), "--kubeconfig", str(self.cluster.kubeconfig), *(str(a) for a in arguments)]
@@ -62,9 +64,9 @@ def build_images(registry: str) -> dict[str, str]:
     return dict(json.loads(IMAGES.read_text()))
 
 
-def install(kubectl: Kubectl, images: dict[str, str], registry: str) -> None:
-    """Install or upgrade the chart and wait until the operator is ready."""
-    values = json.dumps({"images": images, "plainHttpRegistries": [registry]})
+def install(kubectl: Kubectl, images: dict[str, str], *plain_http: str) -> None:
+    """Install or upgrade the chart and wait until the operator is ready. The registries named speak no TLS."""
+    values = json.dumps({"images": images, "plainHttpRegistries": list(plain_http)})
     file = ROOT / ".cache" / "values.json"
     file.write_text(values)
     kubectl.helm("upgrade", "--install", "slmops", ROOT / "charts" / "slmops", "-n", SYSTEM, "-f", file, "--take-ownership", "--wait",
@@ -97,7 +99,7 @@ def _train(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, tell: 
         image=images["trainer"], config_map=name, volumes=[], mounts=[],
         resources={"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "6Gi"}},
     ) | {"restartPolicy": "Never", "nodeSelector": {"pool": "gpu"}}  # fmt: skip
-    meta = {"name": name, "namespace": NAMESPACE}
+    meta = {"name": name, "namespace": kubectl.namespace}
     items = [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": meta, "data": {CONFIG_KEY: run.model_dump_json()}},
         {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta,
@@ -115,7 +117,7 @@ def _train(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, tell: 
                 if report.outcome != "Succeeded":
                     raise RuntimeError(f"the teacher's training failed: {report.reason} {report.message}")
                 tell(f"teacher trained: exact match {report.evaluation['model'].exact_match:.1%}")
-                kubectl("delete", "job", name, "-n", NAMESPACE, "--wait=false")
+                kubectl("delete", "job,configmap", name, "-n", kubectl.namespace, "--wait=false")
                 return report.artifacts["model"]
         if progress := _progress(pods):
             tell(progress)

@@ -120,6 +120,9 @@ class Plan:
     """Seconds until the next pass is due, whatever happens."""
 
 
+NO_IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName")
+IMAGE_UNAVAILABLE = "ImageUnavailable"
+"""Reason of a Job that cannot start until somebody provides its image; the kubelet keeps trying."""
 JobPhase = Literal["Absent", "Queued", "Starting", "Running", "Succeeded", "Failed"]
 
 
@@ -140,6 +143,11 @@ class JobState:
     def finished(self) -> bool:
         """Whether nothing more will happen by itself."""
         return self.phase in ("Succeeded", "Failed")
+
+    @property
+    def failing(self) -> bool:
+        """Whether it failed, or cannot start before somebody does something."""
+        return self.phase == "Failed" or self.reason == IMAGE_UNAVAILABLE
 
 
 def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progress]) -> JobState:
@@ -170,7 +178,8 @@ def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progre
         return JobState("Starting", message="waiting for its pod", attempts=attempts)
     if _running(current):
         return JobState("Running", progress=progress.get(current["metadata"]["uid"]), attempts=attempts)
-    return JobState("Starting", message=waiting_for(current), attempts=attempts)
+    reason = IMAGE_UNAVAILABLE if _image_missing(current) else ""
+    return JobState("Starting", reason=reason, message=waiting_for(current), attempts=attempts)
 
 
 def _failure(conditions: Mapping[str, Manifest], ended: list[Manifest], report: Report | None) -> tuple[str, str]:
@@ -212,11 +221,15 @@ def _running(pod: Manifest) -> bool:
     return bool((_status(pod).get("state") or {}).get("running"))
 
 
+def _image_missing(pod: Manifest) -> bool:
+    return (_status(pod).get("state") or {}).get("waiting", {}).get("reason") in NO_IMAGE
+
+
 def waiting_for(pod: Manifest, containers: Iterable[str] = ()) -> str:
     """Why a pod's containers do not run yet, in words for a person; empty when nothing is known."""
     for status in pod.get("status", {}).get("containerStatuses") or []:
         waiting = (status.get("state") or {}).get("waiting") or {}
-        if waiting.get("reason") in ("ImagePullBackOff", "ErrImagePull", "InvalidImageName"):
+        if waiting.get("reason") in NO_IMAGE:
             return f"image {status.get('image')} cannot be pulled: {_short(waiting.get('message'))}"
         if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError",
                                      "CrashLoopBackOff"):  # fmt: skip

@@ -12,8 +12,9 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from slmops.api.base import GROUP, VERSION, ApiModel
-from slmops.api.distillation import Distillation
+from slmops.api.base import BOUND, DURATION, GROUP, PERCENT, VERSION, ApiModel
+from slmops.api.common import DIGEST_REFERENCE, REPOSITORY, URI
+from slmops.api.distillation import URL, Distillation
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.api.finetune import FineTune
 from slmops.api.quantizedmodel import QuantizedModel
@@ -102,6 +103,16 @@ def _structural_root(model: Any) -> dict[str, Any]:
     return _structural(raw, raw.get("$defs", {}), model.__name__)
 
 
+HINTS = {
+    DURATION: "expected a time with its unit, for example 90s, 1h30m, 2d",
+    BOUND: "expected a number with its unit, for example 92%, 200ms, 600Mi, 30",
+    PERCENT: "expected a share, for example 25%",
+    URI: "expected an address that begins with hf://, oci://, s3://, https://, http:// or pvc://",
+    URL: "expected an address that begins with https:// or http://",
+    REPOSITORY: "expected a repository without tag or digest, for example registry.example/slm/farm-assistant",
+    DIGEST_REFERENCE: "expected an image by digest: registry.example/repository@sha256:…",
+}
+COUNT = "expected a count or a share, for example 3 or 10%"
 KEPT = (
     "type", "description", "default", "enum", "pattern", "minimum", "maximum", "minLength", "maxLength", "minItems",
     "maxItems", "minProperties", "maxProperties", "multipleOf", "x-kubernetes-int-or-string",
@@ -122,6 +133,8 @@ def _structural(node: dict[str, Any], defs: dict[str, Any], where: str) -> dict[
     out = {key: node[key] for key in KEPT if key in node}
     if "description" in out:
         out["description"] = _text(out["description"])
+    if out.get("pattern") in HINTS:
+        out = _explained(out)
     if "const" in node:
         out["enum"] = [node["const"]]
     for bound, plain in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
@@ -141,6 +154,15 @@ def _structural(node: dict[str, Any], defs: dict[str, Any], where: str) -> dict[
     if "type" not in out and "x-kubernetes-int-or-string" not in out:
         raise TypeError(f"{where}: no type")
     return out
+
+
+def _explained(node: dict[str, Any]) -> dict[str, Any]:
+    """A pattern as a rule with words of its own: a regular expression tells no user what to write."""
+    pattern = node.pop("pattern")
+    matches, hint = f"self.matches(r'{pattern}')", HINTS[pattern]
+    if "x-kubernetes-int-or-string" in node:
+        matches, hint = f"type(self) == int ? self >= 0 : {matches}", COUNT if pattern == PERCENT else hint
+    return node | {"x-kubernetes-validations": [{"rule": matches, "message": hint}]}
 
 
 def _text(docstring: str) -> str:

@@ -21,10 +21,13 @@ from slmops.api.common import (
 from slmops.api.resource import Column, Resource
 
 
+URL = r"^https?://[A-Za-z0-9][^\s]*$"
+
+
 class Endpoint(ApiModel):
     """A server with the OpenAI API."""
 
-    url: Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9][^\s]*$", max_length=512)]
+    url: Annotated[str, Field(pattern=URL, max_length=512)]
     """Base address including /v1, for example https://api.deepseek.com/v1."""
     model: Annotated[str, Field(min_length=1, max_length=256)]
     """Name of the model as the server knows it."""

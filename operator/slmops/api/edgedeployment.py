@@ -71,6 +71,8 @@ class Runtime(ApiModel):
 class Wave(ApiModel):
     """A step of the rollout."""
 
+    rules: ClassVar = (Rule("self.nodes != 0 && self.nodes != '0%'", "a wave needs at least one node", "nodes"),)
+
     name: Name
     """Name of the wave, unique in the list."""
     nodes: IntOrPercent
@@ -82,10 +84,14 @@ class Wave(ApiModel):
 class Strategy(ApiModel):
     """How a new revision reaches the nodes."""
 
+    rules: ClassVar = (
+        Rule("self.waves[self.waves.size() - 1].nodes == '100%'", "the last wave must be 100% of the nodes", "waves"),
+    )
+
     waves: Annotated[
         list[Wave], Field(min_length=1, max_length=20, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
     ] = [Wave(name="canary", nodes=1), Wave(name="rest", nodes="100%")]
-    """Steps of the rollout; whatever the last one says, it covers all nodes."""
+    """Steps of the rollout; the last one is 100% of the nodes."""
     max_unavailable: Annotated[int, Field(ge=1, le=1000)] = 1
     """Nodes of a pool whose turn it is at the same time."""
     progress_deadline: Duration = "30m"

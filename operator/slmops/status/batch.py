@@ -30,7 +30,7 @@ def stage(type: ConditionType, done: str, state: JobState) -> Fact:
     """The condition that a Job brings about."""
     if state.phase == "Succeeded":
         return true(type, done)
-    if state.phase == "Failed":
+    if state.failing:
         return false(type, state.reason, with_remedy(state.reason, state.message))
     if state.phase == "Absent":
         return unknown(type, "Pending")

@@ -45,7 +45,7 @@ def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> Var
     figures = evaluation(report.evaluation if report else {}, ("reference",))
     gates = quality_gates(resource.spec.gates, figures) if report else []
     missed = judged(gates)
-    message = with_remedy(state.reason, state.message) if state.phase == "Failed" else state.message
+    message = with_remedy(state.reason, state.message) if state.failing else state.message
     if report and missed.status != "True":
         message = missed.message
     return VariantStatus(
@@ -69,7 +69,7 @@ def _phase(state: JobState, gates: Fact) -> str:
 
 
 def _together(type: ConditionType, done: str, variants: Sequence[VariantStatus], states: Sequence[JobState]) -> Fact:
-    failed = [(v, s) for v, s in zip(variants, states, strict=True) if s.phase == "Failed"]
+    failed = [(v, s) for v, s in zip(variants, states, strict=True) if s.failing]
     if failed:
         reason = failed[0][1].reason
         return false(type, reason, "; ".join(f"{v.name}: {v.message}" for v, _ in failed))

@@ -29,6 +29,7 @@ REMEDIES: dict[str, str] = {
     Reason.TERMINATED: "The node took the pod away; set the annotation slmops.dev/retry to try again.",
     Reason.TARGET_UNREACHABLE: "The server on the node did not answer the benchmark; look at its pod's log.",
     Reason.INTERNAL_ERROR: "This is a defect; the Job's log has the trace. Please report it.",
+    "ImageUnavailable": "Push the image, or correct spec.run.image; the run starts by itself once the image is there.",
     "DeadlineExceeded": "Raise spec.run.deadline, or give the Job more resources.",
     "ContainerFailed": "Look at the pod's log; set the annotation slmops.dev/retry to try again.",
     "JobFailed": "Look at the Job's events; set the annotation slmops.dev/retry to try again.",

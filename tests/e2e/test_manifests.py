@@ -1,0 +1,55 @@
+"""What users write: the examples are accepted, and bad manifests are refused in words that name field and remedy."""
+
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from tests.e2e.bad_manifests import CASES, REFUSALS, changed
+from tests.e2e.platform import Platform, examples
+
+pytestmark = pytest.mark.cluster
+
+
+def _apply(platform: Platform, manifest: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    kubectl = platform.kubectl
+    command = [kubectl.cluster.bin("kubectl"), "--kubeconfig", kubectl.cluster.kubeconfig, "apply", "--dry-run=server",
+               "-f", "-"]  # fmt: skip
+    return subprocess.run(command, input=json.dumps(manifest), capture_output=True, text=True, check=False)
+
+
+def test_every_example_is_accepted(platform: Platform) -> None:
+    found = list(examples(platform.registry))
+    assert {m["kind"] for m in found} == {"Distillation", "FineTune", "QuantizedModel", "EdgeDeployment"}
+    for manifest in found:
+        done = _apply(platform, manifest)
+        assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_bad_manifest_is_refused(platform: Platform, name: str) -> None:
+    (kind, example), changes = CASES[name]
+    found = (m for m in examples(platform.registry) if (m["kind"], m["metadata"]["name"]) == (kind, example))
+    manifest = changed(next(found), changes)
+    manifest["metadata"]["name"] = "bad"
+    done = _apply(platform, manifest)
+    assert done.returncode == 1
+    assert _told(done.stderr, kind) == REFUSALS[name]
+
+
+def _told(stderr: str, kind: str) -> str:
+    """The API server's words, less what is the same in all."""
+    lines = [line.strip(" *") for line in stderr.replace(f'The {kind} "bad" is invalid:', "").splitlines()]
+    return "\n".join(line for line in lines if line and "some validation rules were not checked" not in line)
+
+
+def test_explain_reads_well(platform: Platform) -> None:
+    text = platform.kubectl("explain", "edgedeployment.spec.strategy.waves")
+    assert "Steps of the rollout" in text
+    assert "Nodes of each pool that have the candidate at the end of the wave" in " ".join(text.split())
+
+
+def test_short_names_and_the_category_work(platform: Platform) -> None:
+    for short in ("distill", "ft", "qm", "edge", "slm"):
+        platform.kubectl("get", short, "-n", platform.kubectl.namespace)
