@@ -1,51 +1,57 @@
 # Two commands: `make demo` shows everything, `make test` proves it. `make help` lists the rest.
+# A cluster of your own instead of the local one: KUBECONFIG=FILE REGISTRY=HOST:PORT [REGISTRY_PLAIN_HTTP=1] make demo
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 PY := PYTHONPATH=operator:images/kit:images/trainer:images/quantizer:images/edge:images/bench:. .venv/bin/python
-REGISTRY ?= registry.slm.local:5000
-IMAGES := .cache/images.json
+BIN = $(shell $(PY) -m tests.cluster where helm)
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
 venv: .venv/.stamp ## Python environment from constraints/dev.txt
 .venv/.stamp: constraints/dev.txt
+	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
+	  "$(PYTHON) with venv, 3.11 or newer, is needed: apt-get install python3-venv, or make PYTHON=/path/to/python" >&2; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/pip install -q --disable-pip-version-check --require-hashes -r constraints/dev.txt
 	@touch $@
 
-preflight: venv ## Say what this machine lacks
-	$(PY) -m tests.cluster preflight
-
 demo: venv ## From an empty machine to a model that answers on edge nodes
-	$(PY) -m demo
+	@$(PY) -m demo
 
-cluster: venv ## Start the local Kubernetes
-	$(PY) -m tests.cluster up
+cluster: venv ## Start the local Kubernetes (or look at the one of KUBECONFIG)
+	@$(PY) -m tests.cluster up
 
-cluster-down: venv ## Stop it
-	$(PY) -m tests.cluster down
+cluster-down: venv ## Stop it; what it has learned stays on disk
+	@$(PY) -m tests.cluster down
 
-images: cluster ## Build the images and push them to the cluster's registry
-	$(PY) images/build.py --plain-http --registry $(REGISTRY) --output $(IMAGES)
+images: venv ## Build the images and push them to the cluster's registry
+	@$(PY) -m demo images
 
-test: cluster images ## Everything: unit, property and cluster tests
-	$(PY) -m pytest -q
+test: venv ## Everything: unit, property and cluster tests
+	@$(PY) -m demo images
+	@$(PY) -m pytest -q
 
 test-unit: venv ## Tests that need no cluster
-	$(PY) -m pytest -q -m "not cluster"
+	@$(PY) -m pytest -q -m "not cluster"
+
+bench: venv ## Benchmarks: figures against their targets
+	@$(PY) -m demo images
+	@$(PY) -m bench
 
 lint: venv ## ruff, mypy, import layers, generated files, chart
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	MYPYPATH=operator .venv/bin/mypy operator/slmops
+	MYPYPATH=operator:images/kit:images/bench:images/edge .venv/bin/mypy images/kit/slmkit images/bench/slm_bench demo bench tests/cluster
 	PYTHONPATH=operator .venv/bin/lint-imports
 	$(PY) -m slmops.api.crd --check crds
 	$(PY) -m slmops.api.crd --check charts/slmops/files/crds
+	$(BIN) lint --quiet charts/slmops --values charts/slmops/ci/values.yaml
 
 crds: venv ## Generate the CRDs from the API models
 	$(PY) -m slmops.api.crd crds
 	$(PY) -m slmops.api.crd charts/slmops/files/crds
 
-.PHONY: help venv preflight demo cluster cluster-down images test test-unit lint crds
+.PHONY: help venv demo cluster cluster-down images test test-unit bench lint crds

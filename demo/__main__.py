@@ -1,13 +1,26 @@
 """``make demo``: from an empty machine to a model that answers on edge nodes, with what happens said as it happens."""
 
+import argparse
 import json
+import re
+import subprocess
 import sys
 import time
-import urllib.request
 from typing import Any
 
-from demo.steps import EXAMPLES, NAMESPACE, Kubectl, build_images, condition, ensure_teacher, install, wait_for
-from tests.cluster import Cluster
+from demo.steps import (
+    NAMESPACE,
+    Kubectl,
+    build_images,
+    check_tools,
+    condition,
+    ensure_teacher,
+    examples,
+    install,
+    wait_for,
+)
+from demo.summary import summary
+from tests.cluster import choose
 from tests.cluster.shell import Failed
 
 CHAIN = (
@@ -18,53 +31,96 @@ CHAIN = (
     ("quantizedmodel", "farm-irrigation", "Succeeded"),
     ("edgedeployment", "farms", "Ready"),
 )
-QUESTION = "please give greenhouse 3 water from the drip line for 20 minutes at 06:30"
 LIMIT_SECONDS = 45 * 60
-_last = ""
 
 
-def tell(text: str) -> None:
-    """A line, unless it says what the last one said."""
-    global _last
-    if text != _last:
-        print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
-    _last = text
+class Teller:
+    """Lines of what happens. What only counts up is said every tenth part, and always on a terminal, in place."""
+
+    def __init__(self) -> None:
+        self._last, self._shown, self._open = "", "", False
+        self._terminal = sys.stdout.isatty()
+
+    def __call__(self, text: str) -> None:
+        """Say it, unless it was said last."""
+        if text == self._last:
+            return
+        self._last = text
+        coarse = re.sub(r"(\d*)\d%", r"\1?%", re.sub(r", \S+( s)? to go", "", text))
+        counts, again = coarse != text, coarse == self._shown
+        self._shown = coarse
+        line = f"[{time.strftime('%H:%M:%S')}] {text}"
+        if self._terminal:
+            print("\r\x1b[K" + line, end="" if counts else "\n", flush=True)
+            self._open = counts
+        elif not again:
+            print(line, flush=True)
+
+    def close(self) -> None:
+        """End a line that is still open."""
+        if self._open:
+            print(flush=True)
+        self._open = False
+
+
+tell = Teller()
 
 
 def main() -> int:
     """The demo."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
+    parser.add_argument("only", nargs="?", choices=["images"], help="stop after this step")
+    options = parser.parse_args()
     begun = time.monotonic()
-    cluster = Cluster()
     try:
-        cluster.up()
-        images = build_images(cluster.registry)
+        cluster = choose()
         kubectl = Kubectl(cluster)
-        tell("installing the chart with helm")
-        install(kubectl, images, cluster.registry)
-        tell("data sets and teacher")
-        ensure_teacher(kubectl, images, cluster.registry, tell)
-        for file in sorted(EXAMPLES.glob("*.yaml")):
-            kubectl("apply", "-f", file)
+        check_tools()
+        step(1, "cluster")
+        cluster.up()
+        step(2, "images")
+        images = build_images(cluster)
+        if options.only == "images":
+            return 0
+        step(3, "operator: helm installs the chart")
+        install(kubectl, images, *cluster.plain_http)
+        step(4, "data sets, and a teacher that is trained on them (about 10 min on two cores, once)")
+        ensure_teacher(kubectl, images, tell)
+        step(5, "the chain: kubectl apply -f crds/examples/")
+        for text in examples(cluster):
+            kubectl("apply", "-f", "-", stdin=text)
         retry_failed(kubectl)
-        follow(kubectl, begun + LIMIT_SECONDS)
-        summary(kubectl, cluster, time.monotonic() - begun)
-    except (Failed, RuntimeError, AssertionError) as error:
+        follow(kubectl, time.monotonic() + LIMIT_SECONDS)
+        step(6, "the result")
+        summary(kubectl, time.monotonic() - begun)
+    except (Failed, RuntimeError, AssertionError, subprocess.CalledProcessError) as error:
+        tell.close()
         print(f"demo: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        tell.close()
+        print("demo: interrupted; `make demo` goes on, `make cluster-down` stops the cluster", file=sys.stderr)
+        return 130
     return 0
+
+
+def step(number: int, text: str) -> None:
+    """One of the demo's six steps."""
+    tell.close()
+    print(f"\n[{time.strftime('%H:%M:%S')}] {number}/6 {text}", flush=True)
 
 
 def retry_failed(kubectl: Kubectl) -> None:
     """What an earlier demo left behind as failed is tried again, as a user would."""
     for kind, name, type in CHAIN:
-        if condition(kubectl.get(kind, name), type).get("status") == "False":
+
+        def failed(kind: str = kind, name: str = name, type: str = type) -> bool:
+            return bool(condition(kubectl.get(kind, name), type).get("status") == "False")
+
+        if failed():
             tell(f"{kind}/{name} failed in an earlier run: trying again")
             kubectl("annotate", kind, name, "-n", NAMESPACE, f"slmops.dev/retry={time.time():.0f}", "--overwrite")
-            wait_for(
-                f"another try of {kind}/{name}",
-                lambda of=(kind, name, type): condition(kubectl.get(*of[:2]), of[2]).get("status") != "False",
-                60,
-            )
+            wait_for(f"another try of {kind}/{name}", lambda: not failed(), 60)
 
 
 def follow(kubectl: Kubectl, deadline: float) -> None:
@@ -99,59 +155,6 @@ def _stage(status: dict[str, Any]) -> str:
     if status.get("activity"):
         parts.append(status["activity"])
     return ", ".join(parts)
-
-
-def summary(kubectl: Kubectl, cluster: Cluster, seconds: float) -> None:
-    """What was made, and how to look further."""
-    student = kubectl.get("distillation", "farm-assistant") or {}
-    tuned = kubectl.get("finetune", "farm-irrigation") or {}
-    packed = kubectl.get("quantizedmodel", "farm-irrigation") or {}
-    edge = kubectl.get("edgedeployment", "farms") or {}
-    print(f"\nDone in {seconds / 60:.1f} minutes.\n")
-    figures = student["status"]["evaluation"]
-    print(f"  student      {_percent(figures, 'model')} exact match, teacher {_percent(figures, 'teacher')}, "
-          f"untrained {_percent(figures, 'baseline')}; {student['status']['artifact']['size']}")  # fmt: skip
-    figures = tuned["status"]["evaluation"]
-    print(f"  fine-tuned   {_percent(figures, 'model')} on the new task, before {_percent(figures, 'baseline')}; "
-          f"adapter {tuned['status']['adapter']['size']}")  # fmt: skip
-    for variant in packed["status"]["variants"]:
-        print(f"  {variant['name']:12} {_percent(variant['evaluation'], 'model')} exact match, {variant['size']}")
-    for pool in edge["status"]["pools"]:
-        for found in pool["classes"]:
-            shown = found["figures"].get("candidate", {})
-            print(f"  {found['node']:12} {found['name']}: {found['verdict']}, {shown.get('TokensPerSecond', 0):.0f} "
-                  f"tokens/s, first token {1000 * shown.get('TimeToFirstToken', 0):.1f} ms")  # fmt: skip
-    print("\nFrom the nodes back to the data, each link a digest:")
-    print(f"  nodes        {edge['status']['stable']['images']['farms']}")
-    print(f"  model image  from {packed['status']['inputs'].get('model')}")
-    print(
-        f"  fine-tune    from {tuned['status']['inputs'].get('base')}\n               and  {tuned['status']['inputs'].get('train')}"
-    )
-    print(f"  student      from {student['status']['inputs'].get('train')}")
-    address = cluster.node("edge1").address
-    print(f"\nA chat with the model on edge1 ({address}):\n  > {QUESTION}\n  < {chat(f'http://{address}:30080')}")
-    print(f"""
-Look further:
-  export KUBECONFIG={cluster.kubeconfig}
-  kubectl get slm -n {NAMESPACE}
-  kubectl describe edgedeployment farms -n {NAMESPACE}
-  curl http://{address}:30080/v1/chat/completions -H 'Content-Type: application/json' \\
-    -d '{{"model": "farm-irrigation", "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}'
-  make cluster-down""")
-
-
-def _percent(figures: dict[str, Any], who: str) -> str:
-    value = (figures.get(who) or {}).get("ExactMatch")
-    return "not measured" if value is None else f"{value:.1%}"
-
-
-def chat(url: str) -> str:
-    """One question to a node."""
-    body = {"model": "farm-irrigation", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
-    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(),
-                                     {"Content-Type": "application/json"})  # fmt: skip
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return str(json.load(answer)["choices"][0]["message"]["content"])
 
 
 if __name__ == "__main__":

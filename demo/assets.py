@@ -49,14 +49,14 @@ def datasets() -> dict[str, dict[str, list[Example]]]:
     }
 
 
-def push_datasets(registry: str, prefix: str = "slm/data") -> dict[str, str]:
+def push_datasets(registry: str, access: contract.Registry) -> dict[str, str]:
     """Push the data sets. Returns their addresses by digest."""
-    client = Registry(contract.Registry(plain_http=(registry,)))
+    client = Registry(access)
     made = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, files in datasets().items():
             paths = {file: _write(Path(folder, name, file), found) for file, found in files.items()}
-            sink = Sink(repository=f"{registry}/{prefix}/{name}")
+            sink = Sink(repository=f"{registry}/slm/data/{name}")
             artifact = client.push_artifact(sink, paths, DATASET_TYPE, {})
             client.tag(sink, artifact, TAG)
             made[name] = f"oci://{artifact.reference}"
@@ -69,7 +69,7 @@ def _write(path: Path, found: Iterable[Example]) -> Path:
     return path
 
 
-def teacher_run(registry: str, lessons: str) -> contract.TrainRun:
+def teacher_run(registry: str, access: contract.Registry, lessons: str) -> contract.TrainRun:
     """The run that trains the teacher: 9.8 million parameters, from nothing."""
     source = Source(uri=lessons)
 
@@ -78,9 +78,10 @@ def teacher_run(registry: str, lessons: str) -> contract.TrainRun:
 
     return contract.TrainRun(
         run="teacher",
-        registry=contract.Registry(plain_http=(registry,)),
+        registry=access,
         architecture=Architecture(
-            hidden_size=384, layers=6, attention_heads=6, key_value_heads=2, intermediate_size=1152, vocabulary_size=1023
+            hidden_size=384, layers=6, attention_heads=6, key_value_heads=2, intermediate_size=1152,
+            vocabulary_size=1023,
         ),
         train=part("train.jsonl"),
         validation=part("validation.jsonl"),

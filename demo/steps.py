@@ -4,21 +4,27 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from demo import assets
+from slmkit.registry import Registry
+from slmkit.run import RunFailed
+from slmops import contract
 from slmops.contract import CONFIG_KEY, Artifact, Report, Sink
 from slmops.plan.job import pod_spec
-from tests.cluster import Cluster
+from tests.cluster import AnyCluster, choose
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / ".cache" / "images.json"
 NAMESPACE = "edge-ai"
 SYSTEM = "slmops-system"
 EXAMPLES = ROOT / "crds" / "examples"
+REGISTRY = "registry.slm.local:5000"
+"""What the examples name: the local cluster's."""
 Manifest = dict[str, Any]
 
 
@@ -26,7 +32,7 @@ Manifest = dict[str, Any]
 class Kubectl:
     """kubectl and helm against one cluster."""
 
-    cluster: Cluster = field(default_factory=Cluster)
+    cluster: AnyCluster = field(default_factory=choose)
     namespace: str = NAMESPACE
 
     def __call__(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
@@ -57,10 +63,17 @@ class Kubectl:
         return done.stdout
 
 
-def build_images(registry: str) -> dict[str, str]:
+def check_tools() -> None:
+    """What building images needs is looked for at the start, not a quarter of an hour later."""
+    subprocess.run([sys.executable, str(ROOT / "images" / "build.py"), "--check"], check=True)
+
+
+def build_images(cluster: AnyCluster) -> dict[str, str]:
     """Build what has changed and push it. Returns the references by name."""
-    subprocess.run([sys.executable, ROOT / "images" / "build.py", "--plain-http", "--registry", registry, "--output",
-                    IMAGES], check=True, stdout=sys.stderr)  # fmt: skip
+    plain = ["--plain-http"] if cluster.plain_http else []
+    program = str(ROOT / "images" / "build.py")
+    command = [sys.executable, program, *plain, "--registry", cluster.registry, "--output", str(IMAGES)]
+    subprocess.run(command, check=True, stdout=sys.stderr)
     return dict(json.loads(IMAGES.read_text()))
 
 
@@ -69,20 +82,23 @@ def install(kubectl: Kubectl, images: dict[str, str], *plain_http: str) -> None:
     values = json.dumps({"images": images, "plainHttpRegistries": list(plain_http)})
     file = ROOT / ".cache" / "values.json"
     file.write_text(values)
-    kubectl.helm("upgrade", "--install", "slmops", ROOT / "charts" / "slmops", "-n", SYSTEM, "-f", file, "--take-ownership", "--wait",
-                 "--timeout", "180s")  # fmt: skip
+    kubectl.helm("upgrade", "--install", "slmops", ROOT / "charts" / "slmops", "-n", SYSTEM, "-f", file,
+                 "--take-ownership", "--wait", "--timeout", "180s")  # fmt: skip
 
 
-def ensure_teacher(kubectl: Kubectl, images: dict[str, str], registry: str, tell: Callable[[str], None]) -> str:
+def examples(cluster: AnyCluster) -> Iterator[str]:
+    """The examples as they are shipped, with the cluster's own registry."""
+    for file in sorted(EXAMPLES.glob("*.yaml")):
+        yield file.read_text().replace(REGISTRY, cluster.registry)
+
+
+def ensure_teacher(kubectl: Kubectl, images: dict[str, str], tell: Callable[[str], None]) -> str:
     """Train the teacher, unless the registry has the one that these settings make. Returns its address."""
-    from slmkit.registry import Registry
-    from slmkit.run import RunFailed
-    from slmops import contract
-
-    data = assets.push_datasets(registry)
-    run = assets.teacher_run(registry, data["farm-lessons"])
+    registry, access = kubectl.cluster.registry, contract.Registry(plain_http=kubectl.cluster.plain_http)
+    data = assets.push_datasets(registry, access)
+    run = assets.teacher_run(registry, access, data["farm-lessons"])
     tag = assets.fingerprint(run)
-    client = Registry(contract.Registry(plain_http=(registry,)))
+    client = Registry(access)
     sink = Sink(repository=f"{registry}/slm/teacher")
     try:
         digest = client.digest_of(f"{sink.repository}:{tag}")
@@ -125,8 +141,6 @@ def _train(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, tell: 
 
 
 def _progress(pods: list[Manifest]) -> str | None:
-    import urllib.request
-
     for pod in pods:
         address = pod["status"].get("podIP")
         if not address:

@@ -4,9 +4,9 @@ No download, no licence, and a right answer that can be compared letter by lette
 a *domain* has a function, slots with values, and several wordings. There are millions of combinations, so a model
 cannot learn them by heart, and training and held-out records never share a combination (see ``is_held_out``).
 
-``irrigate`` is the domain kept for fine-tuning. A model trained on ``BASE_DOMAINS`` has read every word of it, since the
-base asks about and cancels irrigation, but has never seen its function called: the situation of a team that teaches a
-deployed model one more thing with a small adapter. Times are 24 h: am and pm cost tiny models far more than they teach.
+``irrigate`` is the domain kept for fine-tuning. A model trained on ``BASE_DOMAINS`` has read every word of it, since
+the base asks about and cancels irrigation, but has never seen its function called: the situation of a team that teaches
+a deployed model one more thing with a small adapter. Times are 24 h: am and pm cost tiny models more than they teach.
 """
 
 import hashlib

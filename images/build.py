@@ -63,11 +63,14 @@ def main() -> int:
     parser.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP without TLS")
     parser.add_argument("--form", choices=("cpu", "cuda"), default="cpu", help="PyTorch of the trainer")
     parser.add_argument("--base", help="base image instead of one made from Debian's packages")
+    parser.add_argument("--check", action="store_true", help="only look for what is missing, and install it")
     parser.add_argument("--output", type=Path, help="file for the references, as JSON")
     options = parser.parse_args()
     if unknown := set(options.names) - set(IMAGES):
         parser.error(f"no such image: {', '.join(sorted(unknown))}; there are {', '.join(IMAGES)}")
     preflight()
+    if options.check:
+        return 0
     made = {name: build(IMAGES[name], options) for name in options.names or IMAGES}
     if options.output:
         known = json.loads(options.output.read_text()) if options.output.exists() else {}
@@ -142,9 +145,10 @@ def fetch_wheels(constraints: Path) -> Path:
         platforms = [f"manylinux_2_{minor}_x86_64" for minor in (17, 24, 26, 27, 28, 31, 34, 35)] + [
             "manylinux2014_x86_64"
         ]
-        _run(sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps", "--require-hashes",
-             "--only-binary=:all:", "--python-version=3.13", "--implementation=cp", "--abi=cp313", "--abi=abi3", "--abi=none",
-             *(f"--platform={p}" for p in platforms), "-r", constraints, "-d", partial)  # fmt: skip
+        _run(sys.executable, "-m", "pip", "download", "-q", "--disable-pip-version-check", "--no-deps",
+             "--require-hashes", "--only-binary=:all:", "--python-version=3.13", "--implementation=cp", "--abi=cp313",
+             "--abi=abi3", "--abi=none", *(f"--platform={p}" for p in platforms), "-r", constraints, "-d",
+             partial)  # fmt: skip
         partial.rename(folder)
     return folder
 

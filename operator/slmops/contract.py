@@ -62,7 +62,7 @@ class Credentials(Message):
 
 
 class Source(Message):
-    """Where bytes come from: ``oci://``, ``https://``, ``hf://``, ``s3://`` or ``pvc://`` (the scheme decides)."""
+    """Where bytes come from: ``oci://``, ``https://``, ``hf://`` or ``pvc://`` (the scheme decides)."""
 
     uri: str
     credentials: Credentials | None = None

@@ -1,10 +1,12 @@
 """``python -m tests.cluster COMMAND``: the cluster from a shell."""
 
 import argparse
+import contextlib
 import os
 import sys
 
-from tests.cluster.binaries import binary
+from tests.cluster import choose
+from tests.cluster.binaries import PROGRAMS, binary, build
 from tests.cluster.cluster import Cluster, preflight
 from tests.cluster.layout import KUBECONFIG, LOGS, REGISTRY
 from tests.cluster.shell import Failed, alive, names
@@ -20,6 +22,7 @@ def main() -> int:
     commands.add_parser("status", help="what runs")
     commands.add_parser("build", help="build its programs")
     commands.add_parser("env", help='print shell variables: eval "$(python -m tests.cluster env)"')
+    commands.add_parser("where", help="path of one of its programs, built if need be").add_argument("program")
     commands.add_parser("kubectl", help="run kubectl").add_argument("arguments", nargs=argparse.REMAINDER)
     for name in ("cut", "heal", "kill", "start", "unslow"):
         commands.add_parser(name, help=f"{name} a node").add_argument("node")
@@ -30,6 +33,9 @@ def main() -> int:
     commands.add_parser("kwok-stop", help="take simulated nodes away")
     options = parser.parse_args()
     try:
+        if options.command == "up":
+            choose().up()
+            return 0
         return _do(Cluster(), options)
     except Failed as failed:
         print(f"cluster: {failed}", file=sys.stderr)
@@ -38,8 +44,6 @@ def main() -> int:
 
 def _do(cluster: Cluster, options: argparse.Namespace) -> int:
     match options.command:
-        case "up":
-            cluster.up()
         case "preflight":
             preflight()
         case "down":
@@ -50,6 +54,11 @@ def _do(cluster: Cluster, options: argparse.Namespace) -> int:
             for name in names():
                 print(f"{name:32} {'running' if alive(name) else 'dead'}")
             print("healthy" if names() and cluster.healthy() else "not healthy")
+        case "where":
+            if not binary(options.program).exists():
+                with contextlib.redirect_stdout(sys.stderr):
+                    build(next(p for p in PROGRAMS if options.program in p.makes))
+            print(binary(options.program))
         case "env":
             print(f"export KUBECONFIG={KUBECONFIG} REGISTRY={REGISTRY} PATH={binary('kubectl').parent}:"
                   f"{binary('helm').parent}:{binary('crane').parent}:$PATH  # logs: {LOGS}")  # fmt: skip

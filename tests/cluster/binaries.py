@@ -1,7 +1,7 @@
 """The cluster's programs, built from Go modules at pinned versions and kept in the user's cache.
 
-A program is a folder below ``go/``: its go.mod names the tools that it is made of (``go build tool``), or it has a main of
-its own. The cache key is a hash over those files and the flags, so a version bump builds anew and nothing else does.
+A program is a folder below ``go/``: its go.mod names the tools that it is made of (``go build tool``), or it has a main
+of its own. The cache key is a hash over those files and the flags, so a version bump builds anew and nothing else does.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.layout import CACHE, HERE
-from tests.cluster.shell import Failed, run, say
+from tests.cluster.shell import Failed, heartbeat, run, say
 
 KUBERNETES = "v1.37.2"
 VERSION_PACKAGE = "k8s.io/component-base/version"
@@ -32,8 +32,9 @@ class Program:
 
 
 PROGRAMS = (
-    Program("kubernetes", ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl"),
-            "8 min", flags=f"-s -w -X {VERSION_PACKAGE}.gitVersion={KUBERNETES} -X {VERSION_PACKAGE}.gitMajor=1 "
+    Program("kubernetes", ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy",
+                           "kubectl"), "8 min",
+            flags=f"-s -w -X {VERSION_PACKAGE}.gitVersion={KUBERNETES} -X {VERSION_PACKAGE}.gitMajor=1 "
             f"-X {VERSION_PACKAGE}.gitMinor={KUBERNETES.split('.')[1]}"),
     Program("containerd", ("containerd", "containerd-shim-runc-v2", "ctr"), "2 min",
             tags="no_btrfs no_devmapper no_zfs"),
@@ -71,7 +72,8 @@ def build(*programs: Program) -> None:
         go = shutil.which("go") or ("/usr/local/go/bin/go" if Path("/usr/local/go/bin/go").exists() else None)
         if go is None:
             raise Failed("go is not installed; install Go 1.26 or newer and run this again")
-        say(f"building {program.name} (about {program.about} on two cores)")
+        left = [p.name for p in programs or PROGRAMS if not folder(p).exists()]
+        say(f"building {program.name}, about {program.about} on two cores ({len(left) - 1} more programs after it)")
         begun = time.monotonic()
         done.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=done.parent, prefix=f".{program.name}-") as scratch:
@@ -79,8 +81,9 @@ def build(*programs: Program) -> None:
             shutil.copytree(HERE / "go" / program.name, source)
             out.mkdir()
             tags = ["-tags", program.tags] if program.tags else []
-            run("env", "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", go, "-C", source, "build", "-trimpath", "-buildvcs=false",
-                *tags, "-ldflags", program.flags, "-o", f"{out}/", program.target)  # fmt: skip
+            with heartbeat(f"building {program.name}", f"of about {program.about}"):
+                run("env", "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", go, "-C", source, "build", "-trimpath",
+                    "-buildvcs=false", *tags, "-ldflags", program.flags, "-o", f"{out}/", program.target)  # fmt: skip
             missing = [name for name in program.makes if not (out / name).exists()]
             if missing:
                 raise Failed(f"{program.name}: the build made no {', '.join(missing)}")

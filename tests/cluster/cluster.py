@@ -29,6 +29,8 @@ class Cluster:
 
     kubeconfig = KUBECONFIG
     registry = REGISTRY
+    plain_http: tuple[str, ...] = (REGISTRY,)
+    """Registries that speak HTTP without TLS."""
     logs = LOGS
     audit_log = AUDIT_LOG
 

@@ -91,8 +91,9 @@ def start_apiserver() -> None:
     policy = CONFIG / "audit-policy.yaml"
     policy.write_text(AUDIT_POLICY)
     kubeconfig(KUBECONFIG, "admin")
-    start("kube-apiserver", binary("kube-apiserver"), f"--etcd-servers=http://{HOST}:2379", f"--advertise-address={HOST}",
-          f"--bind-address={HOST}", "--secure-port=6443", f"--service-cluster-ip-range={SERVICE_RANGE}",
+    start("kube-apiserver", binary("kube-apiserver"), f"--etcd-servers=http://{HOST}:2379",
+          f"--advertise-address={HOST}", f"--bind-address={HOST}", "--secure-port=6443",
+          f"--service-cluster-ip-range={SERVICE_RANGE}",
           f"--client-ca-file={PKI / 'ca.crt'}", f"--tls-cert-file={PKI / 'apiserver.crt'}",
           f"--tls-private-key-file={PKI / 'apiserver.key'}", f"--service-account-key-file={PKI / 'sa.pub'}",
           f"--service-account-signing-key-file={PKI / 'sa.key'}", f"--service-account-issuer=https://{API_SERVICE}",

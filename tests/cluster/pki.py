@@ -1,4 +1,4 @@
-"""Certificates of the cluster, made with openssl: one authority, one certificate for each who speaks to the API server."""
+"""Certificates of the cluster, made with openssl: one authority, and one for each who speaks to the API server."""
 
 from pathlib import Path
 
@@ -69,7 +69,8 @@ def kubeconfig(path: Path, name: str) -> Path:
 apiVersion: v1
 kind: Config
 clusters: [{{name: slmops, cluster: {{server: "https://{HOST}:6443", certificate-authority-data: {data("ca.crt")}}}}}]
-users: [{{name: {name}, user: {{client-certificate-data: {data(f"{name}.crt")}, client-key-data: {data(f"{name}.key")}}}}}]
+users:
+  - {{name: {name}, user: {{client-certificate-data: {data(f"{name}.crt")}, client-key-data: {data(f"{name}.key")}}}}}
 contexts: [{{name: slmops, context: {{cluster: slmops, user: {name}}}}}]
 current-context: slmops
 """)

@@ -1,11 +1,13 @@
-"""Running programs: to the end, or as daemons that are known by pid *and* start time, so that only our own are stopped."""
+"""Running programs: to the end, or as daemons known by pid *and* start time, so that only our own are stopped."""
 
 import json
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster.layout import LOGS, RUN
@@ -18,6 +20,25 @@ class Failed(Exception):  # noqa: N818  (what a person sees: cause and remedy)
 def say(text: str) -> None:
     """A line of progress."""
     print(f"cluster: {text}", flush=True)
+
+
+@contextmanager
+def heartbeat(what: str, more: str = "", every: float = 30.0) -> Iterator[None]:
+    """Say from time to time that something long still goes on, and for how long it does."""
+    done, begun = threading.Event(), time.monotonic()
+
+    def beat() -> None:
+        while not done.wait(every):
+            minutes, seconds = divmod(round(time.monotonic() - begun), 60)
+            say(f"still {what}: {minutes} min {seconds:02} s {more}".rstrip())
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def run(*command: str | Path, quiet: bool = False, stdin: str | None = None, check: bool = True) -> str:

@@ -6,20 +6,20 @@ from collections.abc import Iterator
 import pytest
 
 from demo.steps import Kubectl, build_images, ensure_teacher, install
-from tests.cluster import Cluster
+from tests.cluster import choose
 from tests.e2e.platform import NAMESPACE, REFUSING, Platform
 
 
 @pytest.fixture(scope="session")
 def platform() -> Iterator[Platform]:
     """Everything installed, and an empty namespace."""
-    cluster = Cluster()
+    cluster = choose()
     cluster.up()
-    images = build_images(cluster.registry)
+    images = build_images(cluster)
     kubectl = Kubectl(cluster, NAMESPACE)
     kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
     cluster.namespace(NAMESPACE)
-    install(kubectl, images, cluster.registry, REFUSING)
-    ensure_teacher(kubectl, images, cluster.registry, lambda text: print(time.strftime("%H:%M:%S"), text))
+    install(kubectl, images, *cluster.plain_http, REFUSING)
+    ensure_teacher(kubectl, images, lambda text: print(time.strftime("%H:%M:%S"), text))
     yield Platform(cluster, kubectl, images)
     kubectl("delete", "namespace", NAMESPACE, "--wait=false")

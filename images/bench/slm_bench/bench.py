@@ -45,7 +45,7 @@ def bench(run: BenchRun, context: Context) -> Report:
     """Measure."""
     context.stage("Fetching")
     folder = context.work / "data"
-    context.inputs["data"] = fetch(run.data.source, folder, Registry(run.registry))
+    context.inputs["data"] = fetch(run.data.source, folder, Registry(run.registry), "dataset")
     examples = list(itertools.islice(read_examples(run.data, folder), 100_000))
     if not examples:
         raise RunFailed(Reason.INVALID_DATA, f"{run.data.source.uri}: no record")

@@ -230,14 +230,14 @@ def _content(token: Any) -> str:
     return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
 
 
-async def pieces(engine: Engine, request: Request, timeout: float) -> AsyncIterator[Piece]:
+async def pieces(engine: Engine, request: Request, limit: float) -> AsyncIterator[Piece]:
     """The pieces of a request as they come; closing the iterator cancels the generation."""
     loop = asyncio.get_running_loop()
     channel: asyncio.Queue[Piece | ApiError] = asyncio.Queue()
     request.send = lambda piece: loop.call_soon_threadsafe(channel.put_nowait, piece)
     engine.submit(request)
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(limit):
             while True:
                 piece = await channel.get()
                 if isinstance(piece, ApiError):
@@ -246,6 +246,6 @@ async def pieces(engine: Engine, request: Request, timeout: float) -> AsyncItera
                 if piece.finish:
                     return
     except TimeoutError:
-        raise ApiError(504, f"not done within {timeout:.0f} s", code="timeout") from None
+        raise ApiError(504, f"not done within {limit:.0f} s", code="timeout") from None
     finally:
         request.cancelled.set()

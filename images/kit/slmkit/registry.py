@@ -79,6 +79,13 @@ class Registry:
         access = _Access(parts["host"], parts["name"], "pull", None)
         return self._manifest(access, parts["digest"] or parts["tag"] or "latest")[0]
 
+    def annotations(self, reference: str) -> dict[str, str]:
+        """The annotations of an artefact or image."""
+        parts = parse(reference)
+        access = _Access(parts["host"], parts["name"], "pull", None)
+        found = self._manifest(access, parts["digest"] or parts["tag"] or "latest")[1].get("annotations")
+        return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
     def _manifest(self, access: "_Access", tag: str) -> tuple[str, dict[str, Any]]:
         answer = self._request("GET", access, f"manifests/{tag}", headers={"Accept": ACCEPT})
         if len(answer.content) > MANIFEST_LIMIT:

@@ -92,6 +92,10 @@ class Context:
         if self.stopping.is_set():
             raise RunFailed(Reason.TERMINATED, "the pod was told to stop")
 
+    def lineage(self, run: Run) -> dict[str, str]:
+        """Annotations of what the run publishes: who asked for it, and the digests of what it is made from."""
+        return dict(run.annotations) | {f"slmops.dev/input.{role}": uri for role, uri in sorted(self.inputs.items())}
+
     @property
     def progress(self) -> Progress:
         """How far the run is."""

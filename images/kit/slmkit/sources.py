@@ -5,6 +5,7 @@ import json
 import socket
 import struct
 from pathlib import Path
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import httpx
@@ -20,8 +21,10 @@ HEADER_LIMIT = 100 << 20
 PVC_ROOT = Path("/mnt/pvc")
 
 
-def fetch(source: Source, into: Path, registry: Registry) -> str:
-    """Bring a source into a folder. Returns its address by digest or revision, which gives the same bytes again."""
+def fetch(source: Source, into: Path, registry: Registry, kind: Literal["model", "dataset"] = "model") -> str:
+    """Bring a source into a folder. Returns its address by digest or revision, which gives the same bytes again.
+
+    ``kind`` matters to hubs alone, which keep models and data sets apart."""
     scheme, _, rest = source.uri.partition("://")
     into.mkdir(parents=True, exist_ok=True)
     if scheme == "oci":
@@ -29,7 +32,7 @@ def fetch(source: Source, into: Path, registry: Registry) -> str:
     if scheme in ("https", "http"):
         return _download(source, into)
     if scheme == "hf":
-        return _hub(source, rest, into)
+        return _hub(source, rest, into, kind)
     if scheme == "pvc":
         return _claim(source, rest, into)
     raise RunFailed(Reason.INVALID_CONFIGURATION, f"{source.uri}: {scheme}:// needs an image that has its library")
@@ -82,7 +85,7 @@ def _refuse_internal(url: str) -> None:
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{url}: {host} is an internal address")
 
 
-def _hub(source: Source, rest: str, into: Path) -> str:
+def _hub(source: Source, rest: str, into: Path, kind: str) -> str:
     try:
         from huggingface_hub import HfApi, snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
@@ -91,8 +94,8 @@ def _hub(source: Source, rest: str, into: Path) -> str:
     name, _, revision = rest.partition("@")
     token = Path(source.credentials.path).read_text().strip() if source.credentials else None
     try:
-        commit = HfApi(token=token).model_info(name, revision=revision or None).sha
-        snapshot_download(name, revision=commit, local_dir=into, token=token, allow_patterns=WANTED)
+        commit = HfApi(token=token).repo_info(name, repo_type=kind, revision=revision or None).sha
+        snapshot_download(name, repo_type=kind, revision=commit, local_dir=into, token=token, allow_patterns=WANTED)
     except RepositoryNotFoundError:
         raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{source.uri}: no such repository, or no right to read it") from None
     except (HfHubHTTPError, OSError) as error:

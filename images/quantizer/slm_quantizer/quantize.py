@@ -48,7 +48,7 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     context.check()
     context.stage("Publishing")
     annotations = {
-        **run.annotations,
+        **context.lineage(run),
         "org.opencontainers.image.title": f"{run.name}-{run.variant}",
         "org.opencontainers.image.base.name": context.inputs["model"],
         "slmops.dev/precision": run.precision,
@@ -62,7 +62,7 @@ def _examples(run: QuantizeRun, context: Context, registry: Registry) -> list[Ex
     if wanted is None or wanted.data is None:
         return []
     folder: Path = context.work / "data"
-    context.inputs["evaluation"] = fetch(wanted.data.source, folder, registry)
+    context.inputs["evaluation"] = fetch(wanted.data.source, folder, registry, "dataset")
     found = [example for example in read_examples(wanted.data, folder) if example.completion is not None]
     if not found:
         raise RunFailed(Reason.INVALID_DATA, f"{wanted.data.source.uri}: no record has an answer to measure by")

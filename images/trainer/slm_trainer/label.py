@@ -72,7 +72,7 @@ def label(run: LabelRun, context: Context) -> Report:
     write_messages(folder / "train.jsonl", (Example(example.prompt, answer) for example, answer in kept))
     write_messages(folder / "validation.jsonl", measured)
     files = {path.name: path for path in sorted(folder.iterdir())}
-    made = registry.push_artifact(run.output, files, DATASET_TYPE, run.annotations)
+    made = registry.push_artifact(run.output, files, DATASET_TYPE, context.lineage(run))
     # No time: what an answer takes over the network, among others, compares with nothing that is measured elsewhere.
     teacher = Figures(exact_match=round(right / golden, 5) if golden else None, samples=golden or None)
     return Report(
@@ -86,7 +86,7 @@ def label(run: LabelRun, context: Context) -> Report:
 
 def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: Registry) -> list[Example]:
     folder = context.work / f"data-{role}"
-    context.inputs[role] = fetch(data.source, folder, registry)
+    context.inputs[role] = fetch(data.source, folder, registry, "dataset")
     found = list(read_examples(data, folder))
     if not found:
         raise RunFailed(Reason.INVALID_DATA, f"{data.source.uri}: no record")
@@ -121,10 +121,9 @@ def _filter(
     return kept
 
 
-def _answer(
-    run: LabelRun, prompts: Sequence[Example], context: Context, registry: Registry
-) -> list[str | None]:
+def _answer(run: LabelRun, prompts: Sequence[Example], context: Context, registry: Registry) -> list[str | None]:
     if run.endpoint is not None:
+        context.inputs["teacher"] = f"{run.endpoint.url} {run.endpoint.model}"
         return asyncio.run(ask_all(run.endpoint, run.sampling, prompts, context, run.seed))
     if run.model is None:
         raise RunFailed(Reason.INVALID_CONFIGURATION, "one of endpoint and model is needed")
@@ -133,9 +132,7 @@ def _answer(
     return _local(folder, run.sampling, prompts, context)
 
 
-def _local(
-    folder: Path, sampling: Sampling, prompts: Sequence[Example], context: Context
-) -> list[str | None]:
+def _local(folder: Path, sampling: Sampling, prompts: Sequence[Example], context: Context) -> list[str | None]:
     """Weights that are loaded here; records of like length share a batch."""
     import torch
 
@@ -173,7 +170,7 @@ async def ask_all(
     headers = {}
     if endpoint.credentials is not None:
         try:
-            headers["Authorization"] = f"Bearer {Path(endpoint.credentials.path).read_text().strip()}"
+            headers["Authorization"] = f"Bearer {Path(endpoint.credentials.path).read_text().strip()}"  # noqa: ASYNC240
         except OSError as error:
             raise RunFailed(Reason.SOURCE_UNAUTHORIZED, f"the endpoint's Secret: {error.strerror}") from None
     answers: list[str | None] = [None] * len(prompts)

@@ -15,7 +15,7 @@ from slmkit.data import Example, read_examples
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
-from slmops.contract import ADAPTER_TYPE, MODEL_TYPE, Artifact, Data, Figures, Reason, Report, Source, TrainRun
+from slmops.contract import ADAPTER_TYPE, MODEL_TYPE, Data, Figures, Reason, Report, Source, TrainRun
 
 
 def train(run: TrainRun, context: Context) -> Report:
@@ -58,9 +58,9 @@ def train(run: TrainRun, context: Context) -> Report:
     context.check()
     context.stage("Publishing")
     if adapter:
-        artifacts["adapter"] = _publish(run, registry, adapter, ADAPTER_TYPE)
+        artifacts["adapter"] = registry.push_artifact(run.output, adapter, ADAPTER_TYPE, context.lineage(run))
     if run.method == "Full" or run.merge:
-        artifacts["model"] = _publish(run, registry, files, MODEL_TYPE)
+        artifacts["model"] = registry.push_artifact(run.output, files, MODEL_TYPE, context.lineage(run))
     return Report(outcome="Succeeded", artifacts=artifacts, evaluation=figures)
 
 
@@ -84,7 +84,8 @@ def split(examples: list[Example], share: float) -> tuple[list[Example], list[Ex
 
 
 def _examples(data: Data, role: str, context: Context, registry: Registry) -> list[Example]:
-    folder = _fetch(data.source, f"data-{role}", role, context, registry)
+    folder = context.work / f"data-{role}"
+    context.inputs[role] = fetch(data.source, folder, registry, "dataset")
     found = list(read_examples(data, folder))
     if role == "train" and any(example.completion is None for example in found):
         found = [example for example in found if example.completion is not None]
@@ -137,10 +138,6 @@ def _adapter(model: Any, folder: Path) -> dict[str, Path]:
     return {
         p.name: p for p in sorted(folder.iterdir()) if p.name in ("adapter_config.json", "adapter_model.safetensors")
     }
-
-
-def _publish(run: TrainRun, registry: Registry, files: dict[str, Path], type: str) -> Artifact:
-    return registry.push_artifact(run.output, files, type, run.annotations)
 
 
 def seed_everything(seed: int) -> None:

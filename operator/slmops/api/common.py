@@ -15,7 +15,7 @@ from slmops.api.base import (
 )
 from slmops.api.conditions import Condition
 
-URI = r"^(hf|oci|s3|https|http|pvc)://[A-Za-z0-9][^\s]*$"
+URI = r"^(hf|oci|https|http|pvc)://[A-Za-z0-9][^\s]*$"
 REPOSITORY = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"
 DIGEST_REFERENCE = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+@sha256:[0-9a-f]{64}$"
 
@@ -48,7 +48,7 @@ class ModelSource(ApiModel):
 
     uri: Uri | None = None
     """Address of a model in safetensors format: oci://repository[:tag|@sha256:…], hf://org/name[@revision],
-    s3://bucket/prefix, https://…, pvc://claim/path. Tags and revisions are resolved to a digest once."""
+    https://…, pvc://claim/path. Tags and revisions are resolved to a digest once."""
     distillation: Reference | None = None
     """The student of a Distillation, once it has succeeded."""
     fine_tune: Reference | None = None
@@ -62,7 +62,7 @@ class DataSource(ApiModel):
 
     uri: Uri
     """Address of the data: oci://repository[:tag|@sha256:…] of an artefact that holds *.jsonl files, https:// of one
-    such file, hf://, s3:// or pvc://claim/path."""
+    such file, hf:// or pvc://claim/path."""
     path: Annotated[str, Field(max_length=256, pattern=r"^[A-Za-z0-9][-A-Za-z0-9._/]*$")] | None = None
     """File inside the artefact or folder, for example train.jsonl. All *.jsonl files when absent."""
     format: Literal["Messages", "PromptCompletion"] = "Messages"

@@ -107,7 +107,7 @@ HINTS = {
     DURATION: "expected a time with its unit, for example 90s, 1h30m, 2d",
     BOUND: "expected a number with its unit, for example 92%, 200ms, 600Mi, 30",
     PERCENT: "expected a share, for example 25%",
-    URI: "expected an address that begins with hf://, oci://, s3://, https://, http:// or pvc://",
+    URI: "expected an address that begins with hf://, oci://, https://, http:// or pvc://",
     URL: "expected an address that begins with https:// or http://",
     REPOSITORY: "expected a repository without tag or digest, for example registry.example/slm/farm-assistant",
     DIGEST_REFERENCE: "expected an image by digest: registry.example/repository@sha256:…",

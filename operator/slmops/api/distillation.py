@@ -20,7 +20,6 @@ from slmops.api.common import (
 )
 from slmops.api.resource import Column, Resource
 
-
 URL = r"^https?://[A-Za-z0-9][^\s]*$"
 
 

@@ -1,0 +1,146 @@
+"""What the demo has made, told from the cluster and the registry alone: figures, lineage, and where to look further."""
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+from demo.steps import NAMESPACE, Kubectl, Manifest
+from slmkit.registry import Registry
+from slmkit.run import RunFailed
+from slmops import contract
+from slmops.figures import duration
+
+QUESTION = "please give greenhouse 3 water from the drip line for 20 minutes at 06:30"
+NODE_PORT = 30080
+INPUT = "slmops.dev/input."
+ROW = "  {:34} {:>7}  {}"
+
+
+def summary(kubectl: Kubectl, seconds: float) -> None:
+    """Print it."""
+    print(f"\nDone in {duration(seconds)}. What was made, and how long its Jobs took:\n")
+    for row in figures(kubectl):
+        print(row)
+    print("\nFrom the edge nodes back to the teacher's data, each link a digest:\n")
+    for line in lineage(kubectl):
+        print(f"  {line}")
+    node, address = edge_node(kubectl)
+    url = f"http://{address}:{NODE_PORT}"
+    print(f"\nA chat with the model on {node}:\n\n  > {QUESTION}\n  < {chat(url)}")
+    print(f"""
+Look further:
+
+  export KUBECONFIG={kubectl.cluster.kubeconfig} PATH={kubectl.cluster.bin("kubectl").parent}:$PATH
+  kubectl get slm -n {NAMESPACE}
+  kubectl describe edgedeployment farms -n {NAMESPACE}
+  kubectl explain edgedeployment.spec.strategy.waves
+  curl {url}/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{{"model": "farm-irrigation", "messages": [{{"role": "user", "content": "{QUESTION}"}}]}}'
+  make cluster-down""")
+
+
+def figures(kubectl: Kubectl) -> Iterator[str]:
+    """A row for each resource and for each thing that was measured of it."""
+    student = kubectl.get("distillation", "farm-assistant") or {}
+    status = student["status"]
+    kept = status["evaluation"].get("comparison", {}).get("AccuracyRetained")
+    yield ROW.format("Distillation farm-assistant", took(kubectl, student), f"{status['artifact']['size']}, exact match "
+                     f"{_match(status, 'model')}; teacher {_match(status, 'teacher')}, untrained "
+                     f"{_match(status, 'baseline')}; {_percent(kept)} of the accuracy kept")  # fmt: skip
+    tuned = kubectl.get("finetune", "farm-irrigation") or {}
+    status = tuned["status"]
+    yield ROW.format("FineTune farm-irrigation", took(kubectl, tuned), f"adapter {status['adapter']['size']}, exact "
+                     f"match on the new task {_match(status, 'model')}; before {_match(status, 'baseline')}")  # fmt: skip
+    packed = kubectl.get("quantizedmodel", "farm-irrigation") or {}
+    yield ROW.format("QuantizedModel farm-irrigation", took(kubectl, packed), f"{packed['status']['ready']} variants")
+    for variant in packed["status"]["variants"]:
+        kept = variant["evaluation"].get("comparison", {}).get("AccuracyRetained")
+        yield ROW.format(f"  {variant['name']}", "", f"{variant['size']}, exact match {_match(variant, 'model')}, "
+                         f"{_percent(kept)} of the accuracy kept")  # fmt: skip
+    edge = kubectl.get("edgedeployment", "farms") or {}
+    (pool,) = edge["status"]["pools"]
+    yield ROW.format("EdgeDeployment farms", took(kubectl, edge), f"{pool['nodes']['ready']} nodes serve revision "
+                     f"{edge['status']['stable']['revision']}")  # fmt: skip
+    for found in pool["classes"]:
+        shown = found["figures"].get("candidate", {})
+        yield ROW.format(f"  {found.get('node')} ({found['name']})", "", f"{found['verdict']}: "
+                         f"{shown.get('TokensPerSecond', 0):.0f} tokens/s, first token "
+                         f"{1000 * shown.get('TimeToFirstToken', 0):.1f} ms")  # fmt: skip
+
+
+def took(kubectl: Kubectl, resource: Manifest) -> str:
+    """How long a resource's Jobs ran, taken together."""
+    labels = f"slmops.dev/kind={resource['kind']},slmops.dev/name={resource['metadata']['name']}"
+    total = 0.0
+    for job in kubectl.items("jobs", "-l", labels):
+        status = job.get("status") or {}
+        if "startTime" in status and "completionTime" in status:
+            begun, ended = (datetime.fromisoformat(status[key]) for key in ("startTime", "completionTime"))
+            total += (ended - begun).total_seconds()
+    return duration(total)
+
+
+def lineage(kubectl: Kubectl) -> Iterator[str]:
+    """A tree from what the nodes serve down to the data, as the registry's annotations have it."""
+    registry = Registry(contract.Registry(plain_http=kubectl.cluster.plain_http))
+    edge = kubectl.get("edgedeployment", "farms") or {}
+    served = kubectl.get("edgedeployment", "teacher") or {}
+    runtime = served.get("spec", {}).get("runtime", {}).get("port", 8080)
+    # A teacher that is an endpoint has an address and no digest; this one is served by a resource that has.
+    teacher = {f"http://teacher.{NAMESPACE}.svc:{runtime}/v1 teacher": served["status"]["stable"]["images"]["gpu"]}
+    (image,) = set(edge["status"]["stable"]["images"].values())
+    yield f"edge nodes: {_short(image)}"
+    yield from _inputs(registry, image, "", teacher, set())
+
+
+def _inputs(registry: Registry, reference: str, indent: str, known: dict[str, str], seen: set[str]) -> Iterator[str]:
+    try:
+        annotations = registry.annotations(reference)
+    except RunFailed:
+        return  # not in this registry: the tree ends here
+    made_of: dict[str, str] = {}
+    for key, uri in sorted(annotations.items()):
+        if key.startswith(INPUT) and uri not in made_of.values():
+            made_of[key.removeprefix(INPUT)] = uri
+    for number, (role, uri) in enumerate(made_of.items(), 1):
+        last = number == len(made_of)
+        behind = known.get(uri, "")
+        told = f"{uri}, served from {_short(behind)}" if behind else _short(uri)
+        again = uri in seen
+        yield f"{indent}{'└─' if last else '├─'} {role}: {told}{' (above)' if again else ''}"
+        seen.add(uri)
+        if not again:
+            deeper = indent + ("   " if last else "│  ")
+            yield from _inputs(registry, behind or uri.removeprefix("oci://"), deeper, known, seen)
+
+
+def _short(reference: str) -> str:
+    """Repository and the beginning of the digest."""
+    name, at, digest = reference.removeprefix("oci://").partition("@")
+    return f"{name.partition('/')[2] or name}{at}{digest[:19]}"
+
+
+def edge_node(kubectl: Kubectl) -> tuple[str, str]:
+    """Name and address of a node that serves the model."""
+    node = kubectl.items("nodes", "-l", "pool=farms")[0]
+    addresses = {a["type"]: a["address"] for a in node["status"]["addresses"]}
+    return node["metadata"]["name"], addresses.get("InternalIP") or addresses["Hostname"]
+
+
+def chat(url: str) -> str:
+    """One question to a node."""
+    body = {"model": "farm-irrigation", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
+    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(),
+                                     {"Content-Type": "application/json"})  # fmt: skip
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return str(json.load(answer)["choices"][0]["message"]["content"])
+
+
+def _match(status: dict[str, Any], who: str) -> str:
+    return _percent((status["evaluation"].get(who) or {}).get("ExactMatch"))
+
+
+def _percent(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1%}"
