@@ -7,7 +7,7 @@ PY := PYTHONPATH=operator:images/kit:images/trainer:images/quantizer:images/edge
 BIN = $(shell $(PY) -m tests.cluster where helm)
 
 help: ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s $$'\t'
 
 venv: .venv/.stamp ## Python environment from constraints/dev.txt
 .venv/.stamp: constraints/dev.txt
@@ -48,10 +48,12 @@ lint: venv ## ruff, mypy, import layers, generated files, chart
 	PYTHONPATH=operator .venv/bin/lint-imports
 	$(PY) -m slmops.api.crd --check crds
 	$(PY) -m slmops.api.crd --check charts/slmops/files/crds
+	$(PY) -m slmops.api.reference --check
 	$(BIN) lint --quiet charts/slmops --values charts/slmops/ci/values.yaml
 
-crds: venv ## Generate the CRDs from the API models
+crds: venv ## Generate the CRDs and the field reference from the API models
 	$(PY) -m slmops.api.crd crds
 	$(PY) -m slmops.api.crd charts/slmops/files/crds
+	$(PY) -m slmops.api.reference
 
 .PHONY: help venv demo cluster cluster-down images test test-unit bench lint crds

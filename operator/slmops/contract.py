@@ -356,7 +356,12 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "InternalError"
 
 
+LARGEST = 2**53 - 1
+"""The largest whole number that every reader of JSON keeps exact; more of anything is a lie."""
 Text = Annotated[str, Field(max_length=1024)]
+Word = Annotated[str, Field(max_length=63)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Amount = Annotated[float, Field(ge=0, le=LARGEST)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 
@@ -365,7 +370,7 @@ class Artifact(Message):
 
     reference: Annotated[str, Field(max_length=512, pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")]
     """``registry/repository@sha256:…``"""
-    size: Annotated[int, Field(ge=0)]
+    size: Count
     """Bytes, all layers."""
 
 
@@ -374,42 +379,42 @@ class Figures(Message):
 
     exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
     perplexity: Annotated[float, Field(ge=1)] | None = None
-    samples: Annotated[int, Field(ge=0)] | None = None
-    inference_seconds: Annotated[float, Field(ge=0)] | None = None
+    samples: Count | None = None
+    inference_seconds: Amount | None = None
     """Median wall time of one whole answer."""
-    peak_memory_bytes: Annotated[int, Field(ge=0)] | None = None
-    weight_bytes: Annotated[int, Field(ge=0)] | None = None
-    parameters: Annotated[int, Field(ge=0)] | None = None
+    peak_memory_bytes: Count | None = None
+    weight_bytes: Count | None = None
+    parameters: Count | None = None
 
 
 class DatasetCounts(Message):
     """What became of the prompts."""
 
-    prompts: Annotated[int, Field(ge=0)]
-    labelled: Annotated[int, Field(ge=0)]
-    kept: Annotated[int, Field(ge=0)]
-    dropped: dict[Annotated[str, Field(max_length=63)], Annotated[int, Field(ge=0)]] = {}
-    tokens: Annotated[int, Field(ge=0)] = 0
+    prompts: Count
+    labelled: Count
+    kept: Count
+    dropped: Annotated[dict[Word, Count], Field(max_length=32)] = {}
+    tokens: Count = 0
 
 
 class Round(Message):
     """One round of a benchmark against one target: medians and totals over its prompts."""
 
-    time_to_first_token_seconds: Annotated[float, Field(ge=0)]
-    tokens_per_second: Annotated[float, Field(ge=0)]
-    request_seconds: Annotated[float, Field(ge=0)]
+    time_to_first_token_seconds: Amount
+    tokens_per_second: Amount
+    request_seconds: Amount
 
 
 class TargetFigures(Message):
     """What the benchmark saw of one server."""
 
     rounds: Annotated[tuple[Round, ...], Field(max_length=20)]
-    time_to_first_token_p95_seconds: Annotated[float, Field(ge=0)] | None = None
-    request_p95_seconds: Annotated[float, Field(ge=0)] | None = None
-    requests: Annotated[int, Field(ge=0)]
-    errors: Annotated[int, Field(ge=0)]
+    time_to_first_token_p95_seconds: Amount | None = None
+    request_p95_seconds: Amount | None = None
+    requests: Count
+    errors: Count
     exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
-    peak_memory_bytes: Annotated[int, Field(ge=0)] | None = None
+    peak_memory_bytes: Count | None = None
 
 
 class Report(Message):
@@ -418,23 +423,24 @@ class Report(Message):
     outcome: Literal["Succeeded", "Failed"]
     reason: Reason | None = None
     message: Text = ""
-    inputs: Annotated[dict[str, Text], Field(max_length=16)] = {}
+    inputs: Annotated[dict[Text, Text], Field(max_length=16)] = {}
     """What each source was resolved to: ``oci://…@sha256:…``, ``hf://…@<commit>``."""
-    artifacts: Annotated[dict[str, Artifact], Field(max_length=16)] = {}
+    artifacts: Annotated[dict[Word, Artifact], Field(max_length=16)] = {}
     dataset: DatasetCounts | None = None
-    evaluation: Annotated[dict[str, Figures], Field(max_length=8)] = {}
+    evaluation: Annotated[dict[Word, Figures], Field(max_length=8)] = {}
     """By role: ``student`` or ``model``, ``teacher``, ``baseline``, ``reference``."""
-    targets: Annotated[dict[str, TargetFigures], Field(max_length=2)] = {}
-    seconds: Annotated[float, Field(ge=0)] = 0.0
+    targets: Annotated[dict[Word, TargetFigures], Field(max_length=2)] = {}
+    seconds: Amount = 0.0
     """Wall time of the run, from its process's start."""
 
 
 class Progress(Message):
     """``GET /progress`` of a running pod."""
 
-    stage: Annotated[str, Field(max_length=32)]
-    step: Annotated[int, Field(ge=0)] = 0
-    of: Annotated[int, Field(ge=0)] = 0
+    stage: Annotated[str, Field(max_length=32, pattern=r"^[A-Za-z][A-Za-z0-9 _-]*$")]
+    """A word or two: it is printed on terminals as it stands."""
+    step: Count = 0
+    of: Count = 0
     loss: float | None = None
-    tokens_per_second: Annotated[float, Field(ge=0)] | None = None
-    eta_seconds: Annotated[float, Field(ge=0)] | None = None
+    tokens_per_second: Amount | None = None
+    eta_seconds: Amount | None = None

@@ -1,5 +1,6 @@
 """Figures of a report -> what status shows, and what gates say of them."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from slmops.api.base import quantity, ratio, seconds
@@ -37,17 +38,16 @@ def evaluation(measured: Mapping[str, Figures], reference: Sequence[str]) -> dic
 
 
 def comparison(model: Figures, reference: Figures) -> dict[str, float]:
-    """How the model compares; a ratio whose reference is zero or missing is left out."""
+    """How the model compares; a ratio whose reference is missing, or zero or next to it, is left out."""
     out = {}
-    if model.exact_match is not None and reference.exact_match:
-        out["AccuracyRetained"] = significant(model.exact_match / reference.exact_match)
-    for name, ours, theirs in (
-        ("InferenceTimeReduction", model.inference_seconds, reference.inference_seconds),
-        ("WeightsReduction", model.weight_bytes, reference.weight_bytes),
-        ("PeakMemoryReduction", model.peak_memory_bytes, reference.peak_memory_bytes),
+    for name, ours, theirs, reduction in (
+        ("AccuracyRetained", model.exact_match, reference.exact_match, False),
+        ("InferenceTimeReduction", model.inference_seconds, reference.inference_seconds, True),
+        ("WeightsReduction", model.weight_bytes, reference.weight_bytes, True),
+        ("PeakMemoryReduction", model.peak_memory_bytes, reference.peak_memory_bytes, True),
     ):
-        if ours is not None and theirs:
-            out[name] = significant(1 - ours / theirs)
+        if ours is not None and theirs and math.isfinite(share := ours / theirs):
+            out[name] = significant(1 - share if reduction else share)
     return out
 
 
@@ -78,11 +78,11 @@ def quality_gates(gates: Sequence[QualityGate], figures: Mapping[str, Mapping[st
 
 
 def bound(value: int | str) -> float:
-    """A ``Bound`` in base units: ``92%`` is 0.92, ``200ms`` is 0.2, ``600Mi`` is bytes."""
+    """A ``Bound`` in base units: ``92%`` is 0.92, ``200ms`` is 0.2, ``1.5m`` are minutes, ``600Mi`` is bytes."""
     text = str(value)
     if text.endswith("%"):
         return ratio(text)
-    if text.endswith(("ms", "s", "h")) or (text.endswith("m") and text[:-1].isdigit()):
+    if text.endswith(("s", "m", "h")):
         whole, unit = _split(text)
         return whole * seconds(f"1{unit}")
     return float(quantity(value))

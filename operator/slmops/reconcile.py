@@ -76,7 +76,7 @@ class Reconciler:
             return None
         observed = await self._observe(kind, resource, body)
         plan = kind.plan(resource, observed, self._settings, self._clock())
-        plan, failure = await self._carry_out(plan, observed)
+        plan, observed, failure = await self._carry_out(plan, observed)
         status = kind.status(resource, observed, plan, self._clock())
         content = status.dump()
         if failure is not None:
@@ -121,10 +121,7 @@ class Reconciler:
             if job.get("kind") != "Job":
                 continue
             mine = [pod for pod in pods if job["metadata"]["uid"] in owners(pod)]
-            state = job_state(job, mine, {})
-            running = any((pod.get("status") or {}).get("phase") == "Running" for pod in mine)
-            ended = state.phase == "Running" and not running
-            if (state.finished and state.report is None) or ended:
+            if _over(job) and job_state(job, mine, {}).report is None:
                 namespace = job["metadata"]["namespace"]
                 live = await self._cluster.list(POD, namespace, {JOB_NAME_LABEL: job["metadata"]["name"]})
                 for pod in live:
@@ -149,17 +146,19 @@ class Reconciler:
 
     # --- acting
 
-    async def _carry_out(self, plan: Plan, observed: Observed) -> tuple[Plan, Exception | None]:
+    async def _carry_out(self, plan: Plan, observed: Observed) -> tuple[Plan, Observed, Exception | None]:
         """Act. What the API server refuses for good becomes a condition; what may pass by itself is raised.
 
-        Gates open before anything else, so that a pod takes traffic before another gives it up.
+        Gates open before anything else, so that a pod takes traffic before another gives it up. What was made is
+        observed at once: a status that does not know of it would be written twice.
         """
+        made: list[Manifest] = []
         try:
             for pod, condition in plan.pod_conditions:
                 meta = pod["metadata"]
                 await self._cluster.patch_pod_condition(meta["namespace"], meta["name"], meta["uid"], dict(condition))
             for manifest in plan.apply:
-                await self._apply(manifest, observed)
+                made += await self._apply(manifest, observed)
             for live, annotations in plan.annotate:
                 self._keep(await self._cluster.annotate(live, annotations))
             for live in plan.remove:
@@ -170,18 +169,24 @@ class Reconciler:
             message = f"{error.message}"[:1024]
             reason = "NameTaken" if isinstance(error, NotOurs) else "ChildRefused"
             log.warning("a child was refused", extra={"reason": reason, "error": message})
-            return replace(plan, problem=Problem(ConditionType.ACCEPTED, reason, message)), error
-        return plan, None
+            plan = replace(plan, problem=Problem(ConditionType.ACCEPTED, reason, message))
+            return plan, _with(observed, made), error
+        return plan, _with(observed, made), None
 
-    async def _apply(self, manifest: Manifest, observed: Observed) -> None:
+    async def _apply(self, manifest: Manifest, observed: Observed) -> list[Manifest]:
         live = observed.child(manifest["kind"], manifest["metadata"]["name"])
         if live is not None and (manifest.get("immutable") or not differs(manifest, live)):
-            return
-        self._keep(await self._cluster.apply(manifest, known=live))
+            return []
+        if live is None and (manifest["kind"] == JOB.kind or manifest.get("immutable")):
+            made, created = await self._cluster.make(manifest)
+        else:
+            made, created = await self._cluster.apply(manifest, known=live), False
+        self._keep(made, created)
+        return [made]
 
-    def _keep(self, manifest: Manifest) -> None:
+    def _keep(self, manifest: Manifest, created: bool = False) -> None:
         """Our own write is known at once, so that the next pass does not make it again."""
-        self._cache.wrote(gvk_of(manifest), manifest)
+        self._cache.wrote(gvk_of(manifest), manifest, created)
 
     # --- stating
 
@@ -200,10 +205,10 @@ class Reconciler:
     async def _tell(self, body: Manifest, status: Manifest, before: Sequence[Condition]) -> None:
         """An Event for each condition that flipped."""
         known = {condition.type: condition.status for condition in before}
-        for condition in status.get("conditions", []):
+        flipped = [c for c in status.get("conditions", []) if c["status"] not in ("Unknown", known.get(c["type"]))]
+        # The end of it all says what the conditions say that led to it at the same moment.
+        for condition in [c for c in flipped if c["type"] == ConditionType.SUCCEEDED] or flipped:
             now = condition["status"]
-            if now == known.get(condition["type"]) or now == "Unknown":
-                continue
             if now == "True" and condition["type"] in QUIET:
                 continue
             type_ = "Normal" if now == "True" else "Warning"
@@ -221,6 +226,19 @@ class Reconciler:
         status = {"phase": "Failed", "conditions": [condition.dump() for condition in conditions]}
         await self._write_status(body, status, before)
         self._phase_seen(key, "Failed")
+
+
+def _over(job: Manifest) -> bool:
+    """Whether a Job has ended, or is about to."""
+    found = {c["type"] for c in (job.get("status") or {}).get("conditions") or [] if c.get("status") == "True"}
+    return not found.isdisjoint(("Complete", "SuccessCriteriaMet", "Failed", "FailureTarget"))
+
+
+def _with(observed: Observed, made: Sequence[Manifest]) -> Observed:
+    """What was observed, with these children as they are now."""
+    names = {(child["kind"], child["metadata"]["name"]) for child in made}
+    rest = [child for child in observed.children if (child["kind"], child["metadata"]["name"]) not in names]
+    return replace(observed, children=(*rest, *made)) if made else observed
 
 
 def _conditions(body: Manifest) -> list[Condition]:

@@ -155,22 +155,23 @@ def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progre
     conditions = {c["type"]: c for c in job.get("status", {}).get("conditions") or [] if c.get("status") == "True"}
     kept = (job["metadata"].get("annotations") or {}).get(ANNOTATION_REPORT)
     report = parse_report(kept) if kept else None
+    recorded = report is not None
     attempts = len(pods)
     ended = [found for pod in pods if (found := _termination(pod)) is not None]
     if "Complete" in conditions or "SuccessCriteriaMet" in conditions:
         if report is None and ended:
             report = next((r for t in reversed(ended) if t.get("exitCode") == 0 and (r := _report(t))), None)
         if report is not None and report.outcome == "Succeeded":
-            return JobState("Succeeded", report, attempts=attempts, recorded=bool(kept))
+            return JobState("Succeeded", report, attempts=attempts, recorded=recorded)
         if not ended and pods:
             return JobState("Running", attempts=attempts)
         return JobState("Failed", None, "ReportMissing", "the Job ended well but left no readable report",
                         attempts=attempts)  # fmt: skip
     if "Failed" in conditions or "FailureTarget" in conditions:
         if report is None and ended:
-            report = _report(ended[-1])
+            report = _report(ended[-1]) or _killed(ended[-1])
         reason, message = _failure(conditions, ended, report)
-        return JobState("Failed", report, reason, message, attempts=attempts, recorded=bool(kept))
+        return JobState("Failed", report, reason, message, attempts=attempts, recorded=recorded)
     if job.get("spec", {}).get("suspend"):
         return JobState("Queued", message="waiting to be admitted by the queue")
     current = pods[-1] if pods else None
@@ -178,16 +179,27 @@ def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progre
         return JobState("Starting", message="waiting for its pod", attempts=attempts)
     if _running(current):
         return JobState("Running", progress=progress.get(current["metadata"]["uid"]), attempts=attempts)
+    if (done := _termination(current)) is not None:  # the Job's own verdict, or its next pod, follows
+        return JobState("Running", message=_attempt(done, attempts), attempts=attempts)
     reason = IMAGE_UNAVAILABLE if _image_missing(current) else ""
     return JobState("Starting", reason=reason, message=waiting_for(current), attempts=attempts)
+
+
+def _attempt(termination: Manifest, number: int) -> str:
+    """What is to be said of an attempt that is over; nothing when it ended well."""
+    if termination.get("exitCode") == 0:
+        return ""
+    said = _report(termination) or _killed(termination)
+    why = f"{said.reason}: {said.message}" if said and said.reason else f"exit code {termination.get('exitCode')}"
+    return f"attempt {number} failed ({why}); another follows unless retries are used up"
 
 
 def _failure(conditions: Mapping[str, Manifest], ended: list[Manifest], report: Report | None) -> tuple[str, str]:
     condition = conditions.get("Failed") or conditions["FailureTarget"]
     if condition.get("reason") == "DeadlineExceeded":
         return "DeadlineExceeded", "the Job ran longer than spec.run.deadline"
-    if ended and ended[-1].get("reason") == "OOMKilled":
-        return Reason.OUT_OF_MEMORY, "the container was killed because it used more memory than its limit"
+    if ended and (killed := _killed(ended[-1])):
+        return Reason.OUT_OF_MEMORY, killed.message
     if report is not None:
         return report.reason or Reason.INTERNAL_ERROR, report.message
     if ended:
@@ -205,6 +217,14 @@ def parse_report(text: str) -> Report | None:
 
 def _report(termination: Manifest) -> Report | None:
     return parse_report(termination.get("message") or "")
+
+
+def _killed(termination: Manifest) -> Report | None:
+    """What a container that the kernel killed for its memory would have reported; kept like any report."""
+    if termination.get("reason") != "OOMKilled":
+        return None
+    message = "the container was killed because it used more memory than its limit"
+    return Report(outcome="Failed", reason=Reason.OUT_OF_MEMORY, message=message)
 
 
 def _status(pod: Manifest) -> Manifest:

@@ -124,10 +124,13 @@ metadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restrict
         """Simulated nodes beside the real ones; Jobs on them are completed by a simulated kubelet."""
         build(KWOK)
         stages = Path(__file__).parent / "kwok"
+        # Pods get loopback addresses: whoever asks one of them for its progress is refused at once.
         start("kwok", binary("kwok"), "--kubeconfig", KUBECONFIG, "--manage-nodes-with-label-selector", "type=kwok",
-              "--config", stages)  # fmt: skip
+              "--config", stages / "stages.yaml", "--cidr", "127.77.0.0/16",
+              "--node-lease-duration-seconds", "12")  # fmt: skip
         template = (stages / "node.tmpl").read_text()
         kubectl("apply", "-f", "-", stdin="---\n".join(template.format(index=i) for i in range(nodes)))
+        wait("the simulated nodes to be Ready", lambda: _ready("type=kwok") == nodes, 30, LOGS / "kwok.log")
 
     def kwok_stop(self) -> None:
         """Take the simulated nodes away."""
@@ -175,6 +178,12 @@ def preflight() -> None:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     if memory < MEMORY_GIB:
         raise Failed(f"{memory:.0f} GiB of memory, {MEMORY_GIB} are needed")
+
+
+def _ready(selector: str) -> int:
+    """How many of these nodes are Ready."""
+    status = "{range .items[*]}{.status.conditions[?(@.type=='Ready')].status} {end}"
+    return kubectl("get", "nodes", "-l", selector, "-o", f"jsonpath={status}", check=False).split().count("True")
 
 
 def _which(tool: str) -> str | None:

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import yaml
 
-from tests.cluster import network
+from tests.cluster import cgroups, network
 from tests.cluster.binaries import PROGRAMS, binary, folder
 from tests.cluster.controlplane import kubectl
 from tests.cluster.layout import CONFIG, DOMAIN, HOST, LOGS, PAUSE, PKI, POD_RANGE, REGISTRY, NodeSpec
 from tests.cluster.pki import kubeconfig
 from tests.cluster.shell import alive, pid, processes_with, run, start, stop, wait
 
-CGROUPS = Path("/sys/fs/cgroup")
 SYSCTLS = {"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
 """What every kubelet sets; shown to it as set, because they are the whole machine's."""
 
@@ -52,7 +51,7 @@ class Node:
         """Power off: no goodbye for anybody on the node."""
         for part in ("kubelet", "kube-proxy", "containerd"):
             stop(f"{part}-{self.name}", hard=True)
-        for number in self._container_processes():
+        for number in cgroups.processes(self.spec.cgroup):
             try:
                 os.kill(number, signal.SIGKILL)
             except ProcessLookupError:
@@ -116,6 +115,8 @@ class Node:
             environment={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"})  # fmt: skip
 
     def _proxy(self) -> None:
+        if alive(f"kube-proxy-{self.name}"):
+            return  # it ends when its configuration file is written, also with what that holds already
         access = kubeconfig(CONFIG / "proxy.kubeconfig", "proxy")
         config = self.spec.folder / "kube-proxy.yaml"
         config.write_text(yaml.safe_dump({
@@ -148,12 +149,7 @@ class Node:
         lines = Path("/proc/meminfo").read_text().splitlines()
         shown = [f"MemTotal:       {memory} kB" if line.startswith("MemTotal:") else line for line in lines]
         (self.spec.folder / "meminfo").write_text("\n".join(shown) + "\n")
-        for hierarchy in [p for p in CGROUPS.iterdir() if p.is_dir()]:
-            group = hierarchy / self.spec.cgroup
-            group.mkdir(exist_ok=True)
-            for setting in ("cpuset.cpus", "cpuset.mems"):
-                if (hierarchy / setting).exists() and (group / setting).exists():
-                    (group / setting).write_text((hierarchy / setting).read_text())
+        cgroups.make(self.spec.cgroup)
 
     def _script(self) -> Path:
         """Holds the namespaces open, with what the node's programs should see instead of the machine's own files."""
@@ -235,16 +231,6 @@ oom_score = 0
 
     # --- cleaning up
 
-    def _container_processes(self) -> set[int]:
-        found: set[int] = set()
-        for hierarchy in ("memory", "pids", "systemd"):
-            for file in (CGROUPS / hierarchy / self.spec.cgroup).rglob("cgroup.procs"):
-                try:
-                    found |= {int(line) for line in file.read_text().split()}
-                except OSError:
-                    continue
-        return found
-
     def _unmount(self) -> None:
         text = Path("/proc/self/mountinfo").read_text().splitlines()
         for mount in sorted((line.split()[4] for line in text), reverse=True):
@@ -252,8 +238,4 @@ oom_score = 0
                 run("umount", "-l", mount, quiet=True)
         shutil.rmtree(self.spec.folder / "state", ignore_errors=True)
         shutil.rmtree(self.spec.folder / "ipam", ignore_errors=True)
-        for hierarchy in [p for p in CGROUPS.iterdir() if p.is_dir()]:
-            group = hierarchy / self.spec.cgroup
-            for path in sorted((p for p in group.rglob("*") if p.is_dir()), key=lambda p: -len(p.parts)):
-                run("rmdir", path, quiet=True)
-            run("rmdir", group, quiet=True)
+        cgroups.remove(self.spec.cgroup)

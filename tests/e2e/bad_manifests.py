@@ -3,44 +3,110 @@
 Each is one change to an example: ``path: value``, where a value of None takes the field away.
 """
 
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 DISTILLATION = ("Distillation", "farm-assistant")
 FINETUNE = ("FineTune", "farm-irrigation")
 QUANTIZED = ("QuantizedModel", "farm-irrigation")
 EDGE = ("EdgeDeployment", "farms")
 
+REFUSALS: dict[str, str] = yaml.safe_load((Path(__file__).parent / "refusals.yaml").read_text())
+"""Text by case."""
+DIGEST = f"sha256:{'0' * 64}"
+GATE = {"metric": "ExactMatch", "min": "80%"}
+POOL = {"selector": {"matchLabels": {"a": "b"}}}
+
 CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
+    # What does not go together.
     "two teachers": (DISTILLATION, {"spec.teacher.model": {"uri": "oci://registry.example/slm/teacher:v1"}}),
     "no teacher": (DISTILLATION, {"spec.teacher.endpoint": None}),
-    "teacher address without scheme": (DISTILLATION, {"spec.teacher.endpoint.url": "teacher:8080/v1"}),
-    "temperature of 3": (DISTILLATION, {"spec.teacher.sampling.temperature": 3}),
     "logits of a teacher that is an endpoint": (DISTILLATION, {"spec.objective": {"type": "Logits"}}),
-    "output with a tag": (DISTILLATION, {"spec.output.repository": "registry.example/slm/student:v1"}),
-    "no epochs": (FINETUNE, {"spec.training.epochs": 0}),
-    "unknown field": (FINETUNE, {"spec.training.epoch": 3}),
+    "two ways to hold out": (DISTILLATION, {"spec.data.validationSplit": 0.1}),
+    "heads that do not divide the width": (DISTILLATION, {"spec.student.architecture.attentionHeads": 5}),
     "base of two kinds": (FINETUNE, {"spec.base.uri": "oci://registry.example/slm/student:v1"}),
-    "source of an unknown scheme": (FINETUNE, {"spec.base": {"uri": "ftp://example.com/model"}}),
+    "credentials without an address": (FINETUNE, {"spec.base.credentials": {"secret": "registry-login"}}),
+    "adapter settings for full training": (FINETUNE, {"spec.method": "Full"}),
     "gate with both bounds": (FINETUNE, {"spec.gates.0.max": "90%"}),
     "gate without a bound": (FINETUNE, {"spec.gates.0.min": None}),
+    "algorithm for another precision": (QUANTIZED, {"spec.variants.1.algorithm": "KQuant"}),
+    "gates without data to measure on": (QUANTIZED, {"spec.evaluation": None}),
+    "gate without benchmark": (EDGE, {"spec.benchmark": None}),
+    "percentile of a throughput": (EDGE, {"spec.gates.1.percentile": 95}),
+    "regression and bound in one gate": (EDGE, {"spec.gates.1.min": 30}),
+    "model from nowhere": (EDGE, {"spec.model": {}}),
+    "last wave is not everything": (EDGE, {"spec.strategy.waves.1.nodes": "50%"}),
+    # Numbers and their units.
+    "temperature of 3": (DISTILLATION, {"spec.teacher.sampling.temperature": 3}),
+    "no epochs": (FINETUNE, {"spec.training.epochs": 0}),
+    "epochs below zero": (FINETUNE, {"spec.training.epochs": -1}),
+    "epochs in quotes": (FINETUNE, {"spec.training.epochs": "3"}),
+    "learning rate of zero": (FINETUNE, {"spec.training.learningRate": 0}),
     "bound that is no number": (FINETUNE, {"spec.gates.0.min": "good"}),
-    "image by tag": (FINETUNE, {"spec.run.image": "registry.example/trainer:v1"}),
+    "bound below zero": (FINETUNE, {"spec.gates.0.min": -5}),
     "deadline without a unit": (FINETUNE, {"spec.run.deadline": "90"}),
+    "memory in words": (FINETUNE, {"spec.run.resources": {"limits": {"memory": "lots"}}}),
+    "memory below zero": (FINETUNE, {"spec.run.resources": {"limits": {"memory": -1}}}),
+    "wave of no node": (EDGE, {"spec.strategy.waves.0.nodes": 0}),
+    "wave of more than all nodes": (EDGE, {"spec.strategy.waves.0.nodes": "101%"}),
+    "wave of fewer than no nodes": (EDGE, {"spec.strategy.waves.0.nodes": -1}),
+    "noise without a unit": (EDGE, {"spec.benchmark.maxNoise": "50"}),
+    "one round": (EDGE, {"spec.benchmark.rounds": 1}),
+    "node port out of range": (EDGE, {"spec.runtime.nodePort": 80}),
+    # Words from a list, and slips of the pen.
+    "unknown field": (FINETUNE, {"spec.training.epoch": 3}),
+    "unknown method": (FINETUNE, {"spec.method": "QLoRA"}),
+    "unknown precision": (QUANTIZED, {"spec.variants.0.precision": "INT2"}),
+    "unknown metric": (EDGE, {"spec.gates.0.metric": "Happiness"}),
+    "answer in words": (EDGE, {"spec.paused": "yes"}),
+    "nothing to publish to": (FINETUNE, {"spec.output": None}),
+    # Addresses.
+    "teacher address without scheme": (DISTILLATION, {"spec.teacher.endpoint.url": "teacher:8080/v1"}),
+    "teacher address with a password": (DISTILLATION, {"spec.teacher.endpoint.url": "https://me:secret@teacher/v1"}),
+    "source of an unknown scheme": (FINETUNE, {"spec.base": {"uri": "ftp://example.com/model"}}),
+    "source on the node's own disk": (FINETUNE, {"spec.data.train.uri": "file:///etc/passwd"}),
+    "source with a password": (FINETUNE, {"spec.data.train.uri": "https://me:secret@example.com/train.jsonl"}),
+    "source with a new line": (FINETUNE, {"spec.data.train.uri": "https://example.com/\nX-Header: 1"}),
+    "source that looks like an option": (FINETUNE, {"spec.data.train.uri": "oci://--insecure"}),
+    "file outside of the source": (FINETUNE, {"spec.data.train.path": "a/../../secrets/token"}),
+    "file by its absolute path": (FINETUNE, {"spec.data.train.path": "/etc/passwd"}),
+    "secret outside of the namespace": (FINETUNE, {"spec.output.credentials": {"secret": "../other/login"}}),
+    "output with a tag": (DISTILLATION, {"spec.output.repository": "registry.example/slm/student:v1"}),
+    "output in capitals": (DISTILLATION, {"spec.output.repository": "registry.example/SLM/Student"}),
+    "image by tag": (FINETUNE, {"spec.run.image": "registry.example/trainer:v1"}),
+    "image with a short digest": (FINETUNE, {"spec.run.image": "registry.example/trainer@sha256:0123abcd"}),
+    "image with a new line": (FINETUNE, {"spec.run.image": f"registry.example/trainer@{DIGEST}\n"}),
+    "image with a password": (FINETUNE, {"spec.run.image": f"me:secret@registry.example/trainer@{DIGEST}"}),
+    "image with a letter that only looks right": (FINETUNE, {"spec.run.image": f"r\u0435gistry.example/t@{DIGEST}"}),
+    "image that looks like an option": (EDGE, {"spec.runtime.image": f"--privileged/t@{DIGEST}"}),
+    # Names and lists.
+    "name of 41 characters": (FINETUNE, {"metadata.name": "a" * 41}),
+    "name with a dot": (EDGE, {"metadata.name": "farms.v2"}),
+    "reference into another namespace": (EDGE, {"spec.model.quantizedModel.name": "other/farm-irrigation"}),
+    "variant in capitals": (QUANTIZED, {"spec.variants.0.name": "CPU-INT4"}),
+    "layer with a blank": (FINETUNE, {"spec.lora.targetModules": ["q proj"]}),
     "no variants": (QUANTIZED, {"spec.variants": []}),
     "two variants of one name": (QUANTIZED, {"spec.variants.1.name": "cpu-int4"}),
-    "unknown precision": (QUANTIZED, {"spec.variants.0.precision": "INT2"}),
     "pool without selector": (EDGE, {"spec.pools.0.selector": {"matchLabels": {}}}),
-    "two pools of one name": (
-        EDGE,
-        {"spec.pools": [{"name": "a", "selector": {"matchLabels": {"a": "b"}}}] * 2},
-    ),
-    "last wave is not everything": (EDGE, {"spec.strategy.waves.1.nodes": "50%"}),
-    "wave of no node": (EDGE, {"spec.strategy.waves.0.nodes": 0}),
-    "gate without benchmark": (EDGE, {"spec.benchmark": None}),
-    "unknown metric": (EDGE, {"spec.gates.0.metric": "Happiness"}),
-    "node port out of range": (EDGE, {"spec.runtime.nodePort": 80}),
-    "model from nowhere": (EDGE, {"spec.model": {}}),
+    "two pools of one name": (EDGE, {"spec.pools": [{"name": "a", **POOL}] * 2}),
+    "too many gates": (FINETUNE, {"spec.gates": [GATE] * 17}),
+    "too many pools": (EDGE, {"spec.pools": [{"name": f"p{i}", **POOL} for i in range(65)]}),
+    "too many resources": (FINETUNE, {"spec.run.resources": {"limits": {f"example.com/r{i}": 1 for i in range(17)}}}),
+    "too long an address": (FINETUNE, {"spec.data.train.uri": f"https://example.com/{'a' * 512}"}),
 }
+
+CHANGES: dict[str, tuple[tuple[str, str], dict[str, Any], dict[str, Any]]] = {
+    "another method": (FINETUNE, {"spec.base": {"distillation": {"name": "nobody"}}},
+                       {"spec.method": "Full", "spec.lora": None}),
+    "another kind of student": (
+        DISTILLATION,
+        {"spec.teacher": {"model": {"fineTune": {"name": "nobody"}}}},
+        {"spec.student": {"model": {"uri": "oci://registry.example/slm/student:v1"}}},
+    ),
+}  # fmt: skip
+"""What may not change: first the changes to an example that is accepted (it waits for nobody), then those refused."""
 
 
 def changed(manifest: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

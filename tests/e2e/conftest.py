@@ -6,8 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from demo.steps import Kubectl, build_images, ensure_teacher, install
-from tests.cluster import choose
+from tests.cluster import Cluster, choose
+from tests.e2e.chain import chain
 from tests.e2e.platform import NAMESPACE, REFUSING, Platform
+
+__all__ = ["chain", "local", "platform"]
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +26,11 @@ def platform() -> Iterator[Platform]:
     ensure_teacher(kubectl, images, lambda text: print(time.strftime("%H:%M:%S"), text))
     yield Platform(cluster, kubectl, images)
     kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def local(platform: Platform) -> Cluster:
+    """The local cluster, for tests that reach behind the API server: nobody's own cluster is cut or stopped."""
+    if not isinstance(platform.cluster, Cluster):
+        pytest.skip("needs the local cluster: unset KUBECONFIG")
+    return platform.cluster

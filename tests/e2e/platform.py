@@ -1,16 +1,19 @@
 """The installed product on the real cluster, as the end-to-end tests use it."""
 
 import json
-import time
+import os
+import signal
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from demo.steps import EXAMPLES, SYSTEM, Kubectl, Manifest, condition, wait_for
-from tests.cluster import Cluster
+from tests.cluster import AnyCluster, Cluster
 
 NAMESPACE = "slmops-e2e"
 NODE_PORT = 30081
@@ -24,9 +27,11 @@ REFUSING = "10.77.0.1:5999"
 class Platform:
     """Cluster, images and operator."""
 
-    cluster: Cluster
+    cluster: AnyCluster
     kubectl: Kubectl
     images: dict[str, str]
+    begun: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When all was installed."""
 
     @property
     def registry(self) -> str:
@@ -73,22 +78,67 @@ class Platform:
             )
         )
 
-    def leader(self) -> str:
-        """Name of the pod that leads; empty when none does."""
-        lease = self.kubectl.get("lease", LEASE, SYSTEM) or {}
-        holder = str(lease.get("spec", {}).get("holderIdentity") or "").partition("_")[0]
-        pods = {pod["metadata"]["name"] for pod in self.kubectl.items("pods", namespace=SYSTEM)}
-        return holder if holder in pods else ""
+    def operators(self) -> list[Manifest]:
+        """The operator's pods."""
+        return self.kubectl.items("pods", "-l", "app.kubernetes.io/instance=slmops", namespace=SYSTEM)
 
-    def kill_leader(self, grace: int = 0) -> float:
-        """End the leading pod, hard or by SIGTERM. Returns the seconds until another leads."""
-        old = self.leader()
-        assert old, "no operator leads"
-        force = ["--force"] if grace == 0 else []
-        begun = time.monotonic()
-        self.kubectl("delete", "pod", old, "-n", SYSTEM, f"--grace-period={grace}", "--wait=false", *force)
-        wait_for("another leader", lambda: self.leader() not in ("", old), 40, lambda: self.leader(), pause=0.1)
-        return time.monotonic() - begun
+    def settle(self) -> list[Manifest]:
+        """The operator's pods, once they are two and ready."""
+
+        def ready() -> bool:
+            pods = self.operators()
+            return len(pods) == 2 and all(pod["status"].get("containerStatuses", [{}])[0].get("ready") for pod in pods)
+
+        wait_for("two ready operators", ready, 60)
+        return self.operators()
+
+    def lease(self) -> Manifest:
+        """What the Lease says of who leads."""
+        return dict((self.kubectl.get("lease", LEASE, SYSTEM) or {}).get("spec") or {})
+
+    def renewals(self, count: int) -> None:
+        """Wait until the Lease was renewed so often: the operator's own pulse as a clock."""
+        seen: set[str] = set()
+
+        def renewed() -> bool:
+            seen.add(self.lease().get("renewTime", ""))
+            return len(seen) > count
+
+        wait_for(f"{count} renewals of the Lease", renewed, 60, pause=0.5)
+
+    def leader(self) -> Manifest:
+        """The pod that leads."""
+        holder = str(self.lease().get("holderIdentity") or "").partition("_")[0]
+        found = [pod for pod in self.operators() if pod["metadata"]["name"] == holder]
+        assert found, f"no operator leads: the Lease names {holder!r}"
+        return found[0]
+
+    def metrics(self, pod: Manifest) -> dict[str, float]:
+        """What an operator's pod tells Prometheus, by name and labels."""
+        meta = pod["metadata"]
+        path = f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}:8080/proxy/metrics"
+        lines = [line.rpartition(" ") for line in self.kubectl("get", "--raw", path).splitlines()]
+        return {name: float(value) for name, _, value in lines if name.startswith("slmops_")}
+
+    def end_leader(self, hard: bool) -> float:
+        """End the process that leads, by SIGKILL or by SIGTERM. Returns the seconds until another led.
+
+        A pod that is killed hard is also deleted: its successor is a new one, without the kubelet's back-off.
+        """
+        pod, before = self.leader(), self.lease()["holderIdentity"]
+        name, local = pod["metadata"]["name"], isinstance(self.cluster, Cluster)
+        begun = datetime.now(UTC)
+        if local:
+            os.kill(process(pod), signal.SIGKILL if hard else signal.SIGTERM)
+        if hard:
+            self.kubectl("delete", "pod", name, "-n", SYSTEM, "--grace-period=0", "--force", "--wait=false")
+        elif not local:
+            self.kubectl("delete", "pod", name, "-n", SYSTEM, "--wait=false")
+        led = lambda: self.lease().get("holderIdentity") not in ("", None, before)  # noqa: E731
+        wait_for("another leader", led, 40, lambda: str(self.lease()), pause=0.2)
+        # On one machine the Lease's own time is exact; another cluster's clock may differ from ours.
+        ended = datetime.fromisoformat(self.lease()["acquireTime"]) if local else datetime.now(UTC)
+        return (ended - begun).total_seconds()
 
     def chat(self, base: str, content: str, model: str, stream: bool = False) -> Any:
         """Ask a server. Returns the answer, or with ``stream`` the list of its events."""
@@ -100,6 +150,27 @@ class Platform:
             if not stream:
                 return json.load(answer)
             return [line[6:] for raw in answer if (line := raw.decode().strip()).startswith("data: ")]
+
+
+def process(pod: Manifest) -> int:
+    """The operator's process in a pod of the local cluster, as the machine numbers it."""
+    for entry in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
+        try:
+            ours = pod["metadata"]["uid"] in (entry / "cgroup").read_text()
+            if ours and b"slmops\0run" in (entry / "cmdline").read_bytes():
+                return int(entry.name)
+        except OSError:
+            continue
+    raise AssertionError(f"no process of {pod['metadata']['name']}")
+
+
+def waiting(name: str, namespace: str = NAMESPACE) -> Manifest:
+    """A FineTune that waits for a base that nobody makes."""
+    return {
+        "apiVersion": "slmops.dev/v1alpha1", "kind": "FineTune", "metadata": {"name": name, "namespace": namespace},
+        "spec": {"base": {"distillation": {"name": "nobody"}}, "data": {"train": {"uri": "oci://registry.example/x:v1"}},
+                 "output": {"repository": "registry.example/slm/x"}},
+    }  # fmt: skip
 
 
 def examples(registry: str, change: Callable[[Manifest], None] = lambda manifest: None) -> Iterator[Manifest]:

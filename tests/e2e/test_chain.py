@@ -1,117 +1,18 @@
-"""The whole path on the real cluster, with the operator killed in the middle of every stage.
-
-The examples as they are shipped, with less data so that the suite stays in minutes; the figures of the full demo are
-in docs/benchmarks.md.
-"""
+"""The whole path on the real cluster: what the chain left behind, and what becomes of a bad model after it."""
 
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 import pytest
 
-from demo.assets import TAG, records
+from demo.assets import records
 from demo.steps import Manifest, condition, wait_for
-from demo.task import BASE_DOMAINS, IRRIGATION
-from slmkit.data import write_messages
-from slmkit.registry import Registry
-from slmops import contract
-from slmops.contract import DATASET_TYPE, Sink
-from tests.e2e.platform import NAMESPACE, NODE_PORT, Platform, examples
+from demo.task import IRRIGATION
+from tests.e2e.chain import CHAIN, PROMPTS, STAGES, Seen
+from tests.e2e.platform import NAMESPACE, NODE_PORT, Platform
 
 pytestmark = pytest.mark.cluster
-PROMPTS = 1500
-CHAIN = (
-    ("quantizedmodel", "teacher", "Succeeded"),
-    ("edgedeployment", "teacher", "Ready"),
-    ("distillation", "farm-assistant", "Succeeded"),
-    ("finetune", "farm-irrigation", "Succeeded"),
-    ("quantizedmodel", "farm-irrigation", "Succeeded"),
-    ("edgedeployment", "farms", "Ready"),
-)
-STAGES = {"label", "train", "finetune", "quantize", "rollout"}
-LIMIT = 20 * 60
-
-
-@dataclass
-class Seen:
-    """What was observed while the chain ran."""
-
-    takeovers: dict[str, float] = field(default_factory=dict)
-    """Seconds without a leader after the kill in each stage."""
-    jobs: dict[str, set[str]] = field(default_factory=dict)
-    """UIDs by Job name: more than one means that work was done again."""
-    resources: dict[tuple[str, str], Manifest] = field(default_factory=dict)
-
-
-@pytest.fixture(scope="module")
-def chain(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Seen:
-    """Apply everything at once and follow it to the end."""
-    client = Registry(contract.Registry(plain_http=(platform.registry,)))
-    folder = tmp_path_factory.mktemp("prompts")
-    write_messages(folder / "train.jsonl", records(BASE_DOMAINS, 3, PROMPTS, answers=False))
-    write_messages(folder / "validation.jsonl", records(BASE_DOMAINS, 2, 100, held_out=True))
-    sink = Sink(repository=f"{platform.registry}/slm/data/e2e-prompts")
-    files = {path.name: path for path in sorted(folder.iterdir())}
-    client.tag(sink, client.push_artifact(sink, files, DATASET_TYPE, {}), TAG)
-
-    def smaller(manifest: Manifest) -> None:
-        spec = manifest["spec"]
-        match manifest["kind"]:
-            case "Distillation":
-                for part in ("train", "validation"):
-                    spec["data"][part]["uri"] = f"oci://{sink.repository}:{TAG}"
-                spec["training"]["epochs"] = 12
-                spec["gates"] = [{"metric": "ExactMatch", "min": "1%"}]
-                spec["evaluation"]["samples"] = 100
-            case "FineTune":
-                spec["evaluation"]["samples"] = 100
-            case "EdgeDeployment" if manifest["metadata"]["name"] == "farms":
-                spec["runtime"]["nodePort"] = NODE_PORT
-
-    platform.apply(*examples(platform.registry, smaller))
-    seen = Seen()
-    deadline = time.monotonic() + LIMIT
-    waiting = list(CHAIN)
-    while waiting:
-        kind, name, type = waiting[0]
-        manifest = platform.kubectl.get(kind, name)
-        found = condition(manifest, type)
-        assert found.get("status") != "False" or kind == "edgedeployment", found
-        if found.get("status") == "True":
-            waiting.pop(0)
-            continue
-        for job in platform.kubectl.items("jobs"):
-            seen.jobs.setdefault(job["metadata"]["name"], set()).add(job["metadata"]["uid"])
-        stage = _stage(platform)
-        if stage and stage not in seen.takeovers:
-            print(f"killing the operator while it does: {stage}")
-            seen.takeovers[stage] = platform.kill_leader()
-        if time.monotonic() > deadline:
-            raise AssertionError(f"{kind}/{name} did not end in time\n{platform.show(kind, name)}")
-        time.sleep(0.5)
-    seen.resources = {(kind, name): platform.kubectl.get(kind, name) or {} for kind, name, _ in CHAIN}
-    return seen
-
-
-def _stage(platform: Platform) -> str:
-    """The stage of the chain that is in its middle now."""
-    farms = (platform.kubectl.get("edgedeployment", "farms") or {}).get("status") or {}
-    if farms.get("candidate"):
-        return "rollout"
-    for pod in platform.kubectl.items("pods", "--field-selector=status.phase=Running"):
-        labels = pod["metadata"]["labels"]
-        named = (labels.get("slmops.dev/kind"), labels.get("slmops.dev/role"))
-        found = {
-            ("Distillation", "label"): "label", ("Distillation", "train"): "train", ("FineTune", "train"): "finetune",
-        }.get(named)  # fmt: skip
-        if found:
-            return found
-        if named[0] == "QuantizedModel" and labels.get("slmops.dev/name") == "farm-irrigation":
-            return "quantize"
-    return ""
 
 
 def _status(seen: Seen, kind: str, name: str) -> Manifest:
@@ -206,7 +107,9 @@ def traffic(chain: Seen, platform: Platform) -> Iterator[list[str]]:
     errors: list[str] = []
     stopping = threading.Event()
     example = records((IRRIGATION,), 9, 1, held_out=True)[0]
-    base = f"http://{platform.cluster.node('edge1').address}:{NODE_PORT}"
+    node = platform.kubectl.items("nodes", "-l", "pool=farms")[0]
+    addresses = {a["type"]: a["address"] for a in node["status"]["addresses"]}
+    base = f"http://{addresses['InternalIP']}:{NODE_PORT}"
 
     def ask() -> None:
         while not stopping.wait(0.2):
@@ -281,18 +184,5 @@ def test_nothing_is_written_when_nothing_changes(chain: Seen, platform: Platform
     for kind, name, _ in CHAIN:
         platform.kubectl("annotate", kind, name, "-n", NAMESPACE, "example.com/touch=1", "--overwrite")
     before = versions()
-    lease = platform.kubectl.get("lease", "slmops-operator", "slmops-system")
-    wait_for("two renewals of the Lease", lambda: _renewed(platform, lease) >= 2, 60)
+    platform.renewals(2)
     assert versions() == before
-
-
-_renewals: dict[str, set[str]] = {}
-
-
-def _renewed(platform: Platform, first: Manifest | None) -> int:
-    """Renewals of the Lease since: the operator's own pulse as a clock."""
-    assert first is not None
-    now = platform.kubectl.get("lease", "slmops-operator", "slmops-system") or {}
-    seen = _renewals.setdefault(first["spec"]["renewTime"], set())
-    seen.add(now["spec"]["renewTime"])
-    return len(seen - {first["spec"]["renewTime"]})

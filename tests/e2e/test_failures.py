@@ -16,6 +16,7 @@ from slmkit.data import write_messages
 from slmkit.registry import Registry
 from slmops import contract
 from slmops.contract import DATASET_TYPE, Sink
+from tests.cluster import Cluster
 from tests.e2e.platform import NAMESPACE, REFUSING, Platform
 
 pytestmark = pytest.mark.cluster
@@ -30,7 +31,7 @@ def _dataset(platform: Platform, folder: Path, name: str, spoil: int | None = No
         lines = path.read_text().splitlines()
         lines[spoil - 1] = lines[spoil - 1][:30]
         path.write_text("\n".join(lines) + "\n")
-    client = Registry(contract.Registry(plain_http=(platform.registry,)))
+    client = Registry(contract.Registry(plain_http=platform.cluster.plain_http))
     sink = Sink(repository=f"{platform.registry}/slm/data/{name}")
     client.tag(sink, client.push_artifact(sink, {path.name: path}, DATASET_TYPE, {}), "v1")
     return f"oci://{sink.repository}:v1"
@@ -70,14 +71,8 @@ def _at_rest(platform: Platform, name: str) -> None:
         pods = platform.kubectl.items("pods", "-l", f"slmops.dev/name={name}")
         return manifest["metadata"]["resourceVersion"], sorted(pod["metadata"]["name"] for pod in pods)
 
-    before, renewals = seen(), set[str]()
-
-    def renewed() -> bool:
-        lease = platform.kubectl.get("lease", "slmops-operator", "slmops-system") or {}
-        renewals.add(lease["spec"]["renewTime"])
-        return len(renewals) > 3
-
-    wait_for("three renewals of the Lease", renewed, 60)
+    before = seen()
+    platform.renewals(3)
     assert seen() == before
 
 
@@ -98,8 +93,15 @@ def test_a_source_that_does_not_exist(platform: Platform) -> None:
 
 
 def test_a_source_that_cannot_be_reached(platform: Platform) -> None:
-    platform.apply(_finetune(platform, "unreachable", "https://10.77.0.1:1/train.jsonl"))
+    platform.apply(_finetune(platform, "unreachable", "oci://10.77.0.1:1/slm/data/x:v1"))
     _fails(platform, "unreachable", "SourceUnreachable", "10.77.0.1:1", "network path")
+
+
+@pytest.mark.parametrize(("name", "address"), [("node-metadata", "169.254.169.254"), ("api-server", "10.79.0.1")])
+def test_an_address_that_is_nobodys_data_is_not_asked(platform: Platform, name: str, address: str) -> None:
+    """What a pod can reach and a user cannot: the cloud's metadata, the cluster's own services."""
+    platform.apply(_finetune(platform, name, f"http://{address}/latest/train.jsonl"))
+    _fails(platform, name, "UnsafeSource", f"{address} is an internal address")
 
 
 def test_out_of_memory_names_the_limit_and_more_memory_goes_on(platform: Platform, tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ class _Refusal(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def refusing() -> Iterator[str]:
+def refusing(local: Cluster) -> Iterator[str]:
     """A registry that answers 403 to everything."""
     host, _, port = REFUSING.partition(":")
     with ThreadingHTTPServer((host, int(port)), _Refusal) as server:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.bad_manifests import CASES, REFUSALS, changed
-from tests.e2e.platform import Platform, examples
+from tests.e2e.bad_manifests import CASES, CHANGES, REFUSALS, changed
+from tests.e2e.platform import NAMESPACE, Platform, examples
 
 pytestmark = pytest.mark.cluster
 
@@ -17,6 +17,12 @@ def _apply(platform: Platform, manifest: dict[str, Any]) -> subprocess.Completed
     command = [kubectl.cluster.bin("kubectl"), "--kubeconfig", kubectl.cluster.kubeconfig, "apply", "--dry-run=server",
                "-f", "-"]  # fmt: skip
     return subprocess.run(command, input=json.dumps(manifest), capture_output=True, text=True, check=False)
+
+
+def _example(platform: Platform, named: tuple[str, str], changes: dict[str, Any]) -> dict[str, Any]:
+    """An example by kind and name, called "bad" now, with the changes made."""
+    found = (m for m in examples(platform.registry) if (m["kind"], m["metadata"]["name"]) == named)
+    return changed(next(found), {"metadata.name": "bad"} | changes)
 
 
 def test_every_example_is_accepted(platform: Platform) -> None:
@@ -29,18 +35,30 @@ def test_every_example_is_accepted(platform: Platform) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_bad_manifest_is_refused(platform: Platform, name: str) -> None:
-    (kind, example), changes = CASES[name]
-    found = (m for m in examples(platform.registry) if (m["kind"], m["metadata"]["name"]) == (kind, example))
-    manifest = changed(next(found), changes)
-    manifest["metadata"]["name"] = "bad"
+    example, changes = CASES[name]
+    manifest = _example(platform, example, changes)
     done = _apply(platform, manifest)
     assert done.returncode == 1
-    assert _told(done.stderr, kind) == REFUSALS[name]
+    assert _told(done.stderr, manifest) == REFUSALS[name]
 
 
-def _told(stderr: str, kind: str) -> str:
+@pytest.mark.parametrize("name", CHANGES)
+def test_what_cannot_change_is_refused(platform: Platform, name: str) -> None:
+    example, first, then = CHANGES[name]
+    manifest = _example(platform, example, first)
+    platform.apply(manifest)
+    try:
+        done = _apply(platform, changed(manifest, then))
+    finally:
+        platform.kubectl("delete", manifest["kind"], "bad", "-n", NAMESPACE)
+    assert done.returncode == 1
+    assert _told(done.stderr, manifest) == REFUSALS[name]
+
+
+def _told(stderr: str, manifest: dict[str, Any]) -> str:
     """The API server's words, less what is the same in all."""
-    lines = [line.strip(" *") for line in stderr.replace(f'The {kind} "bad" is invalid:', "").splitlines()]
+    preamble = f'The {manifest["kind"]} "{manifest["metadata"]["name"]}" is invalid:'
+    lines = [line.strip(" *") for line in stderr.replace(preamble, "").splitlines()]
     return "\n".join(line for line in lines if line and "some validation rules were not checked" not in line)
 
 

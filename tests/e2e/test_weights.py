@@ -32,7 +32,7 @@ def test_a_student_learns_from_the_teachers_weights(platform: Platform, tmp_path
             "teacher": {"model": {"uri": teacher}, "sampling": {"temperature": 0, "maxTokens": 64}},
             "student": {"architecture": {"hiddenSize": 64, "layers": 1, "attentionHeads": 2, "keyValueHeads": 1,
                                          "intermediateSize": 128, "vocabularySize": 1023}},
-            "data": {"train": {"uri": f"oci://{sink.repository}:{TAG}"}, "validationSplit": "20%"},
+            "data": {"train": {"uri": f"oci://{sink.repository}:{TAG}"}, "validationSplit": 0.2},
             "objective": {"type": "Logits", "temperature": 2.0, "alpha": 0.5, "topK": 16},
             "training": {"epochs": 4, "batchSize": 16, "learningRate": 3.0e-3},
             "evaluation": {"samples": 16, "maxNewTokens": 64},

@@ -7,21 +7,36 @@ admission, defaulting or garbage collection do. Those are tested on a real clust
 import asyncio
 import contextlib
 import copy
+import inspect
 import itertools
 import json
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, Self
 
+import aiohttp
 from aiohttp import web
+from tests.unit.serverside import applied, merged
 
 from slmops.cluster.connection import Connection
 from slmops.cluster.objects import CHILDREN, EVENT, GVK, KNOWN, LEASE, NODE, PARENTS, Manifest
 
-Fault = Callable[[web.Request], web.StreamResponse | None]
+Answer = web.StreamResponse | None
+Fault = Callable[[web.Request], Answer | Awaitable[Answer]]
+"""Looks at a request before the server does; answers it, hangs, or returns None to let it through."""
 BY_PATH = {(gvk.group, gvk.version, gvk.plural): gvk for gvk in KNOWN.values()}
 SERVED = (*PARENTS, *CHILDREN, NODE, LEASE, EVENT)
+SEEN_BY_KOPF = (
+    GVK("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False),
+    GVK("", "v1", "Namespace", "namespaces", namespaced=False),
+)
+"""kopf wants to know of these, though it reads none of them here."""
+APPLY = "application/apply-patch+yaml"
+MERGES = ("application/merge-patch+json", "application/strategic-merge-patch+json")
+WRITES = ("POST", "PUT", "PATCH", "DELETE")
+BOOKMARK_SECONDS = 60.0
 
 
 def status(code: int, reason: str = "", message: str = "", **details: Any) -> web.Response:
@@ -31,46 +46,75 @@ def status(code: int, reason: str = "", message: str = "", **details: Any) -> we
     return web.json_response(body, status=code)
 
 
-class FakeApi:
-    """The server; an asynchronous context manager."""
+def line(event: Any) -> bytes:
+    """A watch event as the API server writes it."""
+    return json.dumps(event, separators=(",", ":")).encode() + b"\n"
 
-    def __init__(self) -> None:
+
+@dataclass(frozen=True)
+class Request:
+    """A request that was made."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: Any
+
+
+@dataclass
+class _Stream:
+    selected: Callable[[Manifest], bool]
+    lines: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+
+
+class FakeApi:
+    """The server; an asynchronous context manager. Leaving it fails when the server itself made a mistake."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.objects: dict[GVK, dict[tuple[str, str], Manifest]] = defaultdict(dict)
         self.served = list(SERVED)
-        self.requests: list[tuple[str, str, dict[str, str]]] = []
-        self.bodies: list[Any] = []
+        self.requests: list[Request] = []
         self.faults: list[Fault] = []
+        self.cut_after: Callable[[web.Request], bool] = lambda request: False
+        """Requests that are carried out, but the connection breaks before the answer."""
         self.token: str | None = None
-        self.allow_watches = True
-        self._history: dict[GVK, list[tuple[int, str, Manifest]]] = defaultdict(list)
-        self._streams: dict[GVK, list[asyncio.Queue[bytes | None]]] = defaultdict(list)
-        self._version = itertools.count(100)
-        self._uid = itertools.count(1)
+        self.frozen = False
+        """While true nothing comes out of any watch, though the connections stay."""
         self.version = 99
         self.oldest = 0
         """Versions below this are compacted: watching from there is 410 Gone."""
+        self._history: dict[GVK, list[tuple[int, str, Manifest, Manifest | None]]] = defaultdict(list)
+        self._streams: dict[GVK, list[_Stream]] = defaultdict(list)
+        self._applied: dict[tuple[GVK, tuple[str, str], str, str], Manifest] = {}
+        self._version = itertools.count(100)
+        self._uid = itertools.count(1)
+        self._mistakes: list[Exception] = []
+        self._tls = tls
         app = web.Application(client_max_size=2**24)
         app.router.add_route("*", "/{path:.*}", self._serve)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05, handler_cancellation=True)
         self.url = ""
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls).start()
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self._runner.addresses[0][1]}"
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, error: object, *_: object) -> None:
         self.cut()
         await self._runner.cleanup()
+        if self._mistakes and error is None:
+            raise ExceptionGroup("the scripted API server failed", self._mistakes)
 
     def connection(self) -> Connection:
-        """How to reach it."""
+        """How to reach it, with the token that it wants."""
 
         async def authorization(renew: bool) -> str | None:
             return f"Bearer {self.token}" if self.token else None
 
-        return Connection(self.url, ssl.create_default_context(), authorization, namespace="slmops-system")
+        return Connection(self.url, False, authorization, namespace="slmops-system")
 
     # --- what happens in the cluster without us
 
@@ -82,37 +126,54 @@ class FakeApi:
         metadata = {**(old or {}).get("metadata", {}), **fields.pop("metadata", {}), "name": name}
         if gvk.namespaced:
             metadata["namespace"] = namespace
-        metadata.setdefault("uid", f"uid-{next(self._uid)}")
         body = {**(old or {}), **fields, "apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata}
         return self._record(gvk, "MODIFIED" if old else "ADDED", key, body, quiet)
 
     def drop(self, gvk: GVK, name: str, namespace: str = "farm", quiet: bool = False) -> None:
         """Delete an object."""
         key = (namespace if gvk.namespaced else "", name)
-        self._record(gvk, "DELETED", key, self.objects[gvk].pop(key), quiet)
+        self._record(gvk, "DELETED", key, self.objects[gvk][key], quiet)
+
+    def get(self, gvk: GVK, name: str, namespace: str = "farm") -> Manifest:
+        """A copy of an object."""
+        return copy.deepcopy(self.objects[gvk][namespace if gvk.namespaced else "", name])
+
+    def all(self, gvk: GVK) -> list[Manifest]:
+        """Copies of all objects of a kind."""
+        return copy.deepcopy(list(self.objects[gvk].values()))
 
     def _record(self, gvk: GVK, type: str, key: tuple[str, str], body: Manifest, quiet: bool = False) -> Manifest:
         self.version = next(self._version)
+        old = self.objects[gvk].pop(key, None)
         body = copy.deepcopy(body)
-        body["metadata"]["resourceVersion"] = str(self.version)
-        if type != "DELETED":
+        metadata = body["metadata"]
+        metadata["resourceVersion"] = str(self.version)
+        metadata.setdefault("uid", f"uid-{next(self._uid)}")
+        if gvk in PARENTS:
+            generation = old["metadata"]["generation"] if old else 0
+            metadata["generation"] = generation + (old is None or old.get("spec") != body.get("spec"))
+        if type == "DELETED":
+            self._applied = {known: value for known, value in self._applied.items() if known[:2] != (gvk, key)}
+        else:
             self.objects[gvk][key] = body
         if not quiet:
-            self._history[gvk].append((self.version, type, body))
-            self.send(gvk, {"type": type, "object": body})
+            self._history[gvk].append((self.version, type, body, old))
+            for stream in self._streams[gvk]:
+                _tell(stream, type, body, old)
         return copy.deepcopy(body)
 
     # --- what happens to the watches
 
-    def send(self, gvk: GVK, event: Any) -> None:
-        """Put an event on the open streams of a kind."""
+    def send(self, gvk: GVK, *parts: bytes) -> None:
+        """Write something on the open watches of a kind, in separate chunks."""
         for stream in self._streams[gvk]:
-            stream.put_nowait(json.dumps(event, separators=(",", ":")).encode() + b"\n")
+            for part in parts:
+                stream.lines.put_nowait(part)
 
     def send_error(self, gvk: GVK, code: int) -> None:
-        """End the streams of a kind as the API server does when something is wrong."""
+        """An error event, as the API server sends when something is wrong with a watch."""
         error = {"kind": "Status", "apiVersion": "v1", "code": code, "reason": "x", "message": "x"}
-        self.send(gvk, {"type": "ERROR", "object": error})
+        self.send(gvk, line({"type": "ERROR", "object": error}))
 
     def compact(self) -> None:
         """Forget all history and break all streams: whoever watches has to list again."""
@@ -122,83 +183,101 @@ class FakeApi:
         self.cut()
 
     def cut(self) -> None:
-        """Break all streams."""
+        """End all streams."""
         for streams in self._streams.values():
             for stream in streams:
-                stream.put_nowait(None)
+                stream.lines.put_nowait(None)
 
     def streams(self, gvk: GVK) -> int:
         """How many watches of a kind are open."""
         return len(self._streams[gvk])
 
+    # --- what happens to requests
+
+    def refuse(self, code: int, *, method: str = "", path: str = "", times: int = 10**9, **headers: str) -> Fault:
+        """Answer requests of this method, with this in their path, with an error, so many times."""
+        left = itertools.count(times, -1)
+
+        def fault(request: web.Request) -> Answer:
+            if method not in ("", request.method) or path not in request.path or next(left) <= 0:
+                return None
+            answer = status(code)
+            answer.headers.update({name.replace("_", "-"): value for name, value in headers.items()})
+            return answer
+
+        self.faults.append(fault)
+        return fault
+
+    def writes(self, *, but: GVK | None = LEASE) -> list[Request]:
+        """The requests that write, leader election apart."""
+        return [r for r in self.requests if r.method in WRITES and not (but and f"/{but.plural}" in r.path)]
+
     # --- HTTP
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        self.requests.append((request.method, request.path, dict(request.query)))
-        self.bodies.append(await request.json() if request.can_read_body else None)
+        body = await request.json() if request.can_read_body else None
+        self.requests.append(Request(request.method, request.path, dict(request.query), dict(request.headers), body))
+        try:
+            answer = await self._faulty(request) or await self._route(request, copy.deepcopy(body))
+        except Exception as error:
+            self._mistakes.append(error)
+            raise
+        if self.cut_after(request):
+            abort(request)
+        return answer
+
+    async def _faulty(self, request: web.Request) -> Answer:
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return status(401, "Unauthorized")
         for fault in list(self.faults):
             answer = fault(request)
+            if inspect.isawaitable(answer):
+                answer = await answer
             if answer is not None:
                 return answer
+        return None
+
+    async def _route(self, request: web.Request, body: Any) -> web.StreamResponse:
         parts = request.path.strip("/").split("/")
         discovered = self._discover(parts)
         if discovered is not None:
             return web.json_response(discovered)
         group, version, rest = (parts[1], parts[2], parts[3:]) if parts[0] == "apis" else ("", parts[1], parts[2:])
-        namespace = rest[1] if rest[0] == "namespaces" and len(rest) > 2 else None
+        namespace = rest[1] if rest and rest[0] == "namespaces" and len(rest) > 2 else None
         rest = rest[2:] if namespace else rest
-        gvk = BY_PATH.get((group, version, rest[0]))
+        gvk = BY_PATH.get((group, version, rest[0])) if rest else None
         if gvk is None or gvk not in self.served:
             return status(404, "NotFound", "the server could not find the requested resource")
         if len(rest) == 1:
-            return await self._collection(request, gvk, namespace)
-        return self._object(request, gvk, (namespace or "", rest[1]), rest[2] if len(rest) > 2 else "")
+            return await self._collection(request, gvk, namespace, body)
+        return self._object(request, gvk, (namespace or "", rest[1]), rest[2] if len(rest) > 2 else "", body or {})
 
     def _discover(self, parts: list[str]) -> Any:
-        groups: dict[str, set[str]] = defaultdict(set)
-        for gvk in self.served:
-            groups[gvk.group].add(gvk.version)
-        groups["apiextensions.k8s.io"].add("v1")
+        groups = {gvk.group: gvk.version for gvk in self.served} | {"apiextensions.k8s.io": "v1"}
         if parts == ["api"]:
             return {"versions": ["v1"]}
         if parts == ["apis"]:
-            return {
-                "groups": [
-                    {"name": group, "versions": [{"version": v} for v in versions], "preferredVersion": {"version": v}}
-                    for group, versions in groups.items()
-                    for v in sorted(versions)[-1:]
-                    if group
-                ]
-            }
-        if len(parts) not in (2, 3) or parts[0] not in ("api", "apis"):
-            return None
-        group, version = (parts[1], parts[2]) if len(parts) == 3 else ("", parts[1])
-        if (parts[0] == "apis") != bool(group) or version not in groups.get(group, ()):
+            versions = {group: {"version": version} for group, version in groups.items() if group}
+            return {"groups": [{"name": g, "versions": [v], "preferredVersion": v} for g, v in versions.items()]}
+        group = "" if parts[:1] == ["api"] else parts[1]
+        expected = ["api", "v1"] if not group else ["apis", group, groups.get(group)]
+        if parts != expected:
             return None
         verbs = ["list", "watch", "get", "patch", "create", "update", "delete"]
         resources = [
             {"name": gvk.plural, "singularName": "", "kind": gvk.kind, "namespaced": gvk.namespaced, "verbs": verbs}
-            for gvk in self.served
-            if (gvk.group, gvk.version) == (group, version)
+            for gvk in (*self.served, *SEEN_BY_KOPF)
+            if gvk.group == group
         ]
-        if group == "apiextensions.k8s.io":
-            name = "customresourcedefinitions"
-            resources.append({"name": name, "singularName": "", "kind": "CRD", "namespaced": False, "verbs": verbs})
-        elif not group:
-            resources.append(
-                {"name": "namespaces", "singularName": "", "kind": "Namespace", "namespaced": False, "verbs": verbs}
-            )
         return {"kind": "APIResourceList", "resources": resources}
 
-    async def _collection(self, request: web.Request, gvk: GVK, namespace: str | None) -> web.StreamResponse:
+    async def _collection(
+        self, request: web.Request, gvk: GVK, namespace: str | None, body: Any
+    ) -> web.StreamResponse:
         if request.method == "POST":
-            body = await request.json()
             key = (namespace or "", body["metadata"]["name"])
             if key in self.objects[gvk]:
                 return status(409, "AlreadyExists", f"{gvk.plural} {key[1]} already exists")
-            body["metadata"].setdefault("uid", f"uid-{next(self._uid)}")
             return web.json_response(self._record(gvk, "ADDED", key, body), status=201)
         selector = dict(part.split("=") for part in request.query.get("labelSelector", "").split(",") if part)
 
@@ -209,7 +288,7 @@ class FakeApi:
 
         if request.query.get("watch"):
             return await self._watch(request, gvk, selected)
-        names = [name for name, body in self.objects[gvk].items() if selected(body)]
+        names = sorted(name for name, body in self.objects[gvk].items() if selected(body))
         limit, start = int(request.query.get("limit") or 10**9), int(request.query.get("continue") or 0)
         items = [dict(self.objects[gvk][name]) for name in names[start : start + limit]]
         for item in items:  # the items of a list name neither
@@ -224,31 +303,41 @@ class FakeApi:
         since = int(request.query.get("resourceVersion") or 0)
         if since < self.oldest:
             error = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
-            return web.Response(body=json.dumps({"type": "ERROR", "object": error}, separators=(",", ":")) + "\n")
-        queue: asyncio.Queue[bytes | None] = asyncio.Queue()
-        for version, type, body in self._history[gvk]:
-            if version > since and selected(body):
-                line = json.dumps({"type": type, "object": body}, separators=(",", ":"))
-                queue.put_nowait(line.encode() + b"\n")
-        self._streams[gvk].append(queue)
-        response = web.StreamResponse()
-        try:
-            await response.prepare(request)
-            async for line in self._lines(queue):
-                await response.write(line)
-        finally:
-            self._streams[gvk].remove(queue)
+            return web.Response(body=line({"type": "ERROR", "object": error}), content_type="application/json")
+        stream = _Stream(selected)
+        for version, type, body, old in self._history[gvk]:
+            if version > since:
+                _tell(stream, type, body, old)
+        self._streams[gvk].append(stream)
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        with contextlib.suppress(TimeoutError, aiohttp.ClientConnectionResetError):
+            try:
+                await response.prepare(request)
+                async with asyncio.timeout(float(request.query.get("timeoutSeconds") or 300)):
+                    await self._stream(response, gvk, stream)
+            finally:
+                self._streams[gvk].remove(stream)
         return response
 
-    @staticmethod
-    async def _lines(queue: asyncio.Queue[bytes | None]) -> AsyncIterator[bytes]:
-        while (line := await queue.get()) is not None:
-            yield line
+    async def _stream(self, response: web.StreamResponse, gvk: GVK, stream: _Stream) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(BOOKMARK_SECONDS):
+                    part = await stream.lines.get()
+            except TimeoutError:
+                metadata = {"resourceVersion": str(self.version)}
+                bookmark = {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata}
+                part = line({"type": "BOOKMARK", "object": bookmark})
+            if part is None:
+                return
+            if not self.frozen:
+                await response.write(part)
 
-    def _object(self, request: web.Request, gvk: GVK, key: tuple[str, str], subresource: str) -> web.Response:
+    def _object(
+        self, request: web.Request, gvk: GVK, key: tuple[str, str], subresource: str, body: Manifest
+    ) -> web.Response:
         live = self.objects[gvk].get(key)
-        body = self.bodies[-1] or {}
-        applies = request.content_type == "application/apply-patch+yaml"
+        applies = request.content_type == APPLY
         if live is None and not (request.method == "PATCH" and applies and not subresource):
             return status(404, "NotFound", f'{gvk.plural} "{key[1]}" not found')
         uid = body.get("metadata", {}).get("uid") or body.get("preconditions", {}).get("uid")
@@ -265,33 +354,62 @@ class FakeApi:
                 return status(409, "Conflict", "the object has been modified")
             body["metadata"]["uid"] = live["metadata"]["uid"]
             return web.json_response(self._record(gvk, "MODIFIED", key, body))
-        if live is None:
-            body["metadata"]["uid"] = f"uid-{next(self._uid)}"
-            return web.json_response(self._record(gvk, "ADDED", key, body), status=201)
-        merged = _merge(copy.deepcopy(live), {"status": body["status"]} if subresource else body)
-        if merged == live:
-            return web.json_response(live)
-        return web.json_response(self._record(gvk, "MODIFIED", key, merged))
-
-
-def _merge(target: Any, patch: Any) -> Any:
-    if not isinstance(patch, dict) or not isinstance(target, dict):
-        return patch
-    for key, value in patch.items():
-        if value is None:
-            target.pop(key, None)
-        elif key == "conditions" and isinstance(target.get(key), list):
-            rest = [item for item in target[key] if item["type"] not in {new["type"] for new in value}]
-            target[key] = rest + value
+        assert request.method == "PATCH", request.method
+        if not applies and request.content_type not in MERGES:
+            return status(415, "UnsupportedMediaType")
+        part = {"status": body.get("status")} if subresource else {k: v for k, v in body.items() if k != "status"}
+        if not applies:
+            assert live is not None
+            wanted = merged(copy.deepcopy(live), part)
         else:
-            target[key] = _merge(target.get(key), value)
-    return target
+            manager = request.query.get("fieldManager")
+            if not manager or (body.get("apiVersion"), body.get("kind")) != (gvk.api_version, gvk.kind):
+                return status(400, "BadRequest", "apply needs a fieldManager, apiVersion and kind")
+            known = (gvk, key, manager, subresource)
+            wanted = applied(live or {}, part, self._applied.get(known, {}))
+            self._applied[known] = part
+        if wanted == live:
+            return web.json_response(live)
+        if live is None:
+            return web.json_response(self._record(gvk, "ADDED", key, wanted), status=201)
+        return web.json_response(self._record(gvk, "MODIFIED", key, wanted))
+
+
+def _tell(stream: _Stream, type: str, body: Manifest, old: Manifest | None) -> None:
+    """Tell a watch of a change, as its selector sees it: what is no longer selected is deleted, for this watch."""
+    before, after = old is not None and stream.selected(old), type != "DELETED" and stream.selected(body)
+    if before and not after:
+        last = {**(old or {}), "metadata": {**(old or {})["metadata"]}}
+        last["metadata"]["resourceVersion"] = body["metadata"]["resourceVersion"]
+        stream.lines.put_nowait(line({"type": "DELETED", "object": last}))
+    elif after:
+        stream.lines.put_nowait(line({"type": "MODIFIED" if before else "ADDED", "object": body}))
+
+
+def abort(request: web.Request) -> None:
+    """Break the connection."""
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def hang(request: web.Request) -> Answer:
+    """A fault: the server takes the request and never answers."""
+    await asyncio.sleep(10**6)
+    return None
+
+
+def broken(request: web.Request) -> Answer:
+    """A fault: the connection breaks before anything is done."""
+    abort(request)
+    return web.Response()
 
 
 async def eventually(condition: Callable[[], object], seconds: float = 5.0) -> None:
     """Wait until something holds; fails with a deadline."""
+    pause = 0.005
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110
-                await asyncio.sleep(0.005)
+            while not condition():
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, 0.5)
     assert condition()

@@ -1,3 +1,28 @@
+{{- /* What the schema cannot say in words that tell a user what to write. */ -}}
+{{- define "slmops.check" -}}
+{{- $bad := list }}
+{{- range $name, $image := .Values.images }}
+  {{- if not (regexMatch "^[a-z0-9][a-z0-9._:/-]*(@sha256:[0-9a-f]{64})?$" $image) }}
+    {{- $bad = append $bad (printf "images.%s is %q" $name $image) }}
+  {{- end }}
+{{- end }}
+{{- if $bad }}
+  {{- fail (printf "%s: expected an image, best by digest, for example registry.example/slmops/operator@sha256:…" (join ", " $bad)) }}
+{{- end }}
+{{- range .Values.watchNamespaces }}
+  {{- if not (regexMatch "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$" .) }}
+    {{- fail (printf "watchNamespaces holds %q: expected names of namespaces" .) }}
+  {{- end }}
+{{- end }}
+{{- range .Values.plainHttpRegistries }}
+  {{- if not (regexMatch "^[a-z0-9.-]+(:[0-9]{1,5})?$" .) }}
+    {{- fail (printf "plainHttpRegistries holds %q: expected host or host:port, without http:// and without a path" .) }}
+  {{- end }}
+{{- end }}
+{{- if not (regexMatch "^[0-9]+(ms|s|m|h)$" .Values.podMonitor.interval) }}
+  {{- fail (printf "podMonitor.interval is %q: expected a time with its unit, for example 30s" .Values.podMonitor.interval) }}
+{{- end }}
+{{- end }}
 {{- define "slmops.labels" -}}
 app.kubernetes.io/name: slmops
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -6,7 +6,7 @@ import json
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -16,8 +16,10 @@ from slmkit.data import Example, read_examples
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
-from slmops.contract import BenchRun, Reason, Report, Round, Target, TargetFigures
+from slmops.contract import LARGEST, BenchRun, Reason, Report, Round, Target, TargetFigures
 
+ANSWER_LIMIT = 16 << 20
+"""Bytes of one answer."""
 PEAK = re.compile(r"^slmops_runtime_peak_memory_bytes (\S+)$", re.MULTILINE)
 
 
@@ -59,7 +61,7 @@ async def _measure(run: BenchRun, examples: Sequence[Example], context: Context)
     async with httpx.AsyncClient(timeout=run.timeout_seconds, limits=limits) as client:
         for target in run.targets:
             await _reach(client, target)
-        seen = {target.name: Seen() for target in run.targets}
+        seen: dict[str, Seen] = {target.name: Seen() for target in run.targets}
         turns = run.warmup + run.rounds
         context.stage("Warmup" if run.warmup else "Measuring", of=turns * len(run.targets))
         done = 0
@@ -110,35 +112,62 @@ async def ask(client: httpx.AsyncClient, run: BenchRun, target: Target, example:
     """One streamed request."""
     body = {"model": target.model, "messages": list(example.prompt), "max_tokens": run.max_tokens, "temperature": 0,
             "stream": True, "stream_options": {"include_usage": True}}  # fmt: skip
-    answer, begun, text, finished = Answer(), time.perf_counter(), [], False
+    answer, begun, finished = Answer(), time.perf_counter(), False
+    text: list[str] = []
+    tokens: int | None = None
     try:
-        async with client.stream("POST", f"{target.url}/v1/chat/completions", json=body) as stream:
+        async with (
+            asyncio.timeout(run.timeout_seconds),
+            client.stream("POST", f"{target.url}/v1/chat/completions", json=body) as stream,
+        ):
             if stream.status_code != 200:
                 return Answer(error=f"status {stream.status_code}")
-            async for line in stream.aiter_lines():
-                if not line.startswith("data: "):
+            async for line in _lines(stream):
+                if not line.startswith(b"data:"):
                     continue
-                if line == "data: [DONE]":
+                if (data := line[5:].strip()) == b"[DONE]":
                     finished = True
                     break
-                event = json.loads(line[6:])
+                event = json.loads(data)
                 if "error" in event:
                     return Answer(error=str(event["error"])[:200])
                 if event.get("usage"):
-                    answer.tokens = int(event["usage"]["completion_tokens"])
+                    tokens = _count(event["usage"]["completion_tokens"], run.max_tokens)
                 for choice in event.get("choices", []):
                     if piece := (choice.get("delta") or {}).get("content"):
                         if not text:
                             answer.first_token = time.perf_counter() - begun
-                        text.append(piece)
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+                        text.append(str(piece))
+    except (
+        httpx.HTTPError, TimeoutError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+    ) as error:  # fmt: skip
         return Answer(error=type(error).__name__)
     if not finished:
         return Answer(error="the stream ended early")
     answer.seconds = time.perf_counter() - begun
     answer.text = "".join(text)
+    answer.tokens = len(text) if tokens is None else tokens
     answer.first_token = answer.first_token or answer.seconds
     return answer
+
+
+async def _lines(stream: httpx.Response) -> AsyncIterator[bytes]:
+    """Lines as server-sent events have them: httpx would also cut at U+2028 and others, in the middle of a text."""
+    rest, size = b"", 0
+    async for part in stream.aiter_bytes():
+        size += len(part)
+        if size > ANSWER_LIMIT:
+            raise ValueError("an answer without end")
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            yield line.strip()
+
+
+def _count(tokens: object, most: int) -> int:
+    """What a server says about itself; one more than asked for is the token that ends an answer."""
+    if not isinstance(tokens, int) or not 0 <= tokens <= most + 1:
+        raise ValueError("no number of tokens")
+    return tokens
 
 
 def _take(seen: Seen, examples: Sequence[Example], answers: Sequence[Answer]) -> None:
@@ -181,9 +210,10 @@ async def _peak(client: httpx.AsyncClient, target: Target) -> int | None:
     try:
         answer = await client.get(f"{target.url}/metrics")
         found = PEAK.search(answer.text)
-        return int(float(found[1])) if found else None
-    except (httpx.HTTPError, ValueError):
+        peak = int(float(found[1])) if found and answer.is_success else None
+    except (httpx.HTTPError, ValueError, OverflowError):
         return None
+    return peak if peak is not None and 0 < peak < LARGEST else None
 
 
 def _digits(value: float) -> float:

@@ -5,12 +5,14 @@ to come back rather than kept waiting for ever.
 """
 
 import asyncio
+import contextlib
 import json
 import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +78,8 @@ class Engine:
 
     def stop(self) -> None:
         """Take no more; what is queued is finished."""
-        self._queue.put(None)
+        with contextlib.suppress(queue.Full):  # whoever is in a full queue has been waiting for longer than we may
+            self._queue.put_nowait(None)
 
     def submit(self, request: Request) -> None:
         """Queue a request. Raises ApiError 429 when the queue is full."""
@@ -90,7 +93,7 @@ class Engine:
         """The prompt as the model's chat template has it."""
         try:
             return self._template(messages)
-        except TemplateError as error:
+        except Exception as error:  # a template is a program, which can fail in every way
             raise ApiError(400, f"the chat template refuses the messages: {error}", param="messages") from None
 
     # --- the worker
@@ -177,7 +180,7 @@ class Engine:
             options |= {"do_sample": True, "top_k": 0, "temperature": request.temperature or 1.0,
                         "top_p": request.top_p or 1.0}  # fmt: skip
         if request.seed is not None:
-            options["random_seed"] = request.seed
+            options["random_seed"] = request.seed % 2**31
         parameters.set_search_options(**options)
         return parameters
 
@@ -193,11 +196,11 @@ class Held:
     def add(self, piece: str) -> str:
         """Take in a piece; what may go out."""
         self._text += piece
-        for stop in self._stops:
-            if (at := self._text.find(stop)) >= 0:
-                self.stopped = True
-                self._text, out = "", self._text[:at]
-                return out
+        found = [(at + len(stop), at) for stop in self._stops if (at := self._text.find(stop)) >= 0]
+        if found:  # what is complete first ends the answer, however the text was cut into pieces
+            self.stopped = True
+            self._text, out = "", self._text[: min(found)[1]]
+            return out
         keep = max((n for stop in self._stops for n in range(1, len(stop)) if self._text.endswith(stop[:n])), default=0)
         cut = len(self._text) - keep
         out, self._text = self._text[:cut], self._text[cut:]
@@ -216,7 +219,12 @@ def chat_template(folder: Path) -> Callable[[list[dict[str, str]]], str]:
     source = file.read_text() if file.exists() else settings.get("chat_template")
     if not isinstance(source, str):
         raise FileNotFoundError(f"{folder} holds no chat template")
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    # What transformers gives to templates, and they therefore count on.
+    environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
     template = environment.from_string(source)
     special = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token")}
 
@@ -224,6 +232,10 @@ def chat_template(folder: Path) -> Callable[[list[dict[str, str]]], str]:
         return template.render(messages=messages, add_generation_prompt=True, **special)
 
     return render
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
 
 
 def _content(token: Any) -> str:
@@ -234,7 +246,12 @@ async def pieces(engine: Engine, request: Request, limit: float) -> AsyncIterato
     """The pieces of a request as they come; closing the iterator cancels the generation."""
     loop = asyncio.get_running_loop()
     channel: asyncio.Queue[Piece | ApiError] = asyncio.Queue()
-    request.send = lambda piece: loop.call_soon_threadsafe(channel.put_nowait, piece)
+
+    def send(piece: Piece | ApiError) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends, and nobody listens any more
+            loop.call_soon_threadsafe(channel.put_nowait, piece)
+
+    request.send = send
     engine.submit(request)
     try:
         async with asyncio.timeout(limit):

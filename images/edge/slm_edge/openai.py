@@ -1,9 +1,9 @@
 """Requests, answers and errors as the OpenAI API has them. Pure: no model, no HTTP."""
 
 import json
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 
 class ApiError(Exception):
@@ -22,20 +22,32 @@ class ApiError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
+def _parts(content: object) -> object:
+    if not isinstance(content, str | list):
+        raise ValueError("text, or a list of text parts, is expected")
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _texts(stop: object) -> object:
+    return [stop] if isinstance(stop, str) else stop
+
+
 class Message(BaseModel):
     """One message of a conversation; text only."""
 
     model_config = ConfigDict(extra="ignore")
     role: Literal["system", "user", "assistant", "developer", "tool"]
-    content: str | list[dict[str, Any]]
+    content: Annotated[list[dict[str, Any]], BeforeValidator(_parts)]
 
     def text(self) -> str:
         """The content as text. Raises ApiError on images and other parts."""
-        if isinstance(self.content, str):
-            return self.content
-        if any(part.get("type") != "text" for part in self.content):
+        if any(part.get("type") != "text" or not isinstance(part.get("text"), str) for part in self.content):
             raise ApiError(400, "this model reads text only", param="messages", code="unsupported_content")
-        return "".join(str(part.get("text", "")) for part in self.content)
+        return "".join(part["text"] for part in self.content)
+
+
+Stop = Annotated[str, Field(max_length=256)]
+"""Every token of an answer is compared with every stop text, so there are few and they are short."""
 
 
 class StreamOptions(BaseModel):
@@ -54,7 +66,7 @@ class ChatRequest(BaseModel):
     max_completion_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    stop: str | list[str] | None = None
+    stop: Annotated[list[Stop], Field(max_length=4), BeforeValidator(_texts)] | None = None
     seed: int | None = None
     n: Literal[1] | None = None
     stream: bool = False
@@ -66,8 +78,7 @@ class ChatRequest(BaseModel):
 
     def stops(self) -> list[str]:
         """Texts that end the answer."""
-        found = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [text for text in found if text]
+        return [text for text in self.stop or [] if text]
 
 
 def parse(raw: bytes) -> ChatRequest:
@@ -76,7 +87,7 @@ def parse(raw: bytes) -> ChatRequest:
         return ChatRequest.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
+        param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:] or None
         raise ApiError(400, f"{param or 'body'}: {first['msg']}", param=param, code="invalid_value") from None
 
 

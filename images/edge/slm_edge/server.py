@@ -1,22 +1,25 @@
 """The routes. Everything that is not HTTP is elsewhere."""
 
+import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable
+from typing import Any, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from slm_edge.engine import Engine, Request, pieces
+from slm_edge.engine import Engine, Piece, Request, pieces
 from slm_edge.metrics import Metrics
 from slm_edge.openai import DONE, ApiError, ChatRequest, chunk, completion, parse, usage
 from slmops.contract import ServeRun
 
 BODY_LIMIT = 1 << 20
+T = TypeVar("T")
 
 
 class Server:
@@ -38,7 +41,7 @@ class Server:
                 Route("/ready", self.ready),
                 Route("/metrics", self.metrics_page),
             ],
-            exception_handlers={ApiError: self._error},  # type: ignore[dict-item]
+            exception_handlers={ApiError: self._error, HTTPException: self._no_route, Exception: self._defect},  # type: ignore[dict-item]
         )
 
     async def chat(self, http: HttpRequest) -> Response:
@@ -56,19 +59,18 @@ class Server:
         id, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         answer = pieces(self._engine, request, self._run.request_timeout_seconds)
         if asked.stream:
-            first = await anext(answer)  # so that a refusal still has a status of its own
+            first = await _unless_gone(http, anext(answer))  # so that a refusal still has a status of its own
             body = self._stream(asked, id, created, first, answer)
             self._metrics.requests.labels("200").inc()
             return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        text, last = [], None
-        async for piece in answer:
-            text.append(piece.text)
-            last = piece
-        assert last is not None
+        text = await _unless_gone(http, _collect(answer))
+        last = text[-1]
         counts = usage(last.prompt_tokens, last.completion_tokens)
         self._metrics.requests.labels("200").inc()
         finish = last.finish or "stop"
-        return JSONResponse(completion(id, created, self._run.model_name, "".join(text), finish, counts))
+        return JSONResponse(
+            completion(id, created, self._run.model_name, "".join(p.text for p in text), finish, counts)
+        )
 
     async def _stream(
         self, asked: ChatRequest, id: str, created: int, first: Any, rest: AsyncIterator[Any]
@@ -143,3 +145,26 @@ class Server:
         self._metrics.requests.labels(str(error.status)).inc()
         headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
         return JSONResponse(error.body(), error.status, headers=headers)
+
+    async def _no_route(self, http: HttpRequest, error: HTTPException) -> Response:
+        return await self._error(http, ApiError(error.status_code, f"{http.method} {http.url.path}: {error.detail}"))
+
+    async def _defect(self, http: HttpRequest, error: Exception) -> Response:
+        return await self._error(http, ApiError(500, "the server failed; its log says more", code="internal_error"))
+
+
+async def _collect(answer: AsyncIterator[Piece]) -> list[Piece]:
+    return [piece async for piece in answer]
+
+
+async def _unless_gone(http: HttpRequest, work: Awaitable[T]) -> T:
+    """The work's result; where nobody waits for it any more it is given up, so that the next one gets the machine."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(http.receive())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ApiError(499, "the client has hung up", code="client_closed_request")
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()

@@ -1,16 +1,18 @@
 """Data sets as JSON Lines, read one record at a time; what cannot be used is refused with file, line and reason."""
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from slmkit.run import RunFailed
 from slmops.contract import Data, ExampleFormat, Reason
 
 ROLES = ("system", "user", "assistant")
 LINE_LIMIT = 4 << 20
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Example:
 
 def read_examples(data: Data, folder: Path) -> Iterator[Example]:
     """The records of a data set that was fetched into ``folder``."""
+    if data.path and (data.path.startswith("/") or ".." in Path(data.path).parts):
+        raise RunFailed(Reason.INVALID_DATA, f"{data.path} leaves the data set")
     files = [folder / data.path] if data.path else sorted(folder.rglob("*.jsonl"))
     if not files or not all(file.is_file() for file in files):
         raise RunFailed(Reason.INVALID_DATA, f"{data.source.uri} holds no {data.path or '*.jsonl'}")
@@ -64,7 +68,7 @@ def _messages(record: dict[str, Any], where: str) -> Example:
             raise RunFailed(
                 Reason.INVALID_DATA, f"{where}: messages[{index}].role: one of {', '.join(ROLES)} is expected"
             )
-        if not isinstance(content, str) or not content.strip():
+        if not _is_text(content):
             raise RunFailed(Reason.INVALID_DATA, f"{where}: messages[{index}].content: text is expected")
         messages.append({"role": role, "content": content})
     completion = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
@@ -75,11 +79,16 @@ def _messages(record: dict[str, Any], where: str) -> Example:
 
 def _prompt_completion(record: dict[str, Any], where: str) -> Example:
     prompt, completion = record.get("prompt"), record.get("completion")
-    if not isinstance(prompt, str) or not prompt.strip():
+    if not _is_text(prompt):
         raise RunFailed(Reason.INVALID_DATA, f"{where}: prompt: text is expected")
-    if completion is not None and (not isinstance(completion, str) or not completion.strip()):
+    if completion is not None and not _is_text(completion):
         raise RunFailed(Reason.INVALID_DATA, f"{where}: completion: text is expected, or nothing")
     return Example(({"role": "user", "content": prompt},), completion)
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    """Half of a surrogate pair is valid JSON, and no text: no tokenizer and no file takes it."""
+    return isinstance(value, str) and value.strip() != "" and not SURROGATE.search(value)
 
 
 def write_messages(path: Path, examples: Iterable[Example]) -> int:

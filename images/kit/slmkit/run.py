@@ -110,8 +110,7 @@ def main(handlers: Mapping[type[Any], Handler], arguments: list[str] | None = No
     context = Context()
     signal.signal(signal.SIGTERM, lambda *_: context.stopping.set())
     _serve(context)
-    report = execute(handlers, arguments, context)
-    write_report(report)
+    report = write_report(execute(handlers, arguments, context))
     log.info("report", extra={"outcome": report.outcome, "reason": report.reason, "text": report.message})
     if report.outcome == "Succeeded":
         return 0
@@ -127,13 +126,16 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         report = _failed(failed.reason, failed.message)
     except MemoryError:
         report = _failed(Reason.OUT_OF_MEMORY, "the process ran out of memory")
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # libraries that think they are programs leave with SystemExit
         traceback.print_exc()
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             report = _failed(Reason.DISK_FULL, f"no space left: {error.filename or ''}")
+        elif type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error):  # PyTorch, GPU and CPU
+            report = _failed(Reason.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
         else:
             report = _failed(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
-    return report.model_copy(update={"inputs": context.inputs, "seconds": round(context._clock() - context.started, 2)})
+    inputs = {_bounded(role, 1024): _bounded(uri, 1024) for role, uri in list(context.inputs.items())[:16]}
+    return report.model_copy(update={"inputs": inputs, "seconds": round(context._clock() - context.started, 2)})
 
 
 def _read(arguments: list[str], handlers: Mapping[type[Any], Handler]) -> Any:
@@ -145,7 +147,7 @@ def _read(arguments: list[str], handlers: Mapping[type[Any], Handler]) -> Any:
         raise RunFailed(Reason.INVALID_CONFIGURATION, f"{arguments[0]}: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(part) for part in first["loc"]) or "the configuration"
         raise RunFailed(Reason.INVALID_CONFIGURATION, f"{where}: {first['msg']}") from None
     if type(run) not in handlers:
         known = ", ".join(kind.__name__ for kind in handlers)
@@ -154,25 +156,32 @@ def _read(arguments: list[str], handlers: Mapping[type[Any], Handler]) -> Any:
 
 
 def _failed(reason: Reason, message: str) -> Report:
-    return Report(outcome="Failed", reason=reason, message=" ".join(message.split())[:1024])
+    return Report(outcome="Failed", reason=reason, message=_bounded(message, 1024))
 
 
-def write_report(report: Report) -> None:
-    """Leave the report where the kubelet finds it; shortened until it fits, and always valid JSON."""
-    text = report.model_dump_json(exclude_defaults=True)
-    for keep in (512, 128, 0):
-        if len(text.encode()) <= REPORT_LIMIT:
-            break
-        text = report.model_copy(update={"message": report.message[:keep]}).model_dump_json(exclude_defaults=True)
-    if len(text.encode()) > REPORT_LIMIT:
-        text = _failed(Reason.INTERNAL_ERROR, "the report does not fit into a termination message").model_dump_json(
-            exclude_defaults=True
-        )
+def _bounded(text: str, length: int) -> str:
+    """One line of valid text: file names and what others answer can hold halves of characters."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())[:length]
+
+
+def write_report(report: Report) -> Report:
+    """Leave the report where the kubelet finds it; shortened until it fits, and always valid JSON. Returns what was
+    written. The inputs go last: what was published names them too."""
+    shorter: list[dict[str, Any]] = [{"message": report.message[:keep]} for keep in (512, 128, 0)]
+    changes = [{}, *shorter, {"message": "", "inputs": {}}]
+    candidates = [report.model_copy(update=change) for change in changes]
+    candidates.append(_failed(Reason.INTERNAL_ERROR, "the report does not fit into a termination message"))
+    written, text = next(
+        (candidate, text)
+        for candidate in candidates
+        if len((text := candidate.model_dump_json(exclude_defaults=True)).encode()) <= REPORT_LIMIT
+    )
     path = Path(os.environ.get("TERMINATION_PATH", TERMINATION_PATH))
     try:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         print(f"{path}: {error.strerror}; the report is {text}", file=sys.stderr)
+    return written
 
 
 def _serve(context: Context) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import httpx
 
-from slm_trainer.train import seed_everything, split
+from slm_trainer.split import split
+from slmkit.access import bearer
 from slmkit.data import Example, read_examples, write_messages
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
@@ -36,7 +37,6 @@ LOCAL_BATCH = 32
 def label(run: LabelRun, context: Context) -> Report:
     """Label prompts and publish the data set."""
     registry = Registry(run.registry)
-    seed_everything(run.seed)
     context.stage("Fetching")
     counts: Counter[str] = Counter()
     training = _prompts(run.train, "train", run, context, registry)
@@ -52,10 +52,12 @@ def label(run: LabelRun, context: Context) -> Report:
     answers = _answer(run, prompts, context, registry)
     answered = sum(answer is not None for answer in answers)
     wanted = run.endpoint.min_success_ratio if run.endpoint else 0.7
-    if answered < wanted * len(prompts):
+    if answered / len(prompts) < wanted:
         raise RunFailed(Reason.TOO_FEW_ANSWERS, f"the teacher answered {answered} of {len(prompts)} prompts, "
                         f"{wanted:.0%} are wanted")  # fmt: skip
     kept = _filter(training, answers[: len(training)], run, counts)
+    if not kept:
+        raise RunFailed(Reason.TOO_FEW_ANSWERS, f"no record is left to train on: {_words(counts)}")
     judged = _filter(held_out, answers[len(training) :], run, counts)
     right, golden = 0, 0
     measured = []
@@ -96,6 +98,10 @@ def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: R
     return [Example((system, *(m for m in e.prompt if m["role"] != "system")), e.completion) for e in found]
 
 
+def _words(counts: Counter[str]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "all are held out"
+
+
 def _unique(examples: Sequence[Example]) -> tuple[list[Example], int]:
     first = {repr(example.prompt): example for example in reversed(examples)}
     kept = [example for example in examples if first.get(repr(example.prompt)) is example]
@@ -129,16 +135,19 @@ def _answer(run: LabelRun, prompts: Sequence[Example], context: Context, registr
         raise RunFailed(Reason.INVALID_CONFIGURATION, "one of endpoint and model is needed")
     folder = context.work / "teacher"
     context.inputs["teacher"] = fetch(run.model, folder, registry)
-    return _local(folder, run.sampling, prompts, context)
+    return _local(folder, run.sampling, prompts, context, run.seed)
 
 
-def _local(folder: Path, sampling: Sampling, prompts: Sequence[Example], context: Context) -> list[str | None]:
+def _local(
+    folder: Path, sampling: Sampling, prompts: Sequence[Example], context: Context, seed: int
+) -> list[str | None]:
     """Weights that are loaded here; records of like length share a batch."""
     import torch
 
     from slm_trainer.evaluate import generate
     from slm_trainer.model import load_model, load_tokenizer
 
+    torch.manual_seed(seed)
     tokenizer, model = load_tokenizer(folder), load_model(folder).eval()
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     context.stage("Labelling", of=len(prompts))
@@ -167,12 +176,7 @@ async def ask_all(
     endpoint: Endpoint, sampling: Sampling, prompts: Sequence[Example], context: Context, seed: int = 0
 ) -> list[str | None]:
     """Every prompt's answer; None: no answer after all attempts."""
-    headers = {}
-    if endpoint.credentials is not None:
-        try:
-            headers["Authorization"] = f"Bearer {Path(endpoint.credentials.path).read_text().strip()}"  # noqa: ASYNC240
-        except OSError as error:
-            raise RunFailed(Reason.SOURCE_UNAUTHORIZED, f"the endpoint's Secret: {error.strerror}") from None
+    headers = bearer(endpoint.credentials)
     answers: list[str | None] = [None] * len(prompts)
     answered = 0
     unreachable: list[str] = []
@@ -180,15 +184,10 @@ async def ask_all(
     done = 0
     limits = httpx.Limits(max_connections=endpoint.concurrency)
     async with httpx.AsyncClient(headers=headers, timeout=endpoint.timeout_seconds, limits=limits) as client:
-        context.stage("WaitingForTeacher")
-        await _until_it_answers(client, endpoint, context)
-        context.stage("Labelling", of=len(prompts))
 
         async def worker() -> None:
             nonlocal done, answered
             for index in todo:
-                if context.stopping.is_set():
-                    return
                 answers[index] = await _ask(client, endpoint, sampling, prompts[index], seed, unreachable)
                 answered += answers[index] is not None
                 done += 1
@@ -198,17 +197,28 @@ async def ask_all(
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(endpoint.concurrency):
-                    group.create_task(worker())
-        except* RunFailed as failures:
-            raise failures.exceptions[0] from None
-    context.check()
+                watcher = group.create_task(_watch(context))
+                context.stage("WaitingForTeacher")
+                await _until_it_answers(client, endpoint)
+                context.stage("Labelling", of=len(prompts))
+                await asyncio.wait([group.create_task(worker()) for _ in range(endpoint.concurrency)])
+                watcher.cancel()
+        except ExceptionGroup as failures:
+            known = failures.subgroup(RunFailed)
+            raise (known.exceptions[0] if known else failures) from None
     if prompts and not answered:
         raise RunFailed(Reason.TEACHER_UNREACHABLE, f"{endpoint.url}: {(unreachable or ['no answer'])[-1]}")
     return answers
 
 
-async def _until_it_answers(client: httpx.AsyncClient, endpoint: Endpoint, context: Context) -> None:
+async def _watch(context: Context) -> None:
+    """A teacher may take minutes for an answer, the kubelet waits for seconds."""
+    while True:
+        context.check()
+        await asyncio.sleep(1)
+
+
+async def _until_it_answers(client: httpx.AsyncClient, endpoint: Endpoint) -> None:
     """A teacher that is rolled out at the same time as this run is waited for. Any answer but "not yet" will do."""
     deadline = time.monotonic() + endpoint.startup_seconds
     while True:
@@ -219,7 +229,6 @@ async def _until_it_answers(client: httpx.AsyncClient, endpoint: Endpoint, conte
             trouble = f"answered {answer.status_code}"
         except httpx.HTTPError as error:
             trouble = f"{type(error).__name__}: {error}"[:200]
-        context.check()
         if time.monotonic() > deadline:
             raise RunFailed(Reason.TEACHER_UNREACHABLE, f"{endpoint.url}: {trouble}")
         await asyncio.sleep(2)
@@ -234,6 +243,8 @@ async def _ask(
     }  # fmt: skip
     if sampling.stop:
         body["stop"] = list(sampling.stop)
+    if sampling.frequency_penalty or sampling.presence_penalty:
+        body |= {"frequency_penalty": sampling.frequency_penalty, "presence_penalty": sampling.presence_penalty}
     for attempt in range(ATTEMPTS):
         pause = 2.0**attempt * random.uniform(0.25, 0.5)  # noqa: S311  (jitter)
         try:
@@ -241,16 +252,18 @@ async def _ask(
             if answer.is_success:
                 text = answer.json()["choices"][0]["message"]["content"]
                 if isinstance(text, str):
-                    return text
+                    return text.encode("utf-8", "replace").decode()  # an answer can end in half of a character
                 trouble.append("an answer without text")
+            elif answer.status_code == 401:
+                raise RunFailed(Reason.SOURCE_UNAUTHORIZED, f"{endpoint.url}: the teacher answered 401")
             elif answer.status_code not in RETRIED:
                 trouble.append(f"answered {answer.status_code}")
                 return None
             else:
                 trouble.append(f"answered {answer.status_code}")
                 asked = answer.headers.get("Retry-After", "")
-                pause = min(float(asked), 60.0) if asked.isdigit() else pause
-        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError) as error:
+                pause = min(float(asked), 60.0) if asked.isdecimal() else pause
+        except (httpx.HTTPError, ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
             trouble.append(f"{type(error).__name__}: {error}"[:200])
         if attempt + 1 < ATTEMPTS:
             await asyncio.sleep(pause)

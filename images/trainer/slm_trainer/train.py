@@ -1,6 +1,5 @@
 """A training run, top to bottom: sources, data, model, loop, evaluation, publication."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from slm_trainer.evaluate import choose, measure
 from slm_trainer.loop import Loss, fit
 from slm_trainer.losses import answer_loss, distillation_loss
 from slm_trainer.model import load_model, load_tokenizer, new_model, save, train_tokenizer, with_lora
+from slm_trainer.split import split
 from slm_trainer.tokens import encode
 from slmkit.data import Example, read_examples
 from slmkit.registry import Registry
@@ -72,15 +72,6 @@ def examples_of(run: Any, context: Context, registry: Registry) -> tuple[list[Ex
         held_out = _examples(evaluation or run.validation, "validation", context, registry)
         return train_data, held_out
     return split(train_data, run.validation_split)
-
-
-def split(examples: list[Example], share: float) -> tuple[list[Example], list[Example]]:
-    """(training, held out), by the hash of the prompt: the same record is always on the same side."""
-
-    def held(example: Example) -> bool:
-        return int.from_bytes(hashlib.sha256(repr(example.prompt).encode()).digest()[:4]) / 2**32 < share
-
-    return [e for e in examples if not held(e)], [e for e in examples if held(e)]
 
 
 def _examples(data: Data, role: str, context: Context, registry: Registry) -> list[Example]:

@@ -4,13 +4,14 @@ The models are the only source of the CRDs (``crd.py``): attribute docstrings be
 become ``x-kubernetes-validations``, so that what the API server refuses and what the operator parses cannot differ.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
@@ -87,11 +88,24 @@ def _int_or_string(pattern: str, max_length: int = 20) -> WithJsonSchema:
     return WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": pattern, "maxLength": max_length})
 
 
-Quantity = Annotated[int | str, _int_or_string(QUANTITY)]
+def _matching(pattern: str, examples: str, max_length: int = 20) -> AfterValidator:
+    """Refuses what the pattern refuses, and negative counts: unions have no pattern of their own in pydantic."""
+
+    def checked(value: int | str) -> int | str:
+        text = str(value)
+        good = value >= 0 if isinstance(value, int) else re.fullmatch(pattern, text) and len(text) <= max_length
+        if not good:
+            raise ValueError(f"expected for example {examples}")
+        return value
+
+    return AfterValidator(checked)
+
+
+Quantity = Annotated[int | str, _matching(QUANTITY, "2, 500m, 4Gi"), _int_or_string(QUANTITY)]
 """A Kubernetes quantity: ``2``, ``500m``, ``4Gi``."""
-Bound = Annotated[int | str, _int_or_string(BOUND)]
+Bound = Annotated[int | str, _matching(BOUND, "92%, 200ms, 600Mi, 30"), _int_or_string(BOUND)]
 """A number with its unit: ``92%``, ``200ms``, ``600Mi``, ``30`` (ratios are written as percentages)."""
-IntOrPercent = Annotated[int | str, _int_or_string(PERCENT)]
+IntOrPercent = Annotated[int | str, _matching(PERCENT, "3, 10%"), _int_or_string(PERCENT)]
 """A count, or a share of all: ``3``, ``10%``."""
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -121,7 +135,7 @@ def share_of(value: int | str, total: int) -> int:
     if isinstance(value, int) or value.isdigit():
         return min(int(value), total)
     percent = Decimal(value.removesuffix("%"))
-    return min(total, -int(-(percent * total) // 100))
+    return min(total, math.ceil(percent * total / 100))
 
 
 def ratio(percent: str) -> float:

@@ -15,7 +15,10 @@ from slmops.api.base import (
 )
 from slmops.api.conditions import Condition
 
-URI = r"^(hf|oci|https|http|pvc)://[A-Za-z0-9][^\s]*$"
+URI = r"^(hf://[A-Za-z0-9][^\s]*|(oci|https|http|pvc)://[A-Za-z0-9][^\s/@]*(/[^\s]*)?)$"
+FILE = r"^[A-Za-z0-9_][-A-Za-z0-9._]*(/[A-Za-z0-9_][-A-Za-z0-9._]*)*$"
+OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+DATA_KEY = r"^[-._a-zA-Z0-9]+$"
 REPOSITORY = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"
 DIGEST_REFERENCE = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+@sha256:[0-9a-f]{64}$"
 
@@ -25,9 +28,9 @@ Uri = Annotated[str, Field(pattern=URI, max_length=512)]
 class SecretKey(ApiModel):
     """A key of a Secret in the same namespace. It is mounted into the Job; the operator never reads it."""
 
-    secret: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+    secret: Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
     """Name of the Secret."""
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")] | None = None
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=DATA_KEY)] | None = None
     """Key in the Secret; `.dockerconfigjson` for registries and `token` for everything else when absent."""
 
 
@@ -63,7 +66,7 @@ class DataSource(ApiModel):
     uri: Uri
     """Address of the data: oci://repository[:tag|@sha256:…] of an artefact that holds *.jsonl files, https:// of one
     such file, hf:// or pvc://claim/path."""
-    path: Annotated[str, Field(max_length=256, pattern=r"^[A-Za-z0-9][-A-Za-z0-9._/]*$")] | None = None
+    path: Annotated[str, Field(max_length=256, pattern=FILE)] | None = None
     """File inside the artefact or folder, for example train.jsonl. All *.jsonl files when absent."""
     format: Literal["Messages", "PromptCompletion"] = "Messages"
     """How a record looks: Messages is {"messages": [{"role": …, "content": …}, …]}, PromptCompletion is
@@ -142,9 +145,9 @@ class Toleration(ApiModel):
 class Resources(ApiModel):
     """Compute resources of a container, as in a Pod."""
 
-    requests: dict[str, Quantity] = {}
+    requests: Annotated[dict[str, Quantity], Field(max_length=16)] = {}
     """What the scheduler sets aside."""
-    limits: dict[str, Quantity] = {}
+    limits: Annotated[dict[str, Quantity], Field(max_length=16)] = {}
     """What the container may not exceed. GPUs are asked for here: nvidia.com/gpu: 1."""
 
 

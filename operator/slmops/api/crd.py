@@ -12,19 +12,25 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from slmops.api.base import BOUND, DURATION, GROUP, PERCENT, VERSION, ApiModel
-from slmops.api.common import DIGEST_REFERENCE, REPOSITORY, URI
+from slmops.api.base import BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VERSION, ApiModel
+from slmops.api.common import DATA_KEY, DIGEST_REFERENCE, FILE, OBJECT_NAME, REPOSITORY, URI
 from slmops.api.distillation import URL, Distillation
 from slmops.api.edgedeployment import EdgeDeployment
-from slmops.api.finetune import FineTune
+from slmops.api.finetune import LAYER, FineTune
 from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.resource import Resource
 
 KINDS: tuple[type[Resource[Any, Any]], ...] = (Distillation, FineTune, QuantizedModel, EdgeDeployment)
-NAME_RULE = {
-    "rule": "size(self.metadata.name) <= 40",
-    "message": "metadata.name is at most 40 characters: names of Jobs and Services are made from it",
-}
+NAME_RULES = [
+    {
+        "rule": "size(self.metadata.name) <= 40",
+        "message": "metadata.name is at most 40 characters: names of Jobs and Services are made from it",
+    },
+    {
+        "rule": "!self.metadata.name.contains('.')",
+        "message": "metadata.name holds no dot: names of Jobs and Services are made from it",
+    },
+]
 
 
 class StructuralSchema(GenerateJsonSchema):
@@ -35,7 +41,7 @@ class StructuralSchema(GenerateJsonSchema):
         return self.generate_inner(schema["schema"])
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
-        """Defaults of scalars and lists are shown; those of objects are the defaults of their fields."""
+        """Defaults of scalars are shown; those of objects are the defaults of their fields, those of lists are ours."""
         inner = self.generate_inner(schema["schema"])
         default = schema.get("default")
         if isinstance(default, str | int | float | bool) and default is not None:
@@ -85,7 +91,7 @@ def schema(kind: type[Resource[Any, Any]]) -> dict[str, Any]:
         "type": "object",
         "description": _text(kind.__doc__ or ""),
         "required": ["spec"],
-        "x-kubernetes-validations": [NAME_RULE],
+        "x-kubernetes-validations": NAME_RULES,
         "properties": {
             "apiVersion": {"type": "string", "description": f"Version of the schema: {GROUP}/{VERSION}."},
             "kind": {"type": "string", "description": f"Kind of the resource: {kind.kind()}."},
@@ -107,10 +113,18 @@ HINTS = {
     DURATION: "expected a time with its unit, for example 90s, 1h30m, 2d",
     BOUND: "expected a number with its unit, for example 92%, 200ms, 600Mi, 30",
     PERCENT: "expected a share, for example 25%",
-    URI: "expected an address that begins with hf://, oci://, https://, http:// or pvc://",
-    URL: "expected an address that begins with https:// or http://",
+    QUANTITY: "expected a quantity, for example 2, 500m, 4Gi",
+    NAME: "expected a name of small letters, digits and '-', for example cpu-int4",
+    URI: "expected an address that begins with hf://, oci://, https://, http:// or pvc:// and holds no password (name "
+    "a Secret in credentials)",
+    URL: "expected an address that begins with https:// or http:// and holds no password (name a Secret in "
+    "credentials)",
+    FILE: "expected a file inside the source, for example data/train.jsonl",
+    OBJECT_NAME: "expected the name of a Secret, for example registry-login",
+    LAYER: "expected the name of a layer, for example q_proj",
+    DATA_KEY: "expected a key of the Secret, for example token",
     REPOSITORY: "expected a repository without tag or digest, for example registry.example/slm/farm-assistant",
-    DIGEST_REFERENCE: "expected an image by digest: registry.example/repository@sha256:…",
+    DIGEST_REFERENCE: "expected an image by digest: registry.example/repository@sha256: and 64 hexadecimal digits",
 }
 COUNT = "expected a count or a share, for example 3 or 10%"
 KEPT = (

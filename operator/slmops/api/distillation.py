@@ -20,7 +20,7 @@ from slmops.api.common import (
 )
 from slmops.api.resource import Column, Resource
 
-URL = r"^https?://[A-Za-z0-9][^\s]*$"
+URL = r"^https?://[A-Za-z0-9][^\s/@]*(/[^\s]*)?$"
 
 
 class Endpoint(ApiModel):
@@ -168,7 +168,8 @@ class DistillationSpec(ApiModel):
         Rule(
             "!has(self.objective) || !has(self.objective.type) || self.objective.type != 'Logits'"
             " || has(self.teacher.model)",
-            "objective.type Logits needs teacher.model: an endpoint does not show its probabilities",
+            "Logits need teacher.model: an endpoint does not show its probabilities",
+            "objective.type",
         ),
     )
 

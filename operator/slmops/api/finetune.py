@@ -19,6 +19,8 @@ from slmops.api.common import (
 )
 from slmops.api.resource import Column, Resource
 
+LAYER = r"^[A-Za-z0-9_.-]+$"
+
 
 class Lora(ApiModel):
     """Low-rank adaptation (Hu et al. 2021)."""
@@ -30,7 +32,7 @@ class Lora(ApiModel):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
     """Dropout on the update's input while training."""
     target_modules: Annotated[
-        list[Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128)]], Field(min_length=1, max_length=32)
+        list[Annotated[str, Field(pattern=LAYER, max_length=128)]], Field(min_length=1, max_length=32)
     ] = ["all-linear"]
     """Layers that get an update: names as in the model, or all-linear."""
 

@@ -84,14 +84,16 @@ class Cache:
             entries[name] = replace(known, unseen=False)
         return True
 
-    def wrote(self, gvk: GVK, body: Manifest) -> None:
-        """Take in the API server's answer to our own write. Its event is news only if there may be more in it."""
+    def wrote(self, gvk: GVK, body: Manifest, created: bool = False) -> None:
+        """Take in the API server's answer to our own write. Its event is news only if there may be more in it, which
+        can never be where we created the object.
+        """
         store, name = self._stores[gvk], _name(body)
         known = store.entries.get(name)
         if self._store(gvk, name, body):
             entry = store.entries[name]
             ours_alone = known and not known.unseen and _but_status(store, known) == _but_status(store, entry)
-            store.entries[name] = replace(entry, unseen=not ours_alone)
+            store.entries[name] = replace(entry, unseen=not (created or ours_alone))
 
     def remove(self, gvk: GVK, body: Manifest) -> bool:
         """Forget an object, given its last body. True when it was known."""

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
-from slmops.cluster.connection import Connection, ConnectionConfigError
+from slmops.cluster.connection import Connection
 from slmops.cluster.errors import Conflict, NotFound, NotLeading, NotOurs, Unavailable, from_status
 from slmops.cluster.events import EventRecorder, EventType
 from slmops.cluster.objects import GVK, MANAGER, POD, Manifest, Manifests, gvk_of, owner_uids, without_empty
@@ -121,6 +121,19 @@ class Cluster:
             # With the UID the API server refuses when that very object has been replaced meanwhile.
             manifest = {**manifest, "metadata": {**metadata, "uid": live["metadata"]["uid"]}}
         return await self._apply(gvk, manifest, gvk.path(namespace, name), MANAGER)
+
+    async def make(self, manifest: Manifest) -> tuple[Manifest, bool]:
+        """Create a child that is never changed afterwards, in one request instead of apply's two.
+
+        Where there is something of that name, apply decides. The second value tells whether it was created.
+        """
+        gvk, metadata = gvk_of(manifest), manifest["metadata"]
+        self._check_leading()
+        path, query = gvk.path(metadata.get("namespace")), {"fieldManager": MANAGER}
+        try:
+            return await self._request("POST", "create", gvk, path, query=query, body=manifest), True
+        except Conflict:
+            return await self.apply(manifest), False
 
     async def apply_status(self, manifest: Manifest) -> Manifest:
         """Set the status. With ``metadata.uid`` in the manifest it can only hit that very object.
@@ -251,16 +264,17 @@ class Cluster:
                 data=json.dumps(body, separators=(",", ":")).encode() if body is not None else None,
                 headers={"Content-Type": content, "Accept": JSON},
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=5),
+                allow_redirects=False,  # an aggregated API server could send us anywhere (CVE-2022-3172)
             ) as response:
                 raw = await response.read()
                 code = response.status
                 answer = _parse(raw, code)
-                if code >= 400:
+                if code >= 300:
                     raise from_status(code, answer, response.headers.get("Retry-After"), f"{verb} {resource}")
                 return answer
         except TimeoutError:
             raise Unavailable(f"{verb} {resource}: no answer within {timeout:g} s") from None
-        except (aiohttp.ClientError, OSError, ConnectionConfigError) as error:
+        except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{verb} {resource}: {type(error).__name__}: {error}") from None
         finally:
             self._observe(verb, resource, code)
@@ -273,7 +287,7 @@ def _parse(raw: bytes, code: int) -> Manifest:
         answer = None
     if isinstance(answer, dict):
         return answer
-    if code < 400:
+    if code < 300:
         raise Unavailable("the API server's answer is no JSON object", status=code)
     return {"message": raw[:256].decode(errors="replace").strip()}
 

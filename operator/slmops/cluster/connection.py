@@ -11,7 +11,8 @@ import os
 import ssl
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 
 import aiohttp
 import yaml
+from yarl import URL
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TOKEN_MAX_AGE = 60.0
@@ -55,10 +57,16 @@ class Connection:
     async def _authenticate(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
+        if request.url.origin() != URL(self.server).origin():
+            return await handler(request)  # a redirect: credentials are for the API server alone (CVE-2022-3172)
         if self.server_hostname:
             request.server_hostname = self.server_hostname
         for renew in (False, True):
-            header = await self.authorization(renew)
+            try:
+                header = await self.authorization(renew)
+            except (ConnectionConfigError, OSError) as error:
+                # As a lost connection it is tried again by everybody; the file or the plugin may work in a moment.
+                raise aiohttp.ClientConnectionError(f"no credentials: {error}") from None
             if header:
                 request.headers["Authorization"] = header
             response = await handler(request)
@@ -86,9 +94,11 @@ def from_service_account(environ: Mapping[str, str], folder: Path = SERVICE_ACCO
     """The connection that every Pod with a mounted token has."""
     host, port = environ["KUBERNETES_SERVICE_HOST"], environ.get("KUBERNETES_SERVICE_PORT", "443")
     namespace = folder / "namespace"
+    with _reading(str(folder / "ca.crt")):
+        context = _trusting(cafile=folder / "ca.crt")
     return Connection(
         server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
-        ssl=_trusting(cafile=folder / "ca.crt"),
+        ssl=context,
         authorization=_token_file(folder / "token"),
         namespace=namespace.read_text().strip() if namespace.exists() else "default",
     )
@@ -105,14 +115,26 @@ def from_kubeconfig(paths: list[Path], context: str | None = None) -> Connection
     user = _entry(config, "users", chosen["user"], paths) if chosen.get("user") else {}
     if not cluster.get("server"):
         raise ConnectionConfigError(f"{_join(paths)}: cluster {chosen.get('cluster')!r} has no server")
-    server = cluster["server"].rstrip("/")
-    return Connection(
-        server=server,
-        ssl=_ssl_context(cluster, user) if server.startswith("https://") else False,
-        authorization=_authorization(user, paths),
-        namespace=chosen.get("namespace") or "default",
-        server_hostname=cluster.get("tls-server-name"),
-    )
+    with _reading(f"{_join(paths)}: context {current!r}"):
+        server = cluster["server"].rstrip("/")
+        return Connection(
+            server=server,
+            ssl=_ssl_context(cluster, user) if server.startswith("https://") else False,
+            authorization=_authorization(user),
+            namespace=chosen.get("namespace") or "default",
+            server_hostname=cluster.get("tls-server-name"),
+        )
+
+
+@contextmanager
+def _reading(what: str) -> Iterator[None]:
+    """Say which part of the configuration is bad. The errors caught name types, fields and files, never contents."""
+    try:
+        yield
+    except ConnectionConfigError as error:
+        raise ConnectionConfigError(f"{what}: {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConnectionConfigError(f"{what} cannot be used ({type(error).__name__}: {error})") from None
 
 
 def _merge(paths: list[Path]) -> dict[str, Any]:
@@ -127,13 +149,13 @@ def _merge(paths: list[Path]) -> dict[str, Any]:
             for section, field in (("contexts", "context"), ("clusters", "cluster"), ("users", "user")):
                 for item in content.get(section) or ():
                     merged[section].setdefault(item["name"], {**(item.get(field) or {}), "_folder": path.parent})
-        except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
             raise ConnectionConfigError(f"{path}: not a kubeconfig ({type(error).__name__})") from None
     return merged
 
 
 def _entry(config: dict[str, Any], section: str, name: str, paths: list[Path]) -> dict[str, Any]:
-    if name not in config[section]:
+    if not isinstance(name, str) or name not in config[section]:
         raise ConnectionConfigError(f"{_join(paths)}: {section} has no entry {name!r}")
     entry: dict[str, Any] = config[section][name]
     return entry
@@ -156,38 +178,42 @@ def _trusting(cafile: Path | None = None, cadata: str | None = None) -> ssl.SSLC
 
 def _ssl_context(cluster: dict[str, Any], user: dict[str, Any]) -> ssl.SSLContext:
     authority = _pem(cluster, "certificate-authority")
-    context = _trusting(cadata=authority.decode() if authority else None)
+    with _reading("certificate-authority"):
+        context = _trusting(cadata=authority.decode() if authority else None)
     if cluster.get("insecure-skip-tls-verify"):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     certificate, key = _pem(user, "client-certificate"), _pem(user, "client-key")
+    if bool(certificate) != bool(key):
+        raise ConnectionConfigError("client-certificate and client-key go together, and one of them is not set")
     if certificate and key:
         # The ssl module reads client certificates from files alone; this one is readable by us only, and short-lived.
         with tempfile.NamedTemporaryFile() as file:
             file.write(certificate + b"\n" + key)
             file.flush()
-            context.load_cert_chain(file.name)
+            with _reading("client-certificate with client-key"):
+                context.load_cert_chain(file.name)
     return context
 
 
 def _pem(entry: dict[str, Any], field: str) -> bytes | None:
     if entry.get(f"{field}-data"):
-        return base64.b64decode(entry[f"{field}-data"])
-    return (entry["_folder"] / entry[field]).read_bytes() if entry.get(field) else None
+        with _reading(f"{field}-data"):
+            return base64.b64decode("".join(entry[f"{field}-data"].split()), validate=True)
+    with _reading(field):
+        return (entry["_folder"] / entry[field]).read_bytes() if entry.get(field) else None
 
 
-def _authorization(user: dict[str, Any], paths: list[Path]) -> Authorization:
+def _authorization(user: dict[str, Any]) -> Authorization:
     if user.get("exec"):
         return _exec_plugin(user["exec"], user["_folder"])
     if user.get("auth-provider"):
-        raise ConnectionConfigError(
-            f"{_join(paths)}: auth-provider is no longer part of Kubernetes; use an exec credential plugin"
-        )
+        raise ConnectionConfigError("auth-provider is no longer part of Kubernetes; use an exec credential plugin")
     if user.get("tokenFile"):
         return _token_file(user["_folder"] / user["tokenFile"])
     header = None
     if user.get("token"):
-        header = f"Bearer {user['token']}"
+        header = _bearer(user["token"], "token")
     elif user.get("username"):
         header = aiohttp.encode_basic_auth(user["username"], user.get("password", ""))
 
@@ -203,10 +229,20 @@ def _token_file(path: Path) -> Authorization:
     async def read(renew: bool) -> str | None:
         nonlocal header, read_at
         if renew or not header or time.monotonic() - read_at > TOKEN_MAX_AGE:
-            header, read_at = f"Bearer {path.read_text().strip()}", time.monotonic()  # noqa: ASYNC240  (tmpfs)
+            with _reading(str(path)):
+                text = path.read_text()  # noqa: ASYNC240  (tmpfs)
+            header, read_at = _bearer(text, str(path)), time.monotonic()
         return header
 
     return read
+
+
+def _bearer(token: str, where: str) -> str:
+    """The header for a token. Files and YAML blocks end in a newline, which no header may have."""
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ConnectionConfigError(f"{where}: holds no token")
+    return f"Bearer {token}"
 
 
 def _exec_plugin(config: dict[str, Any], folder: Path) -> Authorization:
@@ -229,16 +265,21 @@ def _exec_plugin(config: dict[str, Any], folder: Path) -> Authorization:
                     process = await asyncio.create_subprocess_exec(
                         command, *(config.get("args") or ()), env=environment, stdout=asyncio.subprocess.PIPE
                     )
-                    output, _ = await asyncio.wait_for(process.communicate(), EXEC_TIMEOUT)
+                    try:
+                        output, _ = await asyncio.wait_for(process.communicate(), EXEC_TIMEOUT)
+                    except TimeoutError:
+                        process.kill()
+                        raise
                     status = json.loads(output)["status"]
-                    header = f"Bearer {status['token']}"
-                except (OSError, ValueError, KeyError, TimeoutError) as error:
+                    new = _bearer(status["token"], command)
+                    ends = status.get("expirationTimestamp")
+                    expires = datetime.fromisoformat(ends).timestamp() if ends else float("inf")
+                    header = new
+                except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                     hint = config.get("installHint") or "run it by hand to see why"
                     raise ConnectionConfigError(
                         f"credential plugin {command} gave no token ({type(error).__name__}): {hint}"
                     ) from None
-                ends = status.get("expirationTimestamp")
-                expires = datetime.fromisoformat(ends).timestamp() if ends else float("inf")
         return header
 
     return run

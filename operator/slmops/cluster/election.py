@@ -21,6 +21,8 @@ from slmops.cluster.objects import GVK, LEASE, Manifest
 DURATION = 12.0
 RENEW_DEADLINE = 8.0
 RETRY = 2.0
+KEPT = ("resourceVersion", "labels", "annotations", "ownerReferences", "finalizers")
+"""What a renewal leaves as it is in the Lease's metadata: it replaces the whole object."""
 ATTEMPT = RENEW_DEADLINE / 3
 """Longest wait for an answer: a renewal that hangs leaves time for two more tries."""
 log = logging.getLogger(__name__)
@@ -165,9 +167,9 @@ class Election:
         old = (lease or {}).get("spec", {})
         holder = self.identity if holder is None else holder
         changes = bool(holder) and old.get("holderIdentity") != holder
-        metadata = {"namespace": self._namespace, "name": self._name}
-        if lease is not None:
-            metadata["resourceVersion"] = lease["metadata"]["resourceVersion"]
+        # Labels and annotations are others': the chart brings the Lease, and Helm knows it by them.
+        kept = {key: value for key, value in (lease or {}).get("metadata", {}).items() if key in KEPT}
+        metadata = {"namespace": self._namespace, "name": self._name} | kept
         return {
             "apiVersion": LEASE.api_version,
             "kind": LEASE.kind,

@@ -63,17 +63,20 @@ class Unavailable(ClusterError):  # noqa: N818
 
 
 def from_status(code: int, status: dict[str, Any], retry_after: str | None, what: str) -> ClusterError:
-    """The error for an answer that is none of success: its HTTP status and its ``Status`` object."""
-    message = status.get("message") or f"{what}: HTTP {code}"
-    reason = status.get("reason") or ""
-    details: dict[str, Any] = status.get("details") or {}
-    if code in (401, 429) or code >= 500:
+    """The error for an answer that is none of success, redirects included: its HTTP status and its ``Status`` object."""
+    message = str(status.get("message") or f"{what}: HTTP {code}")
+    reason = str(status.get("reason") or "")
+    found = status.get("details")
+    details: dict[str, Any] = found if isinstance(found, dict) else {}  # proxies have their own idea of an error's body
+    if code in (401, 429) or code >= 500 or code < 400:
         wait = _seconds(retry_after) or _seconds(details.get("retryAfterSeconds"))
         return Unavailable(message, reason=reason, status=code, retry_after=wait)
     if code in _TYPES:
         return _TYPES[code](message, reason=reason, status=code)
     causes = tuple(
-        (str(cause.get("field") or ""), str(cause.get("message") or "")) for cause in details.get("causes") or ()
+        (str(cause.get("field") or ""), str(cause.get("message") or ""))
+        for cause in details.get("causes") or ()
+        if isinstance(cause, dict)
     )
     return Invalid(message, reason=reason, status=code, causes=causes)
 

@@ -68,10 +68,13 @@ class Pulse:
         """Wraps every request of kopf."""
         watch = self._paths.get(request.url.path)
         if watch is None or request.method != "GET":
-            return _not_fatal(await handler(request), 401)
+            return _not_fatal(await handler(request))
         self._beats[watch] = self._clock()
         try:
-            response = _not_fatal(await handler(request), 401, 404)
+            response = await handler(request)
+            if response.status == 410:
+                await self._list_again(response)
+            response = _not_fatal(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._tell(watch, f"{type(error).__name__}: {error}")
             raise
@@ -86,6 +89,13 @@ class Pulse:
                 self._stream_begins(watch)
                 response.content = _Stream(response.content, lambda: self._beat(watch))  # type: ignore[assignment]
         return response
+
+    @staticmethod
+    async def _list_again(response: aiohttp.ClientResponse) -> None:
+        """A list whose next page is too old: kopf would ask for that page for ever. This makes it begin anew."""
+        response.close()
+        await asyncio.sleep(ERROR_PAUSE * (1 + random.random()))  # noqa: S311
+        raise aiohttp.ClientPayloadError("HTTP 410")
 
     def _tell(self, watch: Watch, problem: str) -> None:
         """Say once what keeps a watch from working, and once that it works again."""
@@ -107,11 +117,16 @@ class Pulse:
         self._streaming.add(watch)
 
 
-def _not_fatal(response: aiohttp.ClientResponse, *statuses: int) -> aiohttp.ClientResponse:
-    """401 (credentials being renewed) and 404 (CRD being replaced) end kopf; as a lost connection it tries again."""
-    if response.status in statuses:
+def _not_fatal(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
+    """What ends kopf looks like a lost connection, which it tries again.
+
+    That is any refusal but 403 and 429, above all 401 (credentials being renewed) and 404 (CRD being replaced), and a
+    page that a proxy sends in place of the API server's answer.
+    """
+    refused = 300 <= response.status < 500 and response.status not in (403, 429)
+    if refused or (response.status < 300 and response.content_type != "application/json"):
         response.close()
-        raise aiohttp.ClientConnectionError(f"HTTP {response.status}")
+        raise aiohttp.ClientConnectionError(f"HTTP {response.status}, {response.content_type}")
     return response
 
 
@@ -128,7 +143,7 @@ class _Stream:
         return getattr(self._content, name)
 
     async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
-        line_start = b""
+        line_start, whole = b"", True
         async for chunk in self._content.iter_chunked(size):
             self._beat()
             text = line_start + chunk
@@ -138,4 +153,7 @@ class _Stream:
                 await asyncio.sleep(ERROR_PAUSE * (1 + random.random()))  # noqa: S311
                 raise aiohttp.ClientPayloadError("the watch ended with an error event")
             yield chunk
+            whole = chunk.endswith(b"\n")
             line_start = text[text.rfind(b"\n") :][: len(ERROR) + 1] if b"\n" in text else text[: len(ERROR)]
+        if not whole:
+            raise aiohttp.ClientPayloadError("the watch ended in the middle of an event")

@@ -18,7 +18,8 @@ POLL_SECONDS = 10.0
 def batch_plan(
     resource: Resource[Any, Any], observed: Observed, works: Sequence[Work], problem: Problem | None = None
 ) -> Plan:
-    """The plan that brings these Jobs about. Earlier Jobs stay while a later one cannot be described yet."""
+    """The plan that brings these Jobs about. Earlier Jobs stay while a later one cannot be described: once the problem is
+    solved they may be just what is wanted, and hours of work are not thrown away for a slip in a reference."""
     apply: list[Manifest] = []
     retried: list[Manifest] = []
     annotate: list[tuple[Manifest, dict[str, str]]] = []
@@ -26,9 +27,10 @@ def batch_plan(
     for item in works:
         job = observed.child("Job", item.step.name)
         state = observed.job(item.step.name)
+        # Also under a running Job: its next pod would wait for a ConfigMap that somebody deleted.
+        if not state.finished and observed.child("ConfigMap", item.step.name) is None:
+            apply.append(item.config_map)
         if job is None:
-            if observed.child("ConfigMap", item.step.name) is None:
-                apply.append(item.config_map)
             apply.append(item.job)
         elif state.phase == "Failed" and _retry_wanted(resource, job):
             retried.append(job)
@@ -37,10 +39,9 @@ def batch_plan(
         busy = busy or not state.finished
     wanted = {item.step.name for item in works}
     stale = [c for c in observed.children if c["metadata"]["name"] not in wanted]
-    keep_stale = problem is not None and problem.waiting
     return Plan(
         apply=tuple(apply),
-        remove=tuple(retried) + (() if keep_stale else tuple(stale)),
+        remove=tuple(retried) + (tuple(stale) if problem is None else ()),
         annotate=tuple(annotate),
         steps=tuple(item.step for item in works),
         problem=problem,

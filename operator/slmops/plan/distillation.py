@@ -2,13 +2,14 @@
 
 from slmops import contract
 from slmops.api.base import seconds
+from slmops.api.conditions import ConditionType
 from slmops.api.distillation import Distillation, DistillationSpec
 from slmops.plan.batch import batch_plan
 from slmops.plan.job import Work, work
 from slmops.plan.sources import TOKEN_KEY, Sources, Unresolved
 from slmops.plan.training import evaluation, hyperparameters, split
 from slmops.settings import Settings
-from slmops.state import Observed, Plan
+from slmops.state import Observed, Plan, Problem
 
 LABEL, TRAIN = "label", "train"
 
@@ -20,10 +21,22 @@ def plan_distillation(resource: Distillation, observed: Observed, settings: Sett
         works.append(_label(resource, observed, settings))
         labelled = observed.job(works[0].step.name)
         if labelled.phase == "Succeeded" and labelled.report is not None:
-            works.append(_train(resource, observed, labelled.report, settings))
+            dataset = labelled.report.artifacts.get("dataset")
+            if dataset is None:
+                raise Unresolved(_no_dataset(works[0].step.name))
+            works.append(_train(resource, observed, dataset, settings))
     except Unresolved as unresolved:
         return batch_plan(resource, observed, works, unresolved.problem)
     return batch_plan(resource, observed, works)
+
+
+def _no_dataset(job: str) -> Problem:
+    """What an image of another version may do: a good report that does not name what the training needs."""
+    return Problem(
+        ConditionType.INPUTS_RESOLVED,
+        "DatasetMissing",
+        f"the Job {job} reports success and no data set; install images of the operator's version, then delete this Job",
+    )
 
 
 def _label(resource: Distillation, observed: Observed, settings: Settings) -> Work:
@@ -63,10 +76,10 @@ def _label(resource: Distillation, observed: Observed, settings: Settings) -> Wo
                 sources=sources, settings=settings)  # fmt: skip
 
 
-def _train(resource: Distillation, observed: Observed, labelled: contract.Report, settings: Settings) -> Work:
+def _train(resource: Distillation, observed: Observed, made: contract.Artifact, settings: Settings) -> Work:
     spec = resource.spec
     sources = Sources(observed)
-    dataset = sources.own(labelled.artifacts["dataset"], spec.output)
+    dataset = sources.own(made, spec.output)
     teacher = sources.model(spec.teacher.model, "spec.teacher.model") if spec.teacher.model else None
     run = contract.TrainRun(
         run="",

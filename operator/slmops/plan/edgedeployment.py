@@ -4,47 +4,82 @@ Order matters and is the order of the list: a candidate's pod gets traffic befor
 node serves at every moment, wherever the operator is killed.
 """
 
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
+from typing import Literal
 
 from slmops import contract
-from slmops.api.common import RunSpec
+from slmops.api.common import RunSpec, Toleration
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.plan.job import Work, work
-from slmops.plan.serving import config_map, daemon_set, model_volume, service, without
-from slmops.plan.sources import Sources
+from slmops.plan.serving import bound, config_map, daemon_set, model_volume, serve_run, service
+from slmops.plan.sources import Sources, Unresolved
+from slmops.rollout.pods import SERVING, condition, gate_open
+from slmops.rollout.retired import Retired, retired
 from slmops.rollout.rollout import PoolState, Rollout, daemon_set_of, read
-from slmops.rollout.turns import SERVING, Turn, gate_open, job_name
+from slmops.rollout.turns import Turn, job_name, set_name, void
 from slmops.settings import Settings
-from slmops.state import ANNOTATION_REPORT, LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan
+from slmops.state import ANNOTATION_REPORT, LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, Problem
 
 WATCH_SECONDS = 10.0
 """How often a rollout under way is looked at without an event: deadlines pass silently."""
+SOON = 1.0
+"""A failure is recorded in one pass and cleared away in the next."""
 JOB_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
+CORDONED = Toleration(key="node.kubernetes.io/unschedulable", operator="Exists", effect="NoSchedule")
+"""DaemonSets go to cordoned nodes, so their Jobs have to: a node in maintenance must not fail the candidate."""
 
 
 def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: Settings, now: datetime) -> Plan:
     """What the EdgeDeployment needs now."""
     rollout = read(resource, observed, settings, now)
-    if rollout.problem is not None:
-        return Plan(problem=rollout.problem, detail=rollout)
+    if problem := rollout.problem or _unmeasurable(resource, observed, rollout):
+        rollout = replace(rollout, candidate=None, decision="Wait", problem=problem)
+        return Plan(problem=problem, detail=rollout, annotate=tuple(_reports(observed)),
+                    pod_conditions=tuple(_opened(rollout.servers.of_revision(rollout.stable))))  # fmt: skip
+    old = retired(resource, observed, rollout)
     apply: list[Manifest] = [service(resource)]
-    conditions = []
+    pods = rollout.servers.of_revision(rollout.stays)
     for pool, state in zip(resource.spec.pools, rollout.pools, strict=True):
         apply += _servers(resource, pool, state, rollout, observed, settings)
+        apply += [bound(r.daemon_set, pool, "retired", only=r.hosts) for r in old if r.pool == pool.name and r.hosts]
         if rollout.candidate and rollout.decision not in ("RollBack", "Promote"):
             for turn in _begun(state, rollout):
                 apply += _jobs(resource, pool, turn, rollout, observed, settings)
-                if turn.step == "Passed" and turn.pod is not None and not gate_open(turn.pod):
-                    conditions.append((turn.pod, {"type": SERVING, "status": "True", "reason": "Passed"}))
-    active = rollout.candidate is not None and rollout.decision != "Pause"
+                if turn.step == "Passed" and turn.pod is not None:
+                    pods.append(turn.pod)
     return Plan(
         apply=tuple(apply),
-        remove=tuple(_stale(resource, rollout, observed)),
+        remove=tuple(_stale(resource, rollout, observed, old)),
         annotate=tuple(_reports(observed)),
-        pod_conditions=tuple(conditions),
+        pod_conditions=tuple(_opened(pods)),
         detail=rollout,
-        deadline=min(WATCH_SECONDS, rollout.soak_left or WATCH_SECONDS) if active else None,
+        deadline=_deadline(rollout),
     )
+
+
+def _unmeasurable(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> Problem | None:
+    """What is wrong with the benchmark's data, said before anything is begun that could not be measured."""
+    if resource.spec.benchmark is None or rollout.candidate is None or rollout.decision in ("RollBack", "Pause"):
+        return None
+    try:
+        Sources(observed).data(resource.spec.benchmark.data)
+    except Unresolved as error:
+        return error.problem
+    return None
+
+
+def _deadline(rollout: Rollout) -> float | None:
+    if rollout.candidate is None or rollout.decision == "Pause":
+        return None
+    return SOON if rollout.decision == "RollBack" else min(WATCH_SECONDS, rollout.soak_left or WATCH_SECONDS)
+
+
+def _opened(pods: Sequence[Manifest]) -> list[tuple[Manifest, dict[str, str]]]:
+    """Pods that shall get traffic. The stable revision's too: one may date from its time as candidate, and stand
+    before a gate that nobody else will open."""
+    return [(pod, {"type": SERVING, "status": "True", "reason": "Passed"}) for pod in pods if not gate_open(pod)]
 
 
 def _begun(state: PoolState, rollout: Rollout) -> list[Turn]:
@@ -58,26 +93,35 @@ def _servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Ro
     out: list[Manifest] = []
     wanted = rollout.wanted
     assert wanted is not None
-    if rollout.stable == wanted.name or rollout.decision == "Promote":
+    if rollout.stays == wanted.name:
         return [
             config_map(resource, pool, wanted),
             daemon_set(resource, pool, wanted, settings, track="stable", only=None),
         ]
     taken: set[str] = set()
-    if rollout.candidate is not None and rollout.decision != "RollBack":
-        taken = {t.node.hostname for t in state.turns.values() if t.step == "Serving"}
-        ready = {t.node.hostname for t in _begun(state, rollout) if t.step == "Starting"}
-        known = {node.hostname for node in state.nodes}
-        if hosts := (state.admitted & known) | ready:
+    if rollout.candidate is not None:
+        hosts = state.admitted & {node.hostname for node in state.nodes}
+        if rollout.decision != "RollBack":
+            taken = {node.hostname for node in state.nodes if _taken(state, rollout, node.name)}
+            hosts |= {t.node.hostname for t in _begun(state, rollout) if t.step == "Starting"}
+        if hosts:
             out += [
                 config_map(resource, pool, wanted),
                 daemon_set(resource, pool, wanted, settings, track="candidate", only=hosts),
             ]
-    if rollout.stable is not None:
-        live = daemon_set_of(resource, observed, pool.name, rollout.stable)
-        if live is not None:
-            out.append(without(live, pool, taken))
+    live = daemon_set_of(resource, observed, pool.name, rollout.stable)
+    if live is not None:
+        out.append(bound(live, pool, "stable", excluded=taken))
     return out
+
+
+def _taken(state: PoolState, rollout: Rollout, node: str) -> bool:
+    """Whether the candidate serves on a node alone. A node that went away meanwhile stays as it is."""
+    if node in state.turns:
+        return state.turns[node].step == "Serving"
+    pod = rollout.servers.get(state.name, rollout.candidate, node)
+    stable = rollout.servers.get(state.name, rollout.stable, node)
+    return pod is not None and stable is None and gate_open(pod)
 
 
 def _jobs(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed,
@@ -95,14 +139,10 @@ def _jobs(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, ob
 
 
 def _run_spec(resource: EdgeDeployment, pool: Pool) -> RunSpec:
-    return RunSpec.model_validate(
-        {
-            "resources": JOB_RESOURCES,
-            "tolerations": [t.dump() for t in pool.tolerations],
-            "deadline": resource.spec.strategy.progress_deadline,
-            "retries": 1,
-        }
+    spec = RunSpec.model_validate(
+        {"resources": JOB_RESOURCES, "deadline": resource.spec.strategy.progress_deadline, "retries": 1}
     )
+    return spec.model_copy(update={"tolerations": [*pool.tolerations, CORDONED]})
 
 
 def _pull(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed,
@@ -112,7 +152,7 @@ def _pull(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, ob
     return work(
         resource, "pull", run, image=settings.images.bench, run_spec=_run_spec(resource, pool),
         sources=Sources(observed), settings=settings, node=turn.node.hostname,
-        name=job_name(resource, "pull", pool.name, rollout.wanted.name, turn.node.name),
+        name=job_name(resource, "pull", pool.name, rollout.wanted.name, turn.node),
         labels={LABEL_POOL: pool.name, LABEL_REVISION: rollout.wanted.name},
         extra_volumes=(model_volume(rollout.wanted.images[pool.name]),),
     )  # fmt: skip
@@ -125,10 +165,15 @@ def _bench(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, o
     assert rollout.wanted is not None
     assert turn.pod is not None
     sources = Sources(observed)
-    port = resource.spec.runtime.port
-    targets = [contract.Target(name="candidate", url=_url(turn.pod, port), model=rollout.wanted.model)]
-    if turn.stable_pod is not None and _address(turn.stable_pod):
-        targets.insert(0, contract.Target(name="stable", url=_url(turn.stable_pod, port), model=rollout.wanted.model))
+    targets = [_target("candidate", turn.pod, serve_run(resource, rollout.wanted))]
+    stable = observed.child("ConfigMap", set_name(resource, pool.name, rollout.stable)) if rollout.stable else None
+    if turn.stable_pod is not None and condition(turn.stable_pod, "Ready") and stable is not None:
+        targets.insert(
+            0,
+            _target(
+                "stable", turn.stable_pod, contract.ServeRun.model_validate_json(stable["data"][contract.CONFIG_KEY])
+            ),
+        )
     run = contract.BenchRun(
         run="", targets=tuple(targets), data=sources.data(spec.data), warmup=spec.warmup, rounds=spec.rounds,
         prompts=spec.prompts, max_tokens=spec.max_tokens, concurrency=spec.concurrency,
@@ -136,18 +181,16 @@ def _bench(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, o
     return work(
         resource, "bench", run, image=settings.images.bench, run_spec=_run_spec(resource, pool), sources=sources,
         settings=settings, node=turn.node.hostname,
-        name=job_name(resource, "bench", pool.name, rollout.wanted.name, turn.node.name),
+        name=job_name(resource, "bench", pool.name, rollout.wanted.name, turn.node),
         labels={LABEL_POOL: pool.name, LABEL_REVISION: rollout.wanted.name},
     )  # fmt: skip
 
 
-def _address(pod: Manifest) -> str:
-    return str((pod.get("status") or {}).get("podIP") or "")
-
-
-def _url(pod: Manifest, port: int) -> str:
-    address = _address(pod)
-    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
+def _target(name: Literal["stable", "candidate"], pod: Manifest, run: contract.ServeRun) -> contract.Target:
+    """A server as it was configured itself: the other revision may have another port and another model name."""
+    address = str((pod.get("status") or {}).get("podIP") or "")
+    host = f"[{address}]" if ":" in address else address
+    return contract.Target(name=name, url=f"http://{host}:{run.port}", model=run.model_name)
 
 
 def _reports(observed: Observed) -> list[tuple[Manifest, dict[str, str]]]:
@@ -159,29 +202,45 @@ def _reports(observed: Observed) -> list[tuple[Manifest, dict[str, str]]]:
     return out
 
 
-def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed) -> list[Manifest]:
-    """Children of revisions that are neither stable nor on trial, and what has done its duty.
+def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: Sequence[Retired]) -> list[Manifest]:
+    """Children of revisions that are nowhere needed any more, and what has done its duty.
 
     Benchmarks of the wanted and of the stable revision stay: they are the evidence for what was decided.
     """
     assert rollout.wanted is not None
-    on_trial = rollout.candidate if rollout.decision not in ("RollBack", "Promote") else None
-    serving = {rollout.wanted.name if rollout.decision == "Promote" else rollout.stable, on_trial}
+    kept = {item.daemon_set["metadata"]["name"] for item in old if item.hosts}
     pools = {pool.name for pool in resource.spec.pools}
+    again = _to_repeat(resource, rollout, observed)
     out = []
     for child in observed.children:
-        labels = child["metadata"].get("labels") or {}
+        labels, name = child["metadata"].get("labels") or {}, child["metadata"]["name"]
         role, revision = labels.get(LABEL_ROLE), labels.get(LABEL_REVISION)
         if child.get("kind") == "Service":
-            keep = child["metadata"]["name"] == resource.metadata.name
+            keep = name == resource.metadata.name
         elif labels.get(LABEL_POOL) not in pools:
             keep = False
         elif role == "serve":
-            keep = revision in serving
+            keep = revision in (rollout.stays, rollout.on_trial) or name in kept
         elif role == "bench":
-            keep = revision in (rollout.wanted.name, rollout.stable)
+            keep = revision in (rollout.wanted.name, rollout.stable) and name not in again
         else:
-            keep = revision == on_trial
+            keep = revision == rollout.on_trial and name not in again
         if not keep:
             out.append(child)
     return out
+
+
+def _to_repeat(resource: EdgeDeployment, rollout: Rollout, observed: Observed) -> set[str]:
+    """Jobs, and their configurations, that are done again; pods may have other addresses then."""
+    states = {name: observed.job(name) for job in observed.of_kind("Job") if (name := job["metadata"]["name"])}
+    failed = {name for name, state in states.items() if state.phase == "Failed"}
+    if rollout.candidate is None or not failed:
+        return set()
+    found = set()
+    for pool in rollout.pools:
+        for node in pool.nodes:
+            for name in (job_name(resource, r, pool.name, rollout.candidate, node) for r in ("pull", "bench")):
+                job = observed.child("Job", name) if name in failed else None
+                if job is not None and void(job, states[name], node):
+                    found.add(name)
+    return found

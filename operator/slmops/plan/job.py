@@ -5,12 +5,13 @@ installation's own image and resource defaults are left out of the hash: an upgr
 Default values are left out too, so that a new field in the contract changes no name.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from slmops import contract
-from slmops.api.base import seconds
+from slmops.api.base import quantity, seconds
 from slmops.api.common import Resources, RunSpec
 from slmops.api.resource import Resource
 from slmops.plan.sources import Sources
@@ -118,7 +119,7 @@ def work(
         "metadata": meta | ({"annotations": annotations} if annotations else {}),
         "spec": {
             "backoffLimit": run_spec.retries,
-            "activeDeadlineSeconds": int(seconds(run_spec.deadline)),
+            "activeDeadlineSeconds": max(1, math.ceil(seconds(run_spec.deadline))),
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": {
                 "rules": [
@@ -199,8 +200,10 @@ def pod_spec(
 def resources(wanted: Resources, settings: Settings) -> dict[str, dict[str, str]]:
     """What the user asked for, filled with the installation's defaults where nothing was said."""
     defaults = settings.default_resources
-    limits = {"memory": defaults.memory_limit} | {k: str(v) for k, v in wanted.limits.items()}
     requests = {k: str(v) for k, v in wanted.requests.items()}
+    # A request above the default limit is a wish for more than the default, not a mistake.
+    limit = max(defaults.memory_limit, requests.get("memory", "0"), key=quantity)
+    limits = {"memory": limit} | {k: str(v) for k, v in wanted.limits.items()}
     for name, value in (("cpu", defaults.cpu), ("memory", defaults.memory)):
         if name not in requests:
             requests[name] = limits[name] if name in wanted.limits else value

@@ -9,12 +9,14 @@ from collections.abc import Collection
 from typing import Any
 
 from slmops import contract
+from slmops.api.base import quantity
 from slmops.api.common import Resources
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.plan.job import child_labels, pod_spec
 from slmops.rollout.fleet import HOSTNAME
+from slmops.rollout.pods import SERVING
 from slmops.rollout.revision import Revision
-from slmops.rollout.turns import SERVING, set_name
+from slmops.rollout.turns import set_name
 from slmops.settings import Settings
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest
 
@@ -30,10 +32,10 @@ def model_volume(image: str) -> tuple[Manifest, Manifest]:
     )
 
 
-def config_map(resource: EdgeDeployment, pool: Pool, revision: Revision) -> Manifest:
-    """The server's configuration."""
+def serve_run(resource: EdgeDeployment, revision: Revision) -> contract.ServeRun:
+    """What the server of a revision is told."""
     runtime = resource.spec.runtime
-    run = contract.ServeRun(
+    return contract.ServeRun(
         model_name=revision.model,
         model_path=contract.MODEL_DIR,
         revision=revision.name,
@@ -41,12 +43,16 @@ def config_map(resource: EdgeDeployment, pool: Pool, revision: Revision) -> Mani
         max_queue=runtime.max_queue,
         max_length=runtime.max_length,
     )
+
+
+def config_map(resource: EdgeDeployment, pool: Pool, revision: Revision) -> Manifest:
+    """The server's configuration."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": _meta(resource, pool, revision.name),
         "immutable": True,
-        "data": {contract.CONFIG_KEY: run.model_dump_json()},
+        "data": {contract.CONFIG_KEY: serve_run(resource, revision).model_dump_json()},
     }
 
 
@@ -64,14 +70,10 @@ def daemon_set(
     meta = _meta(resource, pool, revision.name)
     meta["labels"] = meta["labels"] | {LABEL_TRACK: track}
     volume, mount = model_volume(revision.images[pool.name])
-    wanted = pool.resources or runtime.resources
     pod = pod_spec(
         image=runtime.image or settings.images.edge,
         config_map=meta["name"],
-        resources={
-            "requests": DEFAULTS.requests | {k: str(v) for k, v in wanted.requests.items()},
-            "limits": DEFAULTS.limits | {k: str(v) for k, v in wanted.limits.items()},
-        },
+        resources=_resources(pool.resources or runtime.resources),
         volumes=[volume],
         mounts=[mount],
         port=runtime.port,
@@ -98,16 +100,22 @@ def daemon_set(
     }
 
 
-def without(live: Manifest, pool: Pool, excluded: Collection[str]) -> Manifest:
-    """The stable DaemonSet as it is, less the nodes that the candidate has taken over."""
+def bound(live: Manifest, pool: Pool, track: str, *, only: Collection[str] | None = None,
+          excluded: Collection[str] = ()) -> Manifest:  # fmt: skip
+    """The DaemonSet of another revision as it is, on the given host names only, or on all but the excluded ones."""
     spec = copy.deepcopy(live["spec"])
-    spec.pop("revisionHistoryLimit", None)
-    spec["template"]["spec"]["affinity"] = _affinity(pool.selector.match_labels, "NotIn", excluded or None)
-    meta = live["metadata"]
+    pod = spec["template"]["spec"]
+    if only is not None:
+        pod["affinity"] = _affinity(pool.selector.match_labels, "In", only)
+    else:
+        pod["affinity"] = _affinity(pool.selector.match_labels, "NotIn", excluded or None)
+    if track == "stable":
+        pod.pop("readinessGates", None)
+    meta = {key: live["metadata"][key] for key in ("name", "namespace", "labels", "ownerReferences")}
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
-        "metadata": {key: meta[key] for key in ("name", "namespace", "labels", "ownerReferences")},
+        "metadata": meta | {"labels": meta["labels"] | {LABEL_TRACK: track}},
         "spec": {key: spec[key] for key in ("selector", "updateStrategy", "template")},
     }
 
@@ -138,6 +146,16 @@ def service(resource: EdgeDeployment) -> Manifest:
     }
 
 
+def _resources(wanted: Resources) -> dict[str, dict[str, str]]:
+    """What the user asked for, filled with defaults that never contradict it: no request may exceed its limit."""
+    requests, limits = ({k: str(v) for k, v in part.items()} for part in (wanted.requests, wanted.limits))
+    for name, default in DEFAULTS.limits.items():
+        limits.setdefault(name, max(str(default), requests.get(name, "0"), key=quantity))
+    for name, default in DEFAULTS.requests.items():
+        requests.setdefault(name, min(str(default), limits.get(name, str(default)), key=quantity))
+    return {"requests": requests, "limits": limits}
+
+
 def _labels(resource: EdgeDeployment, pool: str, revision: str) -> dict[str, str]:
     return child_labels(resource, ROLE) | {LABEL_POOL: pool, LABEL_REVISION: revision}
 
@@ -152,8 +170,12 @@ def _meta(resource: EdgeDeployment, pool: Pool, revision: str) -> Manifest:
 
 
 def _affinity(labels: dict[str, str], operator: str, hosts: Collection[str] | None) -> Manifest:
-    expressions = [{"key": key, "operator": "In", "values": [value]} for key, value in sorted(labels.items())]
-    if hosts is not None:
+    """Which nodes: by the pool's labels, and by host name or any. The host name is always spoken of, so that a change
+    from some to any is a change of an expression, which no comparison overlooks, and not one less."""
+    expressions: list[Manifest] = [{"key": k, "operator": "In", "values": [v]} for k, v in sorted(labels.items())]
+    if hosts is None:
+        expressions.append({"key": HOSTNAME, "operator": "Exists"})
+    else:
         expressions.append({"key": HOSTNAME, "operator": operator, "values": sorted(hosts)})
     return {
         "nodeAffinity": {

@@ -4,17 +4,20 @@ A reference becomes the digest that the other resource published; an address sta
 it. Secrets are mounted, never read: the operator has no right to.
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from slmops import contract
 from slmops.api.common import DataSource, ModelSource, Output, SecretKey
 from slmops.api.conditions import ConditionType
-from slmops.state import Manifest, Observed, Problem
+from slmops.state import Manifest, Observed, Problem, digest8
 
 REGISTRY_KEY = ".dockerconfigjson"
 TOKEN_KEY = "token"  # noqa: S105  (the name of a Secret's key)
 CREDENTIALS_DIR = f"{contract.CONFIG_DIR}/credentials"
+CLAIM = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
+VOLUME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
 
 class Unresolved(Exception):  # noqa: N818  (carries a Problem, it is not an error)
@@ -99,7 +102,7 @@ class Sources:
         if secret is None:
             return None
         key = secret.key or default_key
-        volume = f"secret-{secret.secret}".replace(".", "-")[:63].rstrip("-")
+        volume = _volume(f"secret-{secret.secret}")
         folder = f"{CREDENTIALS_DIR}/{secret.secret}"
         self._mount(
             {"name": volume, "secret": {"secretName": secret.secret, "defaultMode": 0o440}},
@@ -108,7 +111,9 @@ class Sources:
         return contract.Credentials(path=f"{folder}/{key}")
 
     def _claim(self, claim: str) -> None:
-        volume = f"pvc-{claim}".replace(".", "-")[:63].rstrip("-")
+        if not re.fullmatch(CLAIM, claim):
+            raise Unresolved(_problem("InvalidSource", f"pvc://{claim}: no PersistentVolumeClaim can have this name"))
+        volume = _volume(f"pvc-{claim}")
         self._mount(
             {"name": volume, "persistentVolumeClaim": {"claimName": claim, "readOnly": True}},
             {"name": volume, "mountPath": f"/mnt/pvc/{claim}", "readOnly": True},
@@ -118,6 +123,13 @@ class Sources:
         if volume not in self.volumes:
             self.volumes.append(volume)
             self.mounts.append(mount)
+
+
+def _volume(name: str) -> str:
+    """A volume's name. It has no dots and 63 characters at most; names that lose something get a hash instead."""
+    if re.fullmatch(VOLUME, name):
+        return name
+    return f"{name.replace('.', '-')[:54]}-{digest8(name)}"
 
 
 def _problem(reason: str, message: str, waiting: bool = False) -> Problem:

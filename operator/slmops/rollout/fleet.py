@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import zip_longest
 
 from slmops.api.base import quantity, share_of
@@ -11,7 +12,7 @@ from slmops.state import Manifest
 
 HOSTNAME = "kubernetes.io/hostname"
 CLASS_LABEL = "slmops.dev/hardware-class"
-ACCELERATORS = ("nvidia.com/gpu", "amd.com/gpu", "gpu.intel.com/i915")
+ACCELERATORS = {"nvidia.com/gpu": "-nvidia", "amd.com/gpu": "-amd", "gpu.intel.com/i915": "-intel"}
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Node:
     """Hardware class."""
     ready: bool
     """Whether its kubelet reports Ready. A node that does not is offline: skipped, and caught up later."""
+    since: str | None = None
+    """Since when it is ready, or is not."""
 
 
 def hardware_class(node: Manifest) -> str:
@@ -38,16 +41,25 @@ def hardware_class(node: Manifest) -> str:
     status = node.get("status") or {}
     capacity = status.get("capacity") or {}
     arch = (status.get("nodeInfo") or {}).get("architecture") or labels.get("kubernetes.io/arch") or "unknown"
-    cpus = int(quantity(capacity.get("cpu", 0)))
-    memory = round(float(quantity(capacity.get("memory", 0))) / 2**30)
-    accelerator = next((f"-{name.split('.')[0]}" for name in ACCELERATORS if str(capacity.get(name, "0")) != "0"), "")
+    cpus = int(_number(capacity.get("cpu")))
+    memory = round(float(_number(capacity.get("memory"))) / 2**30)
+    accelerator = next((short for name, short in ACCELERATORS.items() if str(capacity.get(name, "0")) != "0"), "")
     return f"{arch}-{cpus}cpu-{memory}gi{accelerator}"
 
 
-def is_ready(node: Manifest) -> bool:
-    """Whether the kubelet reports Ready."""
+def _number(value: object) -> Decimal:
+    """A capacity as a number; one written in a way that we do not read counts as none and must not stop the rest."""
+    try:
+        return quantity(str(value))
+    except ValueError:
+        return Decimal(0)
+
+
+def _ready(node: Manifest) -> tuple[bool, str | None]:
+    """Whether the kubelet reports Ready, and since when that is so."""
     conditions = (node.get("status") or {}).get("conditions") or []
-    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+    found: Manifest = next((c for c in conditions if c.get("type") == "Ready"), {})
+    return found.get("status") == "True", found.get("lastTransitionTime")
 
 
 def pool_nodes(pool: Pool, nodes: Iterable[Manifest]) -> list[Node]:
@@ -59,7 +71,7 @@ def pool_nodes(pool: Pool, nodes: Iterable[Manifest]) -> list[Node]:
             continue
         if all(labels.get(key) == value for key, value in pool.selector.match_labels.items()):
             name = node["metadata"]["name"]
-            found.append(Node(name, labels.get(HOSTNAME, name), hardware_class(node), is_ready(node)))
+            found.append(Node(name, labels.get(HOSTNAME, name), hardware_class(node), *_ready(node)))
     return sorted(found, key=lambda node: node.name)
 
 

@@ -35,6 +35,7 @@ def wanted(resource: EdgeDeployment, observed: Observed, settings: Settings) -> 
     name = digest8(
         [
             images,
+            model_name(resource),
             runtime.image or settings.images.edge,
             runtime.dump(),
             [

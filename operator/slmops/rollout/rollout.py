@@ -7,10 +7,11 @@ from typing import Literal
 
 from slmops.api.base import seconds
 from slmops.api.conditions import ConditionType
-from slmops.api.edgedeployment import EdgeDeployment
+from slmops.api.edgedeployment import EdgeDeployment, Pool, WaveStatus
 from slmops.rollout.fleet import Node, in_order, pool_nodes, targets
+from slmops.rollout.pods import Servers
 from slmops.rollout.revision import Revision, wanted
-from slmops.rollout.turns import Turn, admitted, bench, set_name, turn
+from slmops.rollout.turns import Trial, Turn, admitted, bench, set_name, turn
 from slmops.settings import Settings
 from slmops.state import LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem
 
@@ -23,14 +24,13 @@ class PoolState:
 
     name: str
     nodes: list[Node]
-    turns: dict[str, Turn]
+    turns: dict[str, Turn] = field(default_factory=dict)
     """By node, of the candidate; empty when there is none."""
-    active: list[Node]
+    active: list[Node] = field(default_factory=list)
     """Nodes of this wave whose turn it is now, at most maxUnavailable of them."""
-    proven: set[str]
-    """Hardware classes on which the candidate has passed its benchmark."""
-    wave_done: bool
+    wave_done: bool = True
     admitted: set[str] = field(default_factory=set)
+    """Host names that the candidate's DaemonSet is bound to."""
 
 
 @dataclass(frozen=True)
@@ -41,79 +41,97 @@ class Rollout:
     candidate: str | None
     wanted: Revision | None
     pools: list[PoolState]
-    wave: int
-    """Index of the current wave."""
+    servers: Servers
     decision: Decision
     reason: str = ""
     message: str = ""
-    failing: Turn | None = None
+    wave: int = 0
+    """Index of the current wave."""
     problem: Problem | None = None
     soak_left: float | None = None
+
+    @property
+    def stays(self) -> str | None:
+        """The revision that every node gets which is not the candidate's."""
+        return self.candidate if self.decision == "Promote" else self.stable
+
+    @property
+    def on_trial(self) -> str | None:
+        """The revision that may be on some nodes besides. One that failed still is, until status has recorded that."""
+        return self.candidate if self.decision != "Promote" else None
 
 
 def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: datetime) -> Rollout:
     """Read the rollout from what is observed."""
-    stable = stable_revision(observed)
-    if problem := overlap(resource, observed):
-        return _idle(resource, observed, stable, None, "Wait", problem=problem)
     asked = wanted(resource, observed, settings)
+    name = asked.name if isinstance(asked, Revision) else None
+    stable = stable_revision(resource, observed, name)
+    pools = [PoolState(pool.name, pool_nodes(pool, observed.nodes)) for pool in resource.spec.pools]
+    idle = partial(Rollout, stable, None, pools=pools, servers=Servers.of(observed))
+    if problem := overlap(pools):
+        return idle(None, decision="Wait", problem=problem)
     if isinstance(asked, Problem):
-        return _idle(resource, observed, stable, None, "Wait", problem=asked)
+        return idle(None, decision="Wait", problem=asked)
     if asked.name == stable:
-        return _idle(resource, observed, stable, asked, "Nothing")
+        return idle(asked, decision="Nothing")
     if asked.name in resource.status.failed:
-        return _idle(resource, observed, stable, asked, "Nothing", "CandidateFailed")
-    return _on_trial(resource, observed, stable, asked, now)
+        return idle(asked, decision="Nothing", reason="CandidateFailed")
+    return _on_trial(resource, observed, idle(asked, decision="Proceed"), asked, now)
 
 
-def _on_trial(resource: EdgeDeployment, observed: Observed, stable: str | None, asked: Revision,
-              now: datetime) -> Rollout:  # fmt: skip
-    pools, wave = [], 0
-    drafts = [_pool(resource, observed, pool.name, asked.name, stable, now) for pool in resource.spec.pools]
-    last = len(resource.spec.strategy.waves) - 1
-    while wave < last and all(_wave_done(resource, draft, wave) for draft in drafts):
-        if _soak_left(resource, wave, now) > 0:
+def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked: Revision, now: datetime) -> Rollout:
+    drafts = [
+        _pool(resource, observed, pool, state.nodes, idle, asked.name, now)
+        for pool, state in zip(resource.spec.pools, idle.pools, strict=True)
+    ]
+    online = any(node.ready for pool in drafts for node in pool.nodes)
+    wave, last = 0, len(resource.spec.strategy.waves) - 1
+    while online and wave < last and all(_wave_done(resource, draft, wave) for draft in drafts):
+        if _soak_left(resource, asked.name, wave, now) > 0:
             break
         wave += 1
-    for draft in drafts:
-        pools.append(_with_wave(resource, draft, wave))
-    make = partial(Rollout, stable, asked.name, asked, pools, wave)
+    pools = [_with_wave(resource, draft, wave) for draft in drafts]
+    make = partial(Rollout, idle.stable, asked.name, asked, pools, idle.servers, wave=wave)
     turns = [t for pool in pools for t in pool.turns.values()]
-    failed = next((t for t in turns if t.step == "Failed"), None)
-    if failed is not None:
+    if failed := next((t for t in turns if t.step == "Failed"), None):
         decision: Decision = "RollBack" if resource.spec.rollback.automatic else "Pause"
-        return make(decision, reason=failed.reason, failing=failed,
-                       message=f"node {failed.node.name} ({failed.node.hardware}): {failed.message}")  # fmt: skip
-    doubt = next((t for t in turns if t.step == "Inconclusive"), None)
-    if doubt is not None:
-        return make("Pause", reason=doubt.reason, failing=doubt,
-                       message=f"node {doubt.node.name} ({doubt.node.hardware}): {doubt.message}")  # fmt: skip
-    if not any(node.ready for pool in pools for node in pool.nodes):
-        return make("Wait", reason="NoNodes", message="no node of the pools is Ready")
+        return make(decision, failed.reason, _of_node(failed))
+    if doubt := next((t for t in turns if t.step == "Inconclusive"), None):
+        return make("Pause", doubt.reason, _of_node(doubt))
+    if not online:
+        return make("Wait", "NoNodes", "no node of the pools is Ready")
     if resource.spec.paused:
-        return make("Pause", reason="Paused", message="spec.paused is set")
+        return make("Pause", "Paused", "spec.paused is set")
     if all(pool.wave_done for pool in pools):
-        if wave == last:
-            return make("Promote", reason="AllNodesPassed")
-        left = _soak_left(resource, wave, now)
-        return make("Soak", reason="Soaking", soak_left=left)
-    return make("Proceed", reason="InTurn")
+        if (left := _soak_left(resource, asked.name, wave, now)) > 0:
+            return make("Soak", "Soaking", soak_left=left)
+        return make("Promote", "AllNodesPassed")
+    return make("Proceed", "InTurn")
 
 
-def stable_revision(observed: Observed) -> str | None:
-    """The revision promoted last: the DaemonSets say it, which nobody writes but us."""
-    for daemon_set in observed.of_kind("DaemonSet"):
-        labels = daemon_set["metadata"].get("labels") or {}
-        if labels.get(LABEL_TRACK) == "stable":
-            return labels.get(LABEL_REVISION)
-    return None
+def _of_node(turn: Turn) -> str:
+    return f"node {turn.node.name} ({turn.node.hardware}): {turn.message}"
 
 
-def overlap(resource: EdgeDeployment, observed: Observed) -> Problem | None:
+def stable_revision(resource: EdgeDeployment, observed: Observed, asked: str | None) -> str | None:
+    """The revision promoted last: the DaemonSets say it, which nobody writes but us.
+
+    Two are called stable where a promotion was cut off between two pools: it is decided, so it is carried on.
+    """
+    found = {
+        labels.get(LABEL_REVISION)
+        for daemon_set in observed.of_kind("DaemonSet")
+        if (labels := daemon_set["metadata"].get("labels") or {}).get(LABEL_TRACK) == "stable"
+    }
+    before = resource.status.stable.revision if resource.status.stable else None
+    return next((name for name in (asked, before) if name in found), min((n for n in found if n), default=None))
+
+
+def overlap(pools: list[PoolState]) -> Problem | None:
     """A node that two pools select could get two servers: refused."""
     seen: dict[str, str] = {}
-    for pool in resource.spec.pools:
-        for node in pool_nodes(pool, observed.nodes):
+    for pool in pools:
+        for node in pool.nodes:
             if node.name in seen:
                 message = (
                     f"spec.pools: node {node.name} is selected by pools {seen[node.name]} and {pool.name}; "
@@ -124,23 +142,26 @@ def overlap(resource: EdgeDeployment, observed: Observed) -> Problem | None:
     return None
 
 
-def daemon_set_of(resource: EdgeDeployment, observed: Observed, pool: str, revision: str) -> Manifest | None:
+def daemon_set_of(resource: EdgeDeployment, observed: Observed, pool: str, revision: str | None) -> Manifest | None:
     """A pool's DaemonSet of a revision."""
-    return observed.child("DaemonSet", set_name(resource, pool, revision))
+    return observed.child("DaemonSet", set_name(resource, pool, revision)) if revision else None
 
 
-def _pool(resource: EdgeDeployment, observed: Observed, name: str, revision: str, stable: str | None,
+def wave_seen(resource: EdgeDeployment, revision: str) -> WaveStatus | None:
+    """The wave in status, where it is this candidate's."""
+    candidate = resource.status.candidate
+    return resource.status.wave if candidate is not None and candidate.revision == revision else None
+
+
+def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[Node], idle: Rollout, revision: str,
           now: datetime) -> PoolState:  # fmt: skip
-    pool = next(p for p in resource.spec.pools if p.name == name)
-    nodes = pool_nodes(pool, observed.nodes)
-    proven = set()
-    for node in nodes:
-        found = bench(resource, observed, name, revision, node)
-        if found is not None and found.verdict == "Passed":
-            proven.add(node.hardware)
-    turns = {n.name: turn(resource, observed, name, revision, stable, n, proven, now) for n in nodes if n.ready}
-    daemon_set = daemon_set_of(resource, observed, name, revision)
-    return PoolState(name, nodes, turns, [], proven, False, admitted(daemon_set) if daemon_set else set())
+    benches = [(node, bench(resource, observed, pool.name, revision, node)) for node in nodes]
+    proven = {node.hardware for node, found in benches if found is not None and found.verdict == "Passed"}
+    stable = idle.stable if daemon_set_of(resource, observed, pool.name, idle.stable) else None
+    bound = admitted(daemon_set_of(resource, observed, pool.name, revision))
+    trial = Trial(resource, observed, idle.servers, pool.name, revision, stable, bound, now)
+    turns = {node.name: turn(trial, node, proven) for node in nodes if node.ready}
+    return PoolState(pool.name, nodes, turns, admitted=bound)
 
 
 def _members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]:
@@ -156,26 +177,18 @@ def _wave_done(resource: EdgeDeployment, pool: PoolState, wave: int) -> bool:
 def _with_wave(resource: EdgeDeployment, pool: PoolState, wave: int) -> PoolState:
     todo = [node for node in _members(resource, pool, wave) if pool.turns[node.name].step != "Serving"]
     active = todo[: resource.spec.strategy.max_unavailable]
-    return PoolState(pool.name, pool.nodes, pool.turns, active, pool.proven, not todo, pool.admitted)
+    return PoolState(pool.name, pool.nodes, pool.turns, active, not todo, pool.admitted)
 
 
-def _soak_left(resource: EdgeDeployment, wave: int, now: datetime) -> float:
+def _soak_left(resource: EdgeDeployment, revision: str, wave: int, now: datetime) -> float:
     """Seconds to wait after a wave. The clock starts when status says that the wave is complete."""
     soak = resource.spec.strategy.waves[wave].soak
     if soak is None:
         return 0.0
-    seen = resource.status.wave
+    seen = wave_seen(resource, revision)
     if seen is None or seen.index < wave + 1 or (seen.index == wave + 1 and seen.completed_at is None):
         return seconds(soak)
     if seen.index > wave + 1:
         return 0.0
     assert seen.completed_at is not None
     return max(0.0, seconds(soak) - (now - datetime.fromisoformat(seen.completed_at)).total_seconds())
-
-
-def _idle(resource: EdgeDeployment, observed: Observed, stable: str | None, asked: Revision | None, decision: Decision,
-          reason: str = "", problem: Problem | None = None) -> Rollout:  # fmt: skip
-    pools = [
-        PoolState(pool.name, pool_nodes(pool, observed.nodes), {}, [], set(), True) for pool in resource.spec.pools
-    ]
-    return Rollout(stable, None, asked, pools, 0, decision, reason, problem=problem)

@@ -3,17 +3,20 @@
 A node's turn::
 
     Waiting -> Pulling -> Starting -> Measuring -> Passed -> Serving
-                  |           |           |
-                  +-----------+-----------+--> Failed / Inconclusive
+                  |           |           |          |
+                  +-----------+-----------+----------+--> Failed / Inconclusive
 
 ``Pulling``: a Job pinned to the node mounts the candidate's model image. ``Starting``: the candidate's DaemonSet has
 been given the node; its pod is up beside the stable one but gets no traffic (a readiness gate). ``Measuring``: a Job
 measures both. ``Passed``: the gate opens; once the pod is ready the stable DaemonSet gives the node up: ``Serving``.
+
+Time in which the node was away does not count against the candidate, nor does a Job that failed meanwhile.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Literal
 
 from slmops.api.base import ratio, seconds
@@ -21,12 +24,10 @@ from slmops.api.common import GateStatus
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import Report
 from slmops.rollout.fleet import HOSTNAME, Node
+from slmops.rollout.pods import Servers, condition, crashed, gate_open, since
 from slmops.rollout.verdict import Outcome, judge
-from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, JobState, Manifest, Observed, digest8, waiting_for
+from slmops.state import JobState, Manifest, Observed, digest8, waiting_for
 
-SERVING = "slmops.dev/serving"
-"""The readiness gate: a candidate's pod gets traffic once the operator says so."""
-MAX_RESTARTS = 3
 TurnStep = Literal["Waiting", "Pulling", "Starting", "Measuring", "Passed", "Serving", "Failed", "Inconclusive"]
 
 
@@ -41,62 +42,90 @@ class Turn:
     pod: Manifest | None = None
     """The candidate's pod."""
     stable_pod: Manifest | None = None
-    report: Report | None = None
-    gates: list[GateStatus] = field(default_factory=list)
-    verdict: Outcome | None = None
 
 
-def turn(resource: EdgeDeployment, observed: Observed, pool: str, revision: str, stable: str | None, node: Node,
-         proven: Iterable[str], now: datetime) -> Turn:  # fmt: skip
+@dataclass(frozen=True)
+class Trial:
+    """The candidate in one pool, and what it takes to tell where a node stands."""
+
+    resource: EdgeDeployment
+    observed: Observed
+    servers: Servers
+    pool: str
+    revision: str
+    stable: str | None
+    """The stable revision, where this pool has one."""
+    admitted: Collection[str]
+    """Host names that the candidate's DaemonSet is bound to."""
+    now: datetime
+
+    def late(self, node: Node, started: str | None) -> str:
+        """What to say of something that began then and should be done by now."""
+        limit = self.resource.spec.strategy.progress_deadline
+        begun = max((datetime.fromisoformat(time) for time in (started, node.since) if time), default=self.now)
+        elapsed = (self.now - begun).total_seconds()
+        return f"not done within progressDeadline {limit}" if elapsed > seconds(limit) else ""
+
+
+def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     """Read one node's step. ``proven`` are the hardware classes on which the candidate has passed."""
-    pod = serving_pod(observed, pool, revision, node.name)
-    stable_pod = serving_pod(observed, pool, stable, node.name) if stable else None
-    found = bench(resource, observed, pool, revision, node)
-    if pod is None:
-        return _before_pod(resource, observed, pool, revision, node, stable_pod, now)
+    pod = trial.servers.get(trial.pool, trial.revision, node.name)
+    stable_pod = trial.servers.get(trial.pool, trial.stable, node.name) if trial.stable else None
+    make = partial(Turn, node, pod=pod, stable_pod=stable_pod)
+    overdue = partial(make, "Failed", reason="ProgressDeadlineExceeded")
+    found = bench(trial.resource, trial.observed, trial.pool, trial.revision, node)
     if found is not None and found.verdict in ("Failed", "Inconclusive"):
-        return Turn(node, found.verdict, found.message, found.reason, pod, stable_pod, found.report, found.gates,
-                    found.verdict)  # fmt: skip
-    if failed := _crashed(pod):
-        return Turn(node, "Failed", failed, "CandidateCrashed", pod, stable_pod)
-    report, gates, verdict = (found.report, found.gates, found.verdict) if found else (None, [], None)
+        return make(found.verdict, found.message, found.reason)
+    if pod is None:
+        return _before_pod(trial, node, make)
+    if failed := crashed(pod):
+        return make("Failed", failed, "CandidateCrashed")
     if gate_open(pod):
-        return Turn(node, "Serving" if condition(pod, "Ready") else "Passed", "", "", pod, stable_pod, report, gates,
-                    verdict)  # fmt: skip
+        if condition(pod, "Ready"):
+            return make("Serving")
+        late = trial.late(node, since(pod, "Ready"))
+        return overdue(f"{late}: the server is not ready any more") if late else make("Passed")
     if not condition(pod, "ContainersReady"):
-        if late := _late(resource, pod, now):
-            return Turn(node, "Failed", f"{late}: {waiting_for(pod) or 'the server does not get ready'}",
-                        "ProgressDeadlineExceeded", pod, stable_pod)  # fmt: skip
-        return Turn(node, "Starting", waiting_for(pod), "", pod, stable_pod)
-    if verdict == "Passed" or resource.spec.benchmark is None or node.hardware in proven:
-        return Turn(node, "Passed", "", "", pod, stable_pod, report, gates, verdict)
-    return Turn(node, "Measuring", "", "", pod, stable_pod)
+        late = trial.late(node, since(pod, "ContainersReady"))
+        why = waiting_for(pod)
+        return overdue(f"{late}: {why or 'the server does not get ready'}") if late else make("Starting", why)
+    passed = found is not None and found.verdict == "Passed"
+    if passed or trial.resource.spec.benchmark is None or node.hardware in proven:
+        return make("Passed")
+    if found is None and _lacks_comparison(trial, stable_pod):
+        why = "the stable server on this node is not ready, and a gate compares with it"
+        late = trial.late(node, since(pod, "ContainersReady"))
+        return make("Inconclusive", f"{late}: {why}", "NothingToCompare") if late else make("Starting", why)
+    return make("Measuring")
 
 
-def _before_pod(resource: EdgeDeployment, observed: Observed, pool: str, revision: str, node: Node,
-                stable_pod: Manifest | None, now: datetime) -> Turn:  # fmt: skip
-    name = job_name(resource, "pull", pool, revision, node.name)
-    job = observed.child("Job", name)
-    state = observed.job(name)
-    if job is None:
-        return Turn(node, "Waiting", stable_pod=stable_pod)
-    if state.phase == "Succeeded":
-        return Turn(node, "Starting", "waiting for its pod", stable_pod=stable_pod, report=state.report)
+def _lacks_comparison(trial: Trial, stable_pod: Manifest | None) -> bool:
+    compares = any(gate.max_regression is not None for gate in trial.resource.spec.gates)
+    return compares and trial.stable is not None and (stable_pod is None or not condition(stable_pod, "Ready"))
+
+
+def _before_pod(trial: Trial, node: Node, make: "partial[Turn]") -> Turn:
+    name = job_name(trial.resource, "pull", trial.pool, trial.revision, node)
+    job, state = trial.observed.child("Job", name), trial.observed.job(name)
+    overdue = partial(make, "Failed", reason="ProgressDeadlineExceeded")
+    if job is None or void(job, state, node):
+        return make("Waiting")
     if state.phase == "Failed":
-        return Turn(node, "Failed", f"the model image cannot be used: {state.message}", state.reason,
-                    stable_pod=stable_pod)  # fmt: skip
-    if late := _late(resource, job, now):
-        return Turn(node, "Failed", f"{late}: {state.message or 'the model image was not pulled'}",
-                    "ProgressDeadlineExceeded", stable_pod=stable_pod)  # fmt: skip
-    return Turn(node, "Pulling", state.message, stable_pod=stable_pod)
+        return make("Failed", f"the model image cannot be used: {state.message}", state.reason)
+    if state.phase == "Succeeded":
+        ended = (job.get("status") or {}).get("completionTime")
+        if node.hostname in trial.admitted and (late := trial.late(node, ended)):
+            return overdue(f"{late}: the DaemonSet makes no pod here; look at the node's taints")
+        return make("Starting", "waiting for its pod")
+    if late := trial.late(node, job["metadata"].get("creationTimestamp")):
+        return overdue(f"{late}: {state.message or 'the model image was not pulled'}")
+    return make("Pulling", state.message)
 
 
 @dataclass(frozen=True)
 class Bench:
     """What a benchmark on a node came to; the verdict is None while it runs."""
 
-    job: Manifest
-    state: JobState
     verdict: Outcome | None
     message: str = ""
     reason: str = ""
@@ -106,26 +135,40 @@ class Bench:
 
 def bench(resource: EdgeDeployment, observed: Observed, pool: str, revision: str, node: Node) -> Bench | None:
     """The benchmark of a revision on a node, and what the gates say of it."""
-    name = job_name(resource, "bench", pool, revision, node.name)
+    name = job_name(resource, "bench", pool, revision, node)
     job = observed.child("Job", name)
     if job is None or resource.spec.benchmark is None:
         return None
     state = observed.job(name)
+    if void(job, state, node):
+        return None
     if state.phase == "Failed":
-        return Bench(job, state, "Inconclusive", f"the benchmark itself failed: {state.message}", "BenchmarkFailed")
+        return Bench("Inconclusive", f"the benchmark itself failed: {state.message}", "BenchmarkFailed")
     if state.phase != "Succeeded" or state.report is None:
-        return Bench(job, state, None)
+        return Bench(None)
     verdict, gates = judge(resource.spec.gates, state.report, ratio(resource.spec.benchmark.max_noise))
     told = "; ".join(
         f"{g.metric} is {g.value or 'not measured'}, wanted {g.bound}" for g in gates if g.outcome == verdict
     )
     reason = {"Failed": "GateFailed", "Inconclusive": "GateInconclusive"}.get(verdict, "")
-    return Bench(job, state, verdict, told if reason else "", reason, state.report, gates)
+    return Bench(verdict, (told or "nothing was measured") if reason else "", reason, state.report, gates)
 
 
-def job_name(resource: EdgeDeployment, role: str, pool: str, revision: str, node: str) -> str:
-    """A Job is told by whom it is for, not by its configuration: pod addresses change, a verdict must not."""
-    return f"{resource.metadata.name}-{role}-{digest8([pool, revision, node])}"
+def void(job: Manifest, state: JobState, node: Node) -> bool:
+    """Whether a Job failed on a node that was away meanwhile: that says nothing, and it is done again."""
+    begun = job["metadata"].get("creationTimestamp")
+    if state.phase != "Failed" or not node.ready or not node.since or not begun:
+        return False
+    return datetime.fromisoformat(begun) < datetime.fromisoformat(node.since)
+
+
+def job_name(resource: EdgeDeployment, role: str, pool: str, revision: str, node: Node) -> str:
+    """A Job is told by whom it is for, not by its configuration: pod addresses change, a verdict must not.
+
+    A node that came back as other hardware is another one to the benchmark.
+    """
+    whom = [pool, revision, node.name, *([node.hardware] if role == "bench" else [])]
+    return f"{resource.metadata.name}-{role}-{digest8(whom)}"
 
 
 def set_name(resource: EdgeDeployment, pool: str, revision: str) -> str:
@@ -133,39 +176,10 @@ def set_name(resource: EdgeDeployment, pool: str, revision: str) -> str:
     return f"{resource.metadata.name}-{pool[:12].rstrip('-')}-{digest8([pool, revision])}"
 
 
-def serving_pod(observed: Observed, pool: str, revision: str, node: str) -> Manifest | None:
-    """The pod of a revision on a node; one that is going away is none."""
-    for pod in observed.pods:
-        labels = pod["metadata"].get("labels") or {}
-        if (
-            labels.get(LABEL_ROLE) == "serve"
-            and labels.get(LABEL_POOL) == pool
-            and labels.get(LABEL_REVISION) == revision
-            and not pod["metadata"].get("deletionTimestamp")
-            and node_of(pod) == node
-            and (pod.get("status") or {}).get("phase") not in ("Failed", "Succeeded")
-        ):
-            return pod
-    return None
-
-
-def node_of(pod: Manifest) -> str | None:
-    """The node that a pod is on, or is meant for: a DaemonSet pins its pods by affinity before they are scheduled."""
-    spec = pod.get("spec") or {}
-    if spec.get("nodeName"):
-        return str(spec["nodeName"])
-    affinity = ((spec.get("affinity") or {}).get("nodeAffinity") or {}).get(
-        "requiredDuringSchedulingIgnoredDuringExecution"
-    ) or {}
-    for term in affinity.get("nodeSelectorTerms") or []:
-        for field_ in term.get("matchFields") or []:
-            if field_.get("key") == "metadata.name" and field_.get("values"):
-                return str(field_["values"][0])
-    return None
-
-
-def admitted(daemon_set: Manifest) -> set[str]:
+def admitted(daemon_set: Manifest | None) -> set[str]:
     """Host names that a candidate's DaemonSet is bound to."""
+    if daemon_set is None:
+        return set()
     affinity = (daemon_set["spec"]["template"]["spec"].get("affinity") or {}).get("nodeAffinity") or {}
     terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []
     return {
@@ -175,33 +189,3 @@ def admitted(daemon_set: Manifest) -> set[str]:
         if expression.get("key") == HOSTNAME and expression.get("operator") == "In"
         for value in expression.get("values") or []
     }
-
-
-def condition(pod: Manifest, type: str) -> bool:
-    """Whether a pod's condition is True."""
-    conditions = (pod.get("status") or {}).get("conditions") or []
-    return any(c.get("type") == type and c.get("status") == "True" for c in conditions)
-
-
-def gate_open(pod: Manifest) -> bool:
-    """Whether a pod may get traffic: the readiness gate is open, or it has none."""
-    gates = (pod.get("spec") or {}).get("readinessGates") or []
-    return condition(pod, SERVING) or not any(g.get("conditionType") == SERVING for g in gates)
-
-
-def _crashed(pod: Manifest) -> str:
-    for status in (pod.get("status") or {}).get("containerStatuses") or []:
-        if status.get("restartCount", 0) >= MAX_RESTARTS:
-            last = (status.get("lastState") or {}).get("terminated") or {}
-            code = last.get("exitCode")
-            return f"the server was restarted {status['restartCount']} times: {last.get('reason')}, exit code {code}"
-    return ""
-
-
-def _late(resource: EdgeDeployment, begun: Manifest, now: datetime) -> str:
-    limit = resource.spec.strategy.progress_deadline
-    started = begun["metadata"].get("creationTimestamp")
-    if not started:
-        return ""
-    elapsed = (now - datetime.fromisoformat(started)).total_seconds()
-    return f"not done within progressDeadline {limit}" if elapsed > seconds(limit) else ""

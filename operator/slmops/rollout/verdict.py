@@ -5,7 +5,8 @@ the node disturbs both. When the rounds disagree about a bound, the median decid
 (``maxNoise``); else nobody can tell, and a person is asked. What was not measured never passes.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Literal
 
@@ -30,7 +31,9 @@ def judge(gates: Sequence[DeploymentGate], report: Report, max_noise: float) -> 
     outcomes = {status.outcome for status in statuses}
     if "Failed" in outcomes:
         return "Failed", statuses
-    return ("Inconclusive" if "Inconclusive" in outcomes or "candidate" not in report.targets else "Passed"), statuses
+    candidate = report.targets.get("candidate")
+    measured = candidate is not None and bool(candidate.rounds)
+    return ("Passed" if measured and "Inconclusive" not in outcomes else "Inconclusive"), statuses
 
 
 def figures(target: TargetFigures) -> dict[str, float]:
@@ -57,8 +60,9 @@ def _gate(gate: DeploymentGate, report: Report, max_noise: float) -> GateStatus:
     limit = gate.min if gate.min is not None else gate.max
     assert limit is not None
     wanted = bound(limit)
-    oks = [value >= wanted if gate.min is not None else value <= wanted for value in values]
-    return _status(gate, _decide(oks, values, max_noise), f"{'min' if gate.min is not None else 'max'} {limit}", values)
+    if gate.min is not None:
+        return _status(gate, _decide(lambda value: value >= wanted, values, max_noise), f"min {limit}", values)
+    return _status(gate, _decide(lambda value: value <= wanted, values, max_noise), f"max {limit}", values)
 
 
 def _regression(
@@ -71,27 +75,28 @@ def _regression(
         return _status(gate, "Inconclusive", wanted, ours)
     assert gate.max_regression is not None
     allowed = ratio(gate.max_regression)
+    pairs = list(zip(ours, theirs, strict=True))
     if gate.metric in HIGHER_IS_BETTER:
-        kept = [a / b if b else 1.0 for a, b in zip(ours, theirs, strict=True)]
-        oks = [k >= 1 - allowed for k in kept]
+        kept = [a / b if b else 1.0 for a, b in pairs]
+        outcome = _decide(lambda share: share >= 1 - allowed, kept, max_noise)
     else:
-        kept = [(a / b if b else (1.0 if a == 0 else float("inf"))) for a, b in zip(ours, theirs, strict=True)]
-        oks = [k <= 1 + allowed for k in kept]
-    text = f"{wanted} against {display(gate.metric, median(theirs))}"
-    return _status(gate, _decide(oks, kept, max_noise), text, ours)
+        kept = [a / b if b else (1.0 if a == 0 else math.inf) for a, b in pairs]
+        outcome = _decide(lambda share: share <= 1 + allowed, kept, max_noise)
+    return _status(gate, outcome, f"{wanted} against {display(gate.metric, median(theirs))}", ours)
 
 
-def _decide(oks: list[bool], values: list[float], max_noise: float) -> Outcome:
+def _decide(ok: Callable[[float], bool], values: list[float], max_noise: float) -> Outcome:
     if not values:
         return "Inconclusive"
-    if all(oks):
+    if all(ok(value) for value in values):
         return "Passed"
-    if not any(oks):
+    if not any(ok(value) for value in values):
         return "Failed"
     middle = median(values)
-    if middle == 0 or (max(values) - min(values)) / abs(middle) > max_noise:
+    close = middle != 0 and (max(values) - min(values)) / abs(middle) <= max_noise
+    if not close:
         return "Inconclusive"
-    return "Passed" if sum(oks) * 2 > len(oks) else "Failed"
+    return "Passed" if ok(middle) else "Failed"
 
 
 def _values(gate: DeploymentGate, target: TargetFigures | None) -> list[float]:
@@ -113,4 +118,6 @@ def _values(gate: DeploymentGate, target: TargetFigures | None) -> list[float]:
 def _status(gate: DeploymentGate, outcome: Outcome, wanted: str, values: list[float]) -> GateStatus:
     name = f"{gate.metric} p{gate.percentile}" if gate.percentile != 50 else gate.metric
     value = display(gate.metric, median(values)) if values else None
+    if value is not None and outcome == "Inconclusive" and len(values) > 1:
+        value += f" (rounds from {display(gate.metric, min(values))} to {display(gate.metric, max(values))})"
     return GateStatus(metric=name, outcome=outcome, value=value, bound=wanted)

@@ -13,6 +13,7 @@ from slmops.state import JobState, Plan
 from slmops.status.remedies import with_remedy
 
 C = ConditionType
+FINAL = ("Succeeded", "Failed")
 
 
 def intake(plan: Plan) -> list[Fact]:
@@ -71,7 +72,8 @@ def phase(facts: Sequence[Fact], running: tuple[JobState, str] | None) -> str:
     state, default = running
     if state.phase == "Queued":
         return "Queued"
-    return state.progress.stage if state.progress else default
+    # A pod names its stage itself; it cannot name the end of the whole.
+    return state.progress.stage if state.progress and state.progress.stage not in FINAL else default
 
 
 def progress(state: JobState | None) -> ProgressStatus | None:

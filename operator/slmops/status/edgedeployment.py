@@ -1,5 +1,6 @@
 """The status of an EdgeDeployment: what runs, what is on trial, what was measured, how the last rollout ended."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
@@ -15,14 +16,16 @@ from slmops.api.edgedeployment import (
     WaveStatus,
 )
 from slmops.rollout.fleet import Node
-from slmops.rollout.rollout import PoolState, Rollout
+from slmops.rollout.rollout import PoolState, Rollout, wave_seen
 from slmops.rollout.turns import bench as bench_of
-from slmops.rollout.turns import condition, serving_pod
 from slmops.rollout.verdict import figures
 from slmops.state import Observed, Plan
 from slmops.status.batch import intake
 
 C = ConditionType
+RANK = {"Failed": 3, "Inconclusive": 2, "Passed": 1, "Pending": 0}
+MAX_CLASSES = 64
+"""More do not fit into the object; those that passed are left out first."""
 
 
 def edgedeployment_status(
@@ -31,23 +34,27 @@ def edgedeployment_status(
     """The state of the fleet."""
     rollout = plan.detail
     assert isinstance(rollout, Rollout)
+    if rollout.decision == "Promote" and plan.problem is not None:  # it was decided and could not be carried out
+        rollout = replace(rollout, decision="Wait", reason=plan.problem.reason, message=plan.problem.message)
     before = resource.status
-    promoted = rollout.decision == "Promote"
-    stable = rollout.candidate if promoted else rollout.stable
-    rolled_back = rollout.decision == "RollBack"
-    candidate = rollout.candidate if not promoted and not rolled_back else None
+    stable, candidate = rollout.stays, rollout.on_trial
     failed = list(before.failed)
-    if rolled_back and rollout.candidate and rollout.candidate not in failed:
-        failed = [*failed, rollout.candidate][-10:]
-    pools = [_pool(resource, observed, state, stable, rollout) for state in rollout.pools]
-    facts = _facts(plan, rollout, pools, stable)
+    if rollout.decision == "RollBack" and candidate:
+        failed = [*(name for name in failed if name != candidate), candidate][-10:]
+        candidate = None
+    shown = _revision(before.candidate, candidate, rollout, now)
+    if rollout.problem is not None:
+        shown = before.candidate  # it is where it was; what the spec asks for cannot be told now
+    pools = [_pool(resource, observed, state, shown.revision if shown else stable, rollout) for state in rollout.pools]
+    outcome = _outcome(before, rollout, now)
+    facts = _facts(plan, rollout, pools, outcome)
     return EdgeDeploymentStatus(
         phase=_phase(rollout, facts),
         observed_generation=resource.metadata.generation,
         stable=_revision(before.stable, stable, rollout, now),
-        candidate=_revision(before.candidate, candidate, rollout, now),
+        candidate=shown,
         failed=failed,
-        last_outcome=_outcome(before, rollout, now),
+        last_outcome=outcome,
         wave=_wave(resource, rollout, now),
         activity=_activity(rollout),
         pools=pools,
@@ -55,21 +62,23 @@ def edgedeployment_status(
     )
 
 
-def _facts(plan: Plan, rollout: Rollout, pools: list[PoolStatus], stable: str | None) -> list[Fact]:
+def _facts(plan: Plan, rollout: Rollout, pools: list[PoolStatus], outcome: OutcomeStatus | None) -> list[Fact]:
     facts = intake(plan)
-    text = rollout.message
-    bad_candidate = rollout.decision == "RollBack" or rollout.reason == "CandidateFailed"
+    reason, text = rollout.reason, rollout.message
+    bad_candidate = rollout.decision == "RollBack" or reason == "CandidateFailed"
+    if reason == "CandidateFailed" and rollout.wanted and outcome and outcome.revision == rollout.wanted.name:
+        reason, text = outcome.reason, outcome.message
     if rollout.problem is not None:
-        facts.append(unknown(C.PROGRESSING, "Waiting", "for spec.model"))
+        facts.append(unknown(C.PROGRESSING, "Waiting", rollout.problem.message))
+    elif bad_candidate:
+        facts.append(false(C.PROGRESSING, reason, text))
     elif rollout.candidate is None or rollout.decision == "Promote":
-        facts.append(false(C.PROGRESSING, rollout.reason or "Idle") if bad_candidate else true(C.PROGRESSING, "Done"))
+        facts.append(true(C.PROGRESSING, "Done"))
     elif rollout.decision == "Pause":
-        facts.append(false(C.PROGRESSING, rollout.reason, f"{text}. {_way_on(rollout)}"))
-    elif rollout.decision == "RollBack":
-        facts.append(false(C.PROGRESSING, rollout.reason, text))
+        facts.append(false(C.PROGRESSING, reason, f"{text}. {_way_on(rollout)}"))
     else:
-        facts.append(unknown(C.PROGRESSING, rollout.reason, text) if rollout.decision == "Wait"
-                     else true(C.PROGRESSING, rollout.reason, text))  # fmt: skip
+        facts.append(unknown(C.PROGRESSING, reason, text) if rollout.decision == "Wait"
+                     else true(C.PROGRESSING, reason, text))  # fmt: skip
     verdicts = {c.verdict for pool in pools for c in pool.classes if c.verdict != "Pending"}
     facts.append(
         false(C.BENCHMARKED, "Failed", text) if "Failed" in verdicts
@@ -78,16 +87,18 @@ def _facts(plan: Plan, rollout: Rollout, pools: list[PoolStatus], stable: str | 
         else unknown(C.BENCHMARKED, "NotMeasured")
     )  # fmt: skip
     if bad_candidate:
-        facts.append(false(C.PROMOTED, rollout.reason, text or "the wanted revision failed; the stable one serves. "
-                           "Change the spec, or set the annotation slmops.dev/retry to try again"))  # fmt: skip
+        text = f"{text.rstrip('.')}. " if text else ""
+        serves = "The stable revision serves. " if rollout.stays else ""
+        way_on = "Change the spec, or set the annotation slmops.dev/retry to try again."
+        facts.append(false(C.PROMOTED, reason, f"{text}{serves}{way_on}"))
     elif (rollout.candidate is None and rollout.problem is None) or rollout.decision == "Promote":
         facts.append(true(C.PROMOTED, "Promoted"))
     else:
-        facts.append(unknown(C.PROMOTED, rollout.reason or "Waiting", text))
+        facts.append(unknown(C.PROMOTED, reason or "Waiting", text))
     serving = sum(pool.nodes.ready for pool in pools)
     online = sum(pool.nodes.total - pool.nodes.offline for pool in pools)
     facts.append(
-        unknown(C.READY, "NothingPromoted", "no revision has been promoted yet") if stable is None
+        unknown(C.READY, "NothingPromoted", "no revision has been promoted yet") if rollout.stays is None
         else unknown(C.READY, "NoNodes", "no node of the pools is Ready") if online == 0
         else true(C.READY, "Serving", f"{serving} of {online} nodes serve") if serving >= online
         else false(C.READY, "NodesNotServing", f"{serving} of {online} nodes serve")
@@ -128,14 +139,15 @@ def _revision(
 def _outcome(before: EdgeDeploymentStatus, rollout: Rollout, now: datetime) -> OutcomeStatus | None:
     outcome: Literal["Promoted", "RolledBack", "Superseded"] | None = None
     name, reason, message = rollout.candidate, rollout.reason, rollout.message
+    former = before.candidate.revision if before.candidate is not None and rollout.problem is None else None
     if rollout.decision == "Promote":
-        outcome, message = "Promoted", ""
+        outcome = "Promoted"
     elif rollout.decision == "RollBack":
         outcome = "RolledBack"
-    elif before.candidate is not None and rollout.problem is None and before.candidate.revision not in (
-        rollout.candidate, rollout.stable, *before.failed
-    ):  # fmt: skip
-        outcome, name, reason, message = "Superseded", before.candidate.revision, "SpecChanged", ""
+    elif former is not None and former == rollout.stable:  # promoted by a pass that was cut off before it said so
+        outcome, name, reason, message = "Promoted", former, "AllNodesPassed", ""
+    elif former not in (None, rollout.candidate, *before.failed):
+        outcome, name, reason, message = "Superseded", former, "SpecChanged", ""
     if outcome is None or name is None:
         return before.last_outcome
     same = before.last_outcome
@@ -145,15 +157,15 @@ def _outcome(before: EdgeDeploymentStatus, rollout: Rollout, now: datetime) -> O
 
 
 def _wave(resource: EdgeDeployment, rollout: Rollout, now: datetime) -> WaveStatus | None:
-    if rollout.candidate is None or rollout.decision == "RollBack":
-        return resource.status.wave if rollout.decision == "RollBack" or rollout.reason == "CandidateFailed" else None
-    if rollout.decision == "Promote":
+    before = resource.status.wave
+    if rollout.problem is not None or rollout.decision == "RollBack" or rollout.reason == "CandidateFailed":
+        return before
+    if rollout.candidate is None or rollout.decision == "Promote":
         return None
     waves = resource.spec.strategy.waves
-    done = all(pool.wave_done for pool in rollout.pools)
-    seen = resource.status.wave
     at = None
-    if done:
+    if rollout.reason != "NoNodes" and all(pool.wave_done for pool in rollout.pools):
+        seen = wave_seen(resource, rollout.candidate)
         at = seen.completed_at if seen and seen.index == rollout.wave + 1 and seen.completed_at else timestamp(now)
     return WaveStatus(name=waves[rollout.wave].name, index=rollout.wave + 1, of=len(waves), completed_at=at)
 
@@ -171,39 +183,41 @@ def _activity(rollout: Rollout) -> str | None:
 
 
 def _pool(
-    resource: EdgeDeployment, observed: Observed, state: PoolState, stable: str | None, rollout: Rollout
+    resource: EdgeDeployment, observed: Observed, state: PoolState, current: str | None, rollout: Rollout
 ) -> PoolStatus:
-    current = rollout.candidate or stable
-    revisions = [r for r in (rollout.candidate, stable) if r]
-    ready = sum(any(_serves(observed, state.name, r, node) for r in revisions) for node in state.nodes)
-    updated = sum(bool(current) and _serves(observed, state.name, str(current), node) for node in state.nodes)
+    serving = rollout.servers.ready(state.name)
+    found = [serving.get(node.name, set()) if node.ready else set() for node in state.nodes]
     offline = sum(not node.ready for node in state.nodes)
-    judged = rollout.wanted.name if rollout.wanted is not None else stable
+    judged = rollout.wanted.name if rollout.wanted is not None else rollout.stable
     return PoolStatus(
         name=state.name,
-        nodes=NodeCounts(total=len(state.nodes), updated=updated, ready=ready, offline=offline),
+        nodes=NodeCounts(
+            total=len(state.nodes), updated=sum(current in revisions for revisions in found),
+            ready=sum(bool(revisions) for revisions in found), offline=offline,
+        ),
         classes=_classes(resource, observed, state, judged),
-    )
-
-
-def _serves(observed: Observed, pool: str, revision: str, node: Node) -> bool:
-    pod = serving_pod(observed, pool, revision, node.name)
-    return pod is not None and node.ready and condition(pod, "Ready")
+    )  # fmt: skip
 
 
 def _classes(resource: EdgeDeployment, observed: Observed, state: PoolState, revision: str | None) -> list[ClassStatus]:
-    out = []
-    rank = {"Failed": 3, "Inconclusive": 2, "Passed": 1, "Pending": 0}
-    for name in sorted({node.hardware for node in state.nodes}):
-        members = [node for node in state.nodes if node.hardware == name]
-        best = ClassStatus(name=name, nodes=len(members), verdict="Pending")
-        for node in members:
-            found = bench_of(resource, observed, state.name, revision, node) if revision else None
-            verdict = found.verdict if found is not None else None
-            if found is None or verdict is None or rank[verdict] <= rank[best.verdict]:
-                continue
-            shown = {k: figures(v) for k, v in found.report.targets.items()} if found.report else {}
-            best = ClassStatus(name=name, nodes=len(members), verdict=verdict, node=node.name, figures=shown,
-                               gates=found.gates)  # fmt: skip
-        out.append(best)
-    return out
+    members: dict[str, list[Node]] = {}
+    for node in state.nodes:
+        members.setdefault(node.hardware, []).append(node)
+    found = [_class(resource, observed, state.name, name, nodes, revision) for name, nodes in members.items()]
+    worst = sorted(found, key=lambda c: (-RANK[c.verdict], c.name))[:MAX_CLASSES]
+    return sorted(worst, key=lambda c: c.name)
+
+
+def _class(
+    resource: EdgeDeployment, observed: Observed, pool: str, name: str, nodes: list[Node], revision: str | None
+) -> ClassStatus:
+    """What was measured on the class, its worst verdict first."""
+    best = ClassStatus(name=name, nodes=len(nodes), verdict="Pending")
+    for node in nodes:
+        found = bench_of(resource, observed, pool, revision, node) if revision else None
+        if found is None or found.verdict is None or RANK[found.verdict] <= RANK[best.verdict]:
+            continue
+        shown = {k: figures(v) for k, v in found.report.targets.items()} if found.report else {}
+        best = ClassStatus(name=name, nodes=len(nodes), verdict=found.verdict, node=node.name, figures=shown,
+                           gates=found.gates)  # fmt: skip
+    return best

@@ -17,8 +17,10 @@ def quantizedmodel_status(
     resource: QuantizedModel, observed: Observed, plan: Plan, now: datetime
 ) -> QuantizedModelStatus:
     """What has become of the QuantizedModel."""
-    states = [observed.job(step.name) for step in plan.steps] or [JobState("Absent")] * len(resource.spec.variants)
-    variants = [_variant(resource, v, s) for v, s in zip(resource.spec.variants, states, strict=True)]
+    # By name: where the plan refused a name that is used twice, the status has it once.
+    wanted = list({variant.name: variant for variant in resource.spec.variants}.values())
+    states = [observed.job(step.name) for step in plan.steps] or [JobState("Absent")] * len(wanted)
+    variants = [_variant(resource, v, s) for v, s in zip(wanted, states, strict=True)]
     done = all(state.phase == "Succeeded" for state in states)
     facts: list[Fact] = [
         *intake(plan),

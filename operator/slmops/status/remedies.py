@@ -3,21 +3,25 @@
 from slmops.contract import Reason
 
 REMEDIES: dict[str, str] = {
-    Reason.INVALID_CONFIGURATION: "Operator and image do not fit together; install images of the operator's version.",
+    Reason.INVALID_CONFIGURATION: "Operator and image do not fit together; install images of the operator's version, "
+    "then set the annotation slmops.dev/retry.",
     Reason.INVALID_DATA: "Mend the named record, publish the data again, and change the spec or set the annotation "
     "slmops.dev/retry.",
     Reason.SOURCE_UNREACHABLE: "Check the address in the spec and the network path from the node to it, then set the "
     "annotation slmops.dev/retry.",
-    Reason.SOURCE_NOT_FOUND: "Check repository, tag and path in the spec.",
-    Reason.SOURCE_UNAUTHORIZED: "Name a Secret with the right to read in credentials of the source.",
-    Reason.UNSAFE_SOURCE: "Publish the model as safetensors with plain tokenizer files; pickles and code are never "
-    "loaded.",
+    Reason.SOURCE_NOT_FOUND: "Check repository, tag and path in the spec; once it is there, set the annotation "
+    "slmops.dev/retry.",
+    Reason.SOURCE_UNAUTHORIZED: "Name a Secret with the right to read in credentials of the source; a mended Secret takes "
+    "effect with the annotation slmops.dev/retry.",
+    Reason.UNSAFE_SOURCE: "Publish models as safetensors with plain tokenizer files, in a registry or at a public address; "
+    "pickles and code are never loaded, and addresses inside the network are not asked.",
     Reason.UNSUPPORTED_MODEL: "Use a model architecture that the message lists as supported.",
     Reason.TEACHER_UNREACHABLE: "Check spec.teacher.endpoint.url from inside the cluster, then set the annotation "
     "slmops.dev/retry.",
-    Reason.TOO_FEW_ANSWERS: "Look at the teacher's errors in the Job's log; lower concurrency, or minSuccessRatio.",
+    Reason.TOO_FEW_ANSWERS: "Look at the teacher's errors in the Job's log; lower concurrency or minSuccessRatio, or set "
+    "the annotation slmops.dev/retry once the teacher answers.",
     Reason.REGISTRY_REFUSED: "Name a Secret with the right to push to spec.output.repository in "
-    "spec.output.credentials.",
+    "spec.output.credentials; a mended Secret takes effect with the annotation slmops.dev/retry.",
     Reason.REGISTRY_UNREACHABLE: "Check the registry's host name and that the node reaches it, then set the "
     "annotation slmops.dev/retry.",
     Reason.CONVERSION_FAILED: "The tool chain could not convert this model; the Job's log has its own words.",
@@ -30,7 +34,7 @@ REMEDIES: dict[str, str] = {
     Reason.TARGET_UNREACHABLE: "The server on the node did not answer the benchmark; look at its pod's log.",
     Reason.INTERNAL_ERROR: "This is a defect; the Job's log has the trace. Please report it.",
     "ImageUnavailable": "Push the image, or correct spec.run.image; the run starts by itself once the image is there.",
-    "DeadlineExceeded": "Raise spec.run.deadline, or give the Job more resources.",
+    "DeadlineExceeded": "Raise spec.run.deadline and set the annotation slmops.dev/retry, or give the Job more resources.",
     "ContainerFailed": "Look at the pod's log; set the annotation slmops.dev/retry to try again.",
     "JobFailed": "Look at the Job's events; set the annotation slmops.dev/retry to try again.",
     "ReportMissing": "Set the annotation slmops.dev/retry to run the step again.",

@@ -1,0 +1,71 @@
+"""Figures, targets, and the table that they make."""
+
+import re
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from demo.steps import ROOT
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- figures: python -m bench --write -->", "<!-- end of figures -->"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Something measured."""
+
+    name: str
+    target: str
+    """Empty: shown beside the others, nothing is asked of it."""
+    value: str
+    met: bool = True
+
+
+def mb(count: float) -> str:
+    """Bytes for people. The targets are in MB, powers of ten."""
+    return f"{count / 1e6:.1f} MB"
+
+
+def table(figures: Sequence[Figure]) -> str:
+    """A table that reads well as text and as Markdown."""
+    rows = [("Figure", "Target", "Measured", "Met"), *((f.name, f.target, f.value, _met(f)) for f in figures)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
+             for row in rows]  # fmt: skip
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def _met(figure: Figure) -> str:
+    if not figure.target:
+        return ""
+    return "yes" if figure.met else "**no**"
+
+
+def write(figures: Sequence[Figure], command: str) -> None:
+    """Put the table into the page, with where and when it was made."""
+    made = f"`{command}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}, on {machine()}."
+    block = f"{BEGIN}\n\n{made}\n\n{table(figures)}\n\n{END}"
+    text = PAGE.read_text()
+    if BEGIN not in text or END not in text:
+        raise RuntimeError(f"{PAGE} has lost its markers {BEGIN} and {END}")
+    head, rest = text.split(BEGIN, 1)
+    PAGE.write_text(head + block + rest.split(END, 1)[1])
+
+
+def machine() -> str:
+    """Processor, cores and memory."""
+    cpu = Path("/proc/cpuinfo").read_text()
+    model = re.search(r"^model name\s*: (.*)$", cpu, re.MULTILINE)
+    cores = len(re.findall(r"^processor\s*:", cpu, re.MULTILINE))
+    memory = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    gib = int(memory[1]) / 2**20 if memory else 0
+    return f"{model[1].strip() if model else 'an unnamed processor'}, {cores} cores, {gib:.0f} GiB"
+
+
+def _commit() -> str:
+    said = subprocess.run(["git", "-C", str(ROOT), "describe", "--always", "--dirty"], capture_output=True, text=True,
+                          check=False)  # fmt: skip
+    return said.stdout.strip() or "unknown"

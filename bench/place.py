@@ -1,0 +1,80 @@
+"""Where it is measured: the local cluster, with the installed operator set aside, and namespaces of our own."""
+
+import asyncio
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.api import Api
+from demo.steps import ROOT, SYSTEM, Kubectl, wait_for
+
+OPERATOR = "slmops-operator"
+"""The chart's Deployment."""
+MARK = "slmops.dev/bench-replicas"
+"""Remembers the Deployment's size where a killed bench could not put it back; the next one does."""
+KWOK_NODES = 4
+
+
+@contextmanager
+def operator_aside(kubectl: Kubectl) -> Iterator[None]:
+    """Scale the installed operator to nothing, and back, whatever happens between."""
+    deployment = kubectl.get("deployment", OPERATOR, SYSTEM)
+    if deployment is None:
+        yield
+        return
+    known = (deployment["metadata"].get("annotations") or {}).get(MARK)
+    replicas = int(known or deployment["spec"]["replicas"])
+    target = ("deployment", OPERATOR, "-n", SYSTEM)
+    kubectl("annotate", *target, f"{MARK}={replicas}", "--overwrite")
+    try:
+        kubectl("scale", *target, "--replicas=0")
+        labels = deployment["spec"]["selector"]["matchLabels"]
+        selector = ",".join(f"{key}={value}" for key, value in labels.items())
+        wait_for("the operator's end", lambda: not kubectl.items("pods", "-l", selector, namespace=SYSTEM), 60)
+        yield
+    finally:
+        kubectl("scale", *target, f"--replicas={replicas}")
+        kubectl("annotate", *target, f"{MARK}-")
+
+
+@contextmanager
+def simulated_nodes(kubectl: Kubectl) -> Iterator[None]:
+    """Nodes whose kubelet is simulated."""
+    try:
+        kubectl.cluster.kwok(KWOK_NODES)
+        yield
+    finally:
+        kubectl.cluster.kwok_stop()
+
+
+def ensure_kinds(kubectl: Kubectl) -> None:
+    """The CRDs of this tree: what is measured is its operator."""
+    kubectl("apply", "--server-side", "--force-conflicts", "-f", ROOT / "crds")
+    kubectl("wait", "--for=condition=Established", "crd/finetunes.slmops.dev", "--timeout=30s")
+
+
+async def fresh_namespace(kubectl: Kubectl, api: Api, name: str) -> None:
+    """An empty namespace of that name."""
+    await drop_namespace(kubectl, api, name)
+    kubectl.cluster.namespace(name)
+
+
+async def drop_namespace(kubectl: Kubectl, api: Api, name: str, seconds: float = 600) -> None:
+    """Delete a namespace and wait until all of it is gone: its deletion would be measured with the next."""
+    kubectl("delete", "namespace", name, "--ignore-not-found", "--wait=false")
+    async with asyncio.timeout(seconds):
+        while not await api.gone(f"/api/v1/namespaces/{name}"):  # noqa: ASYNC110  (kubectl's own way)
+            await asyncio.sleep(1)
+
+
+def operator_command(python: str, settings: Path, **values: object) -> list[str]:
+    """The command of our operator with these settings; ``settings`` is the file that they are written to."""
+    settings.write_text(json.dumps(values))
+    return [python, "-m", "slmops", "run", "--config", str(settings)]
+
+
+def heed_sigterm() -> None:
+    """A polite end is an interruption like Ctrl-C: everything is put back."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -1,0 +1,100 @@
+"""``python -m bench task``: what distillation gives on the demo's task, the student against its teacher.
+
+Our operator carries out ``distillation.yaml`` on the cluster: the teacher's weights label the prompts, the student learns
+from nothing, and the same run then measures both on the same held-out records, each model in a process of its own on the
+same node, greedy, in FP32. Nothing is compared with a figure from elsewhere.
+"""
+
+import asyncio
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.api import Api
+from bench.figures import Figure, mb
+from bench.place import drop_namespace, ensure_kinds, fresh_namespace, operator_aside, operator_command
+from bench.process import Process
+from bench.reconcile import free_port
+from demo.steps import ROOT, Kubectl, build_images, condition, ensure_teacher
+
+NAMESPACE = "slmops-bench-task"
+MANIFEST = ROOT / "bench" / "distillation.yaml"
+LIMIT = 3600.0
+
+
+def run() -> list[Figure]:
+    """Distil and judge."""
+    kubectl = Kubectl(namespace=NAMESPACE)
+    images = build_images(kubectl.cluster.registry)
+    ensure_kinds(kubectl)
+    with operator_aside(kubectl):
+        evaluation = asyncio.run(_run(kubectl, images))
+    return judge(evaluation)
+
+
+def judge(evaluation: dict[str, dict[str, float]]) -> list[Figure]:
+    """The figures with their targets. One that was not measured is missed."""
+    student, teacher = evaluation.get("model", {}), evaluation.get("teacher", {})
+    compared = evaluation.get("comparison", {})
+
+    def pair(metric: str, show: Any) -> str:
+        if metric not in student or metric not in teacher:
+            return "not measured"
+        return f"{show(student[metric])} against {show(teacher[metric])}"
+
+    def reduced(metric: str) -> str:
+        return f": {compared[metric]:.1%} less" if metric in compared else ""
+
+    return [
+        Figure("student's accuracy kept", "at least 92 % of the teacher's",
+               f"{pair('ExactMatch', lambda v: f'{v:.1%}')}: {compared.get('AccuracyRetained', 0):.1%}",
+               compared.get("AccuracyRetained", 0) >= 0.92),
+        Figure("student's inference time", "at least 85 % less than the teacher's",
+               pair("InferenceTime", lambda v: f"{v * 1000:.1f} ms") + reduced("InferenceTimeReduction"),
+               compared.get("InferenceTimeReduction", 0) >= 0.85),
+        Figure("student's weights", "at least 95 % less than the teacher's",
+               pair("WeightBytes", mb) + reduced("WeightsReduction"), compared.get("WeightsReduction", 0) >= 0.95),
+        Figure("memory of the process", "", pair("PeakMemory", mb) + reduced("PeakMemoryReduction")),
+    ]  # fmt: skip
+
+
+async def _run(kubectl: Kubectl, images: dict[str, str]) -> dict[str, dict[str, float]]:
+    async with Api(kubectl.cluster.kubeconfig) as api:
+        await fresh_namespace(kubectl, api, NAMESPACE)
+        try:
+            registry = kubectl.cluster.registry
+            await asyncio.to_thread(ensure_teacher, kubectl, images, registry, lambda text: print(text, flush=True))
+            with tempfile.TemporaryDirectory() as folder:
+                command = operator_command(
+                    sys.executable, Path(folder, "operator.json"), watchNamespaces=[NAMESPACE], leaseName="bench",
+                    leaseNamespace=NAMESPACE, httpPort=free_port(), plainHttpRegistries=[registry],
+                    images={name: image for name, image in images.items() if name != "operator"},
+                )  # fmt: skip
+                environment = {"KUBECONFIG": str(kubectl.cluster.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
+                with Process("operator", command, environment, Path(folder, "log")) as process:
+                    kubectl("apply", "-f", MANIFEST)
+                    return await _followed(kubectl, process)
+        finally:
+            await drop_namespace(kubectl, api, NAMESPACE)
+
+
+async def _followed(kubectl: Kubectl, process: Process) -> dict[str, dict[str, float]]:
+    said = ""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            process.check()
+            found = kubectl.get("distillation", "farm-assistant") or {}
+            status = found.get("status") or {}
+            succeeded = condition(found, "Succeeded")
+            if succeeded.get("status") == "True":
+                return dict(status["evaluation"])
+            if succeeded.get("status") == "False":
+                raise RuntimeError(f"the distillation failed: {succeeded['reason']}: {succeeded['message']}")
+            progress = status.get("progress") or {}
+            told = f"{status.get('phase')} {progress.get('percent', '')}".strip()
+            if told != said:
+                print(f"[{time.strftime('%H:%M:%S')}] {told}", flush=True)
+            said = told
+            await asyncio.sleep(2)

@@ -1,0 +1,160 @@
+"""HTTP with registries: logins, retries with Retry-After, answers of a bounded size, every refusal a reason."""
+
+import logging
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping
+
+import httpx
+
+from slmkit.access import Access, fit_for_a_header
+from slmops import contract
+
+log = logging.getLogger(__name__)
+ATTEMPTS = 5
+ANSWER_LIMIT = 4 << 20
+"""Bytes of an answer that is not a blob. The specification asks registries to take manifests of this size."""
+RETRIED = (408, 429, 500, 502, 503, 504)
+NOTHING: Mapping[str, str] = {}
+
+
+class Wire:
+    """All that a run says to registries."""
+
+    def __init__(
+        self, settings: contract.Registry, transport: httpx.BaseTransport | None, sleep: Callable[[float], None]
+    ) -> None:
+        self._plain = set(settings.plain_http)
+        self._client = httpx.Client(transport=transport, timeout=httpx.Timeout(60, connect=10), follow_redirects=True)
+        self._sleep = sleep
+        self._tokens: dict[tuple[str, str], str] = {}
+
+    def request(
+        self, method: str, access: Access, path: str, *, headers: Mapping[str, str] = NOTHING,
+        content: bytes | None = None, missing_ok: bool = False,
+    ) -> httpx.Response:  # fmt: skip
+        """An answer, read to its end."""
+
+        def send() -> httpx.Response:
+            return _whole(self._send(method, access, path, headers, content), access)
+
+        return self._persist(access, send, missing_ok)
+
+    def open(self, access: Access, path: str) -> httpx.Response:
+        """The beginning of an answer; its body is for the caller to read, and to close."""
+
+        def send() -> httpx.Response:
+            answer = self._send("GET", access, path, NOTHING, None)
+            return answer if answer.is_success else _whole(answer, access)
+
+        return self._persist(access, send)
+
+    def upload(self, access: Access, digest: str, size: int, body: Callable[[], Iterable[bytes]]) -> None:
+        """One blob. It goes where the registry says; our login goes there only if that is the registry itself."""
+
+        def send() -> httpx.Response:
+            place = self.request("POST", access, "blobs/uploads/", headers={"Content-Length": "0"})
+            try:
+                url = place.url.join(place.headers["Location"]).copy_merge_params({"digest": digest})
+            except (KeyError, httpx.InvalidURL):
+                raise access.nonsense("the registry takes an upload and does not say where") from None
+            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+            if (url.scheme, url.netloc) == (place.url.scheme, place.url.netloc):
+                headers |= self._authorization(access)
+            request = self._client.build_request("PUT", url, content=body(), headers=headers)
+            return _whole(self._client.send(request, stream=True), access)
+
+        self._persist(access, send)
+
+    def pause(self, attempt: int, answer: httpx.Response | None = None) -> None:
+        """Wait as long as the registry asked for, or twice as long each time."""
+        asked = answer.headers.get("Retry-After", "") if answer is not None else ""
+        if asked.isdecimal():
+            self._sleep(min(float(asked), 60.0))
+        else:
+            self._sleep(float(2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
+
+    def _persist(self, access: Access, send: Callable[[], httpx.Response], missing_ok: bool = False) -> httpx.Response:
+        trouble = ""
+        for attempt in range(ATTEMPTS):
+            answer: httpx.Response | None = None
+            try:
+                answer = send()
+            except httpx.RequestError as error:
+                trouble = f"{type(error).__name__}: {error}"
+            else:
+                if answer.is_success or (missing_ok and answer.status_code == 404):
+                    return answer
+                if answer.status_code not in RETRIED:
+                    raise access.refused(answer)
+                trouble = f"answered {answer.status_code}"
+            log.warning("registry", extra={"repository": str(access), "trouble": trouble, "attempt": attempt + 1})
+            if attempt + 1 < ATTEMPTS:
+                self.pause(attempt, answer)
+        raise access.unreachable(f"{trouble}, {ATTEMPTS} times")
+
+    def _send(
+        self, method: str, access: Access, path: str, headers: Mapping[str, str], content: bytes | None
+    ) -> httpx.Response:
+        """One request; where the registry asks who we are (tokens run out), once more with an answer to that."""
+        scheme = "http" if access.host in self._plain else "https"
+        url = f"{scheme}://{access.host}/v2/{access.name}/{path}"
+
+        def send() -> httpx.Response:
+            shown = {**headers, **self._authorization(access)}
+            return self._client.send(
+                self._client.build_request(method, url, headers=shown, content=content), stream=True
+            )
+
+        answer = send()
+        if answer.status_code == 401 and self._log_in(access, answer.headers.get("WWW-Authenticate", "")):
+            answer.close()
+            answer = send()
+        return answer
+
+    def _authorization(self, access: Access) -> dict[str, str]:
+        token = self._tokens.get((access.host, access.scope))
+        return {"Authorization": token} if token else {}
+
+    def _log_in(self, access: Access, challenge: str) -> bool:
+        """Answer a challenge (Basic or Bearer). False when there is nothing to answer with."""
+        user = access.user()
+        if challenge.lower().startswith("basic"):
+            if user:
+                self._tokens[access.host, access.scope] = f"Basic {user}"
+            return user is not None
+        parts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
+        try:
+            request = self._client.build_request(
+                "GET", parts["realm"], params={"service": parts.get("service", ""), "scope": access.scope},
+                headers={"Authorization": f"Basic {user}"} if user else {},
+            )  # fmt: skip
+        except (KeyError, httpx.InvalidURL):
+            return False
+        reply = _whole(self._client.send(request, stream=True), access)
+        if reply.status_code in RETRIED:
+            raise httpx.TransportError(f"the token server answered {reply.status_code}")
+        try:
+            found = reply.json()
+            token = found.get("token") or found.get("access_token")
+        except (ValueError, AttributeError, RecursionError):
+            return False
+        if not reply.is_success or not fit_for_a_header(token):
+            return False
+        self._tokens[access.host, access.scope] = f"Bearer {token}"
+        return True
+
+
+def _whole(answer: httpx.Response, access: Access) -> httpx.Response:
+    """The answer with its body, which is refused as soon as it is too large."""
+    content = bytearray()
+    try:
+        for chunk in answer.iter_bytes():
+            content += chunk
+            if len(content) > ANSWER_LIMIT:
+                raise access.nonsense(f"an answer is larger than {ANSWER_LIMIT} bytes")
+    finally:
+        answer.close()
+    about_the_wire = (b"content-encoding", b"content-length", b"transfer-encoding")
+    headers = [(key, value) for key, value in answer.headers.raw if key.lower() not in about_the_wire]
+    return httpx.Response(answer.status_code, headers=headers, content=bytes(content), request=answer.request)

@@ -1,0 +1,328 @@
+"""A rollout under everything that happens to a fleet, in any order, with the operator killed at any write.
+
+Hypothesis chooses who does the next small step: the operator, a controller, a kubelet, a person, bad luck. After each
+step the promises to users are checked, and in the end, when everybody has come back, that the right thing runs.
+"""
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.properties.valid import check_plan
+from tests.unit.edgeworld import World
+
+from slmops.api.base import share_of
+from slmops.api.edgedeployment import EdgeDeployment
+from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, LABEL_TRACK, Manifest
+
+MODELS = ("good-1", "good-2", "good-3", "slow-1", "lame-1", "noisy-1", "silent-1", "crashing-1", "broken-1")
+WAVES: list[list[Manifest]] = [
+    [{"name": "all", "nodes": "100%"}],
+    [{"name": "canary", "nodes": 1}, {"name": "rest", "nodes": "100%"}],
+    [{"name": "canary", "nodes": 1}, {"name": "half", "nodes": "50%", "soak": "1m"}, {"name": "rest", "nodes": "100%"}],
+]
+CLASSES = ("small", "big")
+POOLS = ("farms", "barns")
+WEIGHTS = {
+    "time": 1, "everybody": 10, "operator": 3, "killed_operator": 3, "daemon_set_controller": 3, "garbage_collector": 1,
+    "job_controller": 2, "kubelet": 4, "deploy": 1, "pause": 1, "retry": 1, "offline": 2, "online": 3,
+    "join": 1, "leave": 1, "relabel": 1, "crash": 1, "evict": 1,
+}  # fmt: skip
+"""How often each is the one to act."""
+ACTORS = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
+
+
+class Fleet:
+    """The steps, and what must hold after each. The number of a step says which node, pod or model it is about."""
+
+    def __init__(self, pools: tuple[str, ...], waves: list[Manifest], at_once: int, size: int) -> None:
+        strategy = {"waves": waves, "maxUnavailable": at_once, "progressDeadline": "10h"}
+        self.world = World({}, pools=pools, strategy=strategy)
+        for index in range(size):
+            self.world.join(f"n{index}", CLASSES[index % 2], pools[index % len(pools)])
+        self.spec = copy.deepcopy(self.world.parent["spec"])
+        self.joined = size
+        self.served: set[str] = set()
+        self.shaken: set[str] = set()
+        self.moved: set[str] = set()
+        self.passed: set[tuple[str, str, str]] = set()
+
+    def step(self, actor: str, number: int) -> None:
+        """One step, and all checks."""
+        getattr(self, actor)(number)
+        assert self.world.parent["spec"] == self.spec, "the spec is the user's"
+        self.check_service()
+
+    # --- who acts
+
+    def operator(self, number: int) -> None:
+        self._pass(None)
+        self.shaken.clear()  # what it decides from now on, it decides knowing
+
+    def killed_operator(self, number: int) -> None:
+        self._pass(number % 5)
+
+    def _pass(self, killed_after: int | None) -> None:
+        before = _State(self.world)
+        self.world.operate(killed_after)
+        check_plan(self.world.plan, EdgeDeployment.model_validate(self.world.parent))
+        self.check_starts(before)
+        self.check_promotion(before)
+
+    def everybody(self, number: int) -> None:
+        for _ in range(1 + number % 4):
+            self.operator(0)
+            for found in self.world.of_kind("DaemonSet"):
+                self.world.daemon_set(found)
+                self.check_service()
+            self.world.collect()
+            self.world.jobs()
+            for name in list(self.world.nodes):
+                self.world.kubelet(name)
+            self.world.advance(1)
+            self.check_service()
+
+    def daemon_set_controller(self, number: int) -> None:
+        if found := _pick(self.world.of_kind("DaemonSet"), number):
+            self.world.daemon_set(found)
+
+    def garbage_collector(self, number: int) -> None:
+        self.world.collect()
+
+    def job_controller(self, number: int) -> None:
+        self.world.jobs()
+
+    def kubelet(self, number: int) -> None:
+        if name := _pick(sorted(self.world.nodes), number):
+            self.world.kubelet(name)
+
+    def time(self, number: int) -> None:
+        self.world.advance(number % 90)
+
+    def deploy(self, number: int) -> None:
+        self.world.deploy(_pick(MODELS, number))
+        self.spec["model"] = copy.deepcopy(self.world.parent["spec"]["model"])
+
+    def pause(self, number: int) -> None:
+        self.spec["paused"] = number % 2 == 0
+        self.world.change(paused=self.spec["paused"])
+
+    def retry(self, number: int) -> None:
+        self.world.retry("ab"[number % 2])
+
+    def offline(self, number: int) -> None:
+        if name := _pick(sorted(self.world.nodes), number):
+            self.world.offline(name)
+            self.served.discard(name)
+
+    def online(self, number: int) -> None:
+        if name := _pick([n for n in sorted(self.world.nodes) if not self.world.is_online(n)], number):
+            self.world.online(name)
+
+    def join(self, number: int) -> None:
+        if len(self.world.nodes) < 6:
+            self.world.join(f"n{self.joined}", _pick(CLASSES, number), _pick((*POOLS, None), number))
+            self.joined += 1
+
+    def leave(self, number: int) -> None:
+        if name := _pick(sorted(self.world.nodes), number):
+            self.world.leave(name)
+            self.served.discard(name)
+
+    def relabel(self, number: int) -> None:
+        if name := _pick(sorted(self.world.nodes), number):
+            self.world.relabel(name, _pick((*POOLS, None), number))
+            self.moved.add(name)
+
+    def crash(self, number: int) -> None:
+        """Less often than what counts as a crash loop."""
+        pod = self._server(number)
+        if pod and pod["status"]["containerStatuses"][0]["restartCount"] < 2:
+            self.world.crash(pod)
+
+    def evict(self, number: int) -> None:
+        if pod := self._server(number):
+            self.world.evict(pod)
+
+    def _server(self, number: int) -> Manifest | None:
+        pods = [pod for name in sorted(self.world.nodes) for pod in self.world.pods_on(name, "serve")]
+        pod = _pick([pod for pod in pods if pod["spec"].get("nodeName")], number)
+        if pod:
+            self.shaken.add(pod["spec"]["nodeName"])
+        return pod
+
+    # --- what must hold
+
+    def check_service(self) -> None:
+        """A node that has served serves, unless it or its server itself failed."""
+        world = self.world
+        self.moved = {name for name in self.moved & set(world.nodes) if self._of_another_pool(name)}
+        excused = self.shaken | self.moved | {n for n in self.served if n not in world.nodes}
+        self.served -= excused
+        for name in self.served:
+            assert world.serving(name) or not world.is_online(name), f"{name} serves no more"
+        self.served |= {n for n in world.nodes if world.is_online(n) and world.serving(n)} - excused
+        if not _stable(world) and world.parent["status"].get("failed"):
+            self.served.clear()  # nothing to go back to
+        for job in world.of_kind("Job"):
+            labels = job["metadata"]["labels"]
+            if labels[LABEL_ROLE] == "bench" and job.get("status", {}).get("completionTime"):
+                name = job["metadata"]["annotations"]["slmops.dev/node"].removesuffix(".local")
+                if name in world.nodes:
+                    hardware = world.nodes[name]["metadata"]["labels"]["slmops.dev/hardware-class"]
+                    self.passed.add((labels[LABEL_REVISION], labels[LABEL_POOL], hardware))
+
+    def _of_another_pool(self, name: str) -> bool:
+        pool = self.world.nodes[name]["metadata"]["labels"].get("pool")
+        return any(pod["metadata"]["labels"][LABEL_POOL] != pool for pod in self.world.pods_on(name, "serve"))
+
+    def check_starts(self, before: "_State") -> None:
+        """A node's turn begins only where the wave has room for it, and never too many at once."""
+        for key in set(self.world.objects) - before.keys:
+            labels = self.world.objects[key]["metadata"]["labels"]
+            if key[0] != "Job" or labels[LABEL_ROLE] != "pull":
+                continue
+            pool, revision = labels[LABEL_POOL], labels[LABEL_REVISION]
+            assert not self.spec.get("paused"), "a turn began on a pause"
+            begun = _begun(self.world, pool, revision)
+            done = before.serving(pool, revision)
+            assert len(begun - done) <= self.spec["strategy"]["maxUnavailable"], "too many at once"
+            assert len(begun) <= before.allowed(self.spec["strategy"]["waves"], revision, pool), "beyond the wave"
+
+    def check_promotion(self, before: "_State") -> None:
+        """What becomes stable serves on every node that is online and has passed on every class."""
+        for revision in _stable(self.world) - before.stable:
+            assert not self.spec.get("paused")
+            for pool in self.spec["pools"]:
+                online = set(self.world.members(pool["name"]))
+                assert before.serving(pool["name"], revision) == online
+                for name in online:
+                    hardware = self.world.nodes[name]["metadata"]["labels"]["slmops.dev/hardware-class"]
+                    assert (revision, pool["name"], hardware) in self.passed, f"{hardware} was never measured"
+            model = _model(self.spec)
+            classes = {m["metadata"]["labels"]["slmops.dev/hardware-class"] for m in before.online}
+            assert model.startswith("good") or (model == "lame-1" and "big" not in classes), f"{model} was promoted"
+
+    def end(self) -> None:
+        """Everybody comes back, and things go their way."""
+        world = self.world
+        for name in world.nodes:
+            world.online(name)
+        self.pause(1)
+        world.settle()
+        if world.condition("Progressing")["reason"] == "BenchmarkFailed":
+            world.retry("once more")  # a server that was taken away while it was measured
+            world.settle()
+        check_end(world, self.spec)
+        at_rest(world)
+
+
+def check_end(world: World, spec: Manifest) -> None:
+    """The right thing runs on every node, and nothing is left over."""
+    model, stable = _model(spec), world.status.get("stable")
+    nodes = [name for pool in spec["pools"] for name in world.members(pool["name"])]
+    if not nodes:
+        return
+    promoted = bool(stable) and stable["images"] and _model({"model": {"image": next(iter(stable["images"].values()))}})
+    revisions = {child["metadata"]["labels"].get(LABEL_REVISION) for child in world.of_kind("DaemonSet")}
+    if promoted == model:
+        assert world.status["phase"] == "Ready", world.status
+        assert all(world.serving(name) == [model] and len(world.pods_on(name, "serve")) == 1 for name in nodes)
+        assert revisions == {stable["revision"]}
+        assert [job["metadata"]["name"] for job in world.of_kind("Job") if "-pull-" in job["metadata"]["name"]] == []
+    elif model.startswith(("noisy", "silent")):
+        assert world.status["phase"] == "Paused", world.status
+        assert world.condition("Progressing")["reason"] == "GateInconclusive"
+        assert not promoted or all(promoted in world.serving(name) for name in nodes)
+    else:
+        assert not model.startswith("good"), world.status
+        assert world.status["phase"] == "Degraded", world.status
+        assert world.status["lastOutcome"]["outcome"] in ("RolledBack", "Superseded", "Promoted")
+        assert world.condition("Promoted")["status"] == "False"
+        for name in nodes:
+            assert not promoted or (world.serving(name) == [promoted] and len(world.pods_on(name, "serve")) == 1)
+            assert model not in world.serving(name)
+        assert not promoted or revisions == {stable["revision"]}
+
+
+def at_rest(world: World) -> None:
+    """Further passes write nothing."""
+    version = world.version
+    for _ in range(3):
+        assert world.operate() == 0, world.plan
+        world.advance(60)
+    assert world.version == version
+
+
+class _State:
+    """What the operator could see before its pass."""
+
+    def __init__(self, world: World) -> None:
+        self.keys = set(world.objects)
+        self.stable = _stable(world)
+        self.pools = [pool["name"] for pool in world.parent["spec"]["pools"]]
+        self.online = [world.nodes[name] for pool in self.pools for name in world.members(pool)]
+        self.members = {pool: set(world.members(pool)) for pool in self.pools}
+        self._ready: dict[tuple[str, str], set[str]] = {}
+        for pod in world.pods.values():
+            labels, name = pod["metadata"]["labels"], pod["spec"].get("nodeName")
+            ready = any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"]["conditions"])
+            if labels[LABEL_ROLE] == "serve" and ready and "deletionTimestamp" not in pod["metadata"]:
+                self._ready.setdefault((labels[LABEL_POOL], labels[LABEL_REVISION]), set()).add(name)
+
+    def serving(self, pool: str, revision: str) -> set[str]:
+        """Online nodes of the pool that serve the revision."""
+        return self._ready.get((pool, revision), set()) & self.members[pool]
+
+    def allowed(self, waves: list[Manifest], revision: str, pool: str) -> int:
+        """How many nodes of a pool may have the revision: the first wave's number that some pool has not reached."""
+        for wave in waves:
+            wants = {p: share_of(wave["nodes"], len(self.members[p])) for p in self.pools}
+            if any(len(self.serving(p, revision)) < wants[p] for p in self.pools):
+                return wants[pool]
+        return len(self.members[pool])
+
+
+def _begun(world: World, pool: str, revision: str) -> set[str]:
+    """Online nodes that have anything of the revision."""
+    found = set()
+    for name in world.members(pool):
+        jobs = [j for j in world.of_kind("Job") if j["metadata"]["annotations"]["slmops.dev/node"] == f"{name}.local"]
+        labels = [child["metadata"]["labels"] for child in [*jobs, *world.pods_on(name, "serve")]]
+        if any((found_[LABEL_POOL], found_[LABEL_REVISION]) == (pool, revision) for found_ in labels):
+            found.add(name)
+    return found
+
+
+def _stable(world: World) -> set[str]:
+    sets = [child["metadata"]["labels"] for child in world.of_kind("DaemonSet")]
+    return {labels[LABEL_REVISION] for labels in sets if labels[LABEL_TRACK] == "stable"}
+
+
+def _model(spec: Manifest) -> str:
+    return str(spec["model"]["image"].split("/")[-1].split("@")[0])
+
+
+def _pick(items: list[Any], which: int) -> Any:
+    return items[which % len(items)] if items else None
+
+
+@settings(derandomize=True, deadline=None, max_examples=120)
+@given(
+    pools=st.sampled_from([("farms",), POOLS]), waves=st.sampled_from(WAVES), at_once=st.integers(1, 2),
+    size=st.integers(1, 5), running=st.booleans(), first=st.sampled_from(MODELS),
+    steps=st.lists(st.tuples(st.sampled_from(ACTORS), st.integers(0, 999)), min_size=20, max_size=50),
+)  # fmt: skip
+def test_whatever_happens_the_fleet_serves_and_ends_with_what_was_proven(
+    pools: tuple[str, ...], waves: list[Manifest], at_once: int, size: int, running: bool, first: str,
+    steps: list[tuple[str, int]],
+) -> None:  # fmt: skip
+    fleet = Fleet(pools, waves, at_once, size)
+    if running:
+        fleet.world.settle()
+    fleet.step("deploy", MODELS.index(first))
+    for actor, number in steps:
+        fleet.step(actor, number)
+    fleet.end()

@@ -1,0 +1,38 @@
+"""What the tests of the images share."""
+
+import ssl
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.images.fakeregistry import FakeRegistry
+
+if TYPE_CHECKING:
+    from tests.unit.images.fakeedge import FakeGenAI
+
+TLS = ssl.create_default_context()
+
+
+@pytest.fixture(autouse=True)
+def one_tls_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP clients read the certificates of the world when they are made: that takes longer than most tests here, none
+    of which speaks TLS."""
+    monkeypatch.setattr(ssl, "create_default_context", lambda *args, **options: TLS)
+
+
+@pytest.fixture
+def registry() -> Iterator[FakeRegistry]:
+    """A registry for one test."""
+    with FakeRegistry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def library() -> "Iterator[FakeGenAI]":
+    """A GenAI library for one test; the engines that use it end with it."""
+    from tests.unit.images.fakeedge import FakeGenAI
+
+    library = FakeGenAI()
+    yield library
+    library.end()

@@ -1,0 +1,212 @@
+"""The edge runtime without a model and without a network: a GenAI library that says what a test wants it to say, and HTTP
+as an application server hands it over (ASGI), with clients that hang up.
+
+Threads and queues are the real ones. A test that wants the model to be in the middle of something holds it there.
+"""
+
+import asyncio
+import json
+import sys
+import threading
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+if find_spec("onnxruntime_genai") is None:
+    sys.modules["onnxruntime_genai"] = ModuleType("onnxruntime_genai")
+pytest.importorskip("jinja2")
+
+from slm_edge.engine import Engine, Piece, Request
+from slm_edge.metrics import Metrics
+from slm_edge.openai import ApiError
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+)
+END = 0
+"""The token that ends an answer; every other token is a character."""
+PATIENCE = 30.0
+"""Real seconds until a test gives up that would otherwise hang."""
+
+
+class FakeGenAI:
+    """In the place of the module ``onnxruntime_genai``."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[str], str] = lambda prompt: "yes"
+        self.prompts: list[str] = []
+        """What was answered; the first is the warm-up."""
+        self.options: list[dict[str, Any]] = []
+        self.tokens = 0
+        self.stopped = threading.Event()
+        """Set as soon as a token is wanted and may not be made."""
+        self.engines: list[Engine] = []
+        self._permits: int | None = None
+        self._changed = threading.Condition()
+        self.loads: Callable[[], None] = lambda: None
+        self.Model = self._model
+        self.Tokenizer = lambda model: _Tokenizer()
+        self.GeneratorParams = lambda model: _Params(self)
+        self.Generator = lambda model, params: _Generator(self, params)
+
+    def _model(self, folder: str) -> str:
+        self.loads()
+        return folder
+
+    def hold(self, after: int = 0) -> None:
+        """Make so many more tokens, and then none."""
+        with self._changed:
+            self._permits = after
+            self.stopped.clear()
+
+    def free(self) -> None:
+        """Make all tokens again."""
+        with self._changed:
+            self._permits = None
+            self._changed.notify_all()
+
+    def end(self) -> None:
+        """End the engines."""
+        self.free()
+        for engine in self.engines:
+            engine.stop()
+            if engine._thread.ident is not None:
+                engine._thread.join(PATIENCE)
+
+    async def held(self) -> None:
+        """Until the model is in the middle of an answer."""
+        assert await asyncio.to_thread(self.stopped.wait, PATIENCE)
+
+    def take(self) -> None:
+        """One token; waits until it may be made."""
+        with self._changed:
+            while self._permits == 0:
+                self.stopped.set()
+                assert self._changed.wait(PATIENCE)
+            if self._permits is not None:
+                self._permits -= 1
+            self.tokens += 1
+
+
+class _Tokenizer:
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def create_stream(self) -> "_Tokenizer":
+        return self
+
+    def decode(self, token: int) -> str:
+        return "" if token == END else chr(token)
+
+
+class _Params:
+    def __init__(self, library: FakeGenAI) -> None:
+        self._library = library
+        self.options: dict[str, Any] = {}
+
+    def set_search_options(self, **options: Any) -> None:
+        self.options = options
+        self._library.options.append(options)
+
+
+class _Generator:
+    def __init__(self, library: FakeGenAI, params: _Params) -> None:
+        self._library, self._end = library, params.options["max_length"]
+        self._length, self._last = 0, -1
+        self._coming: list[int] = []
+
+    def append_tokens(self, tokens: list[int]) -> None:
+        prompt = "".join(map(chr, tokens))
+        self._length = len(tokens)
+        self._library.prompts.append(prompt)
+        self._coming = [*map(ord, self._library.answer(prompt)), END]
+
+    def generate_next_token(self) -> None:
+        assert self._length < self._end, "longer than max_length"
+        self._library.take()
+        self._length += 1
+        self._last = self._coming.pop(0)
+
+    def get_next_tokens(self) -> list[int]:
+        return [self._last]
+
+    def is_done(self) -> bool:
+        return self._last == END or self._length >= self._end
+
+
+def model_folder(root: Path, **config: Any) -> Path:
+    """A model as images have it."""
+    folder = root / "models" / "m"
+    folder.mkdir(parents=True)
+    (folder / "genai_config.json").write_text(json.dumps({"model": {"context_length": 100}, "search": {}} | config))
+    (folder / "chat_template.jinja").write_text(TEMPLATE)
+    return folder
+
+
+def make_engine(
+    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, root: Path, max_queue: int = 4, max_length: int | None = None
+) -> Engine:
+    """An engine over a fake library; not started."""
+    monkeypatch.setattr("slm_edge.engine.og", library)
+    engine = Engine(root, Metrics(), max_queue=max_queue, max_length=max_length)
+    library.engines.append(engine)
+    return engine
+
+
+def request(prompt: str = "q", **fields: Any) -> tuple[Request, list[Piece | ApiError]]:
+    """A request, and what comes back on its channel."""
+    said: list[Piece | ApiError] = []
+    fields = {"limit": None, "temperature": None, "top_p": None, "seed": None, "stops": []} | fields
+    return Request(prompt=prompt, send=said.append, **fields), said
+
+
+class Exchange:
+    """One request to an ASGI application, and all that comes back."""
+
+    def __init__(self, app: Any, method: str, path: str, body: bytes | list[bytes] = b"") -> None:
+        scope = {
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": method,
+            "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [], "scheme": "http",
+            "server": ("test", 80), "client": ("test", 1), "root_path": "",
+        }  # fmt: skip
+        self._parts = [body] if isinstance(body, bytes) else list(body)
+        self._gone = asyncio.Event()
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.task = asyncio.create_task(app(scope, self._receive, self._send))
+
+    async def _receive(self) -> dict[str, Any]:
+        if self._parts:
+            return {"type": "http.request", "body": self._parts.pop(0), "more_body": bool(self._parts)}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            self.headers = {key.decode(): value.decode() for key, value in message["headers"]}
+        self.body += message.get("body", b"")
+
+    def hang_up(self) -> None:
+        """The client goes."""
+        self._gone.set()
+
+    async def done(self) -> "Exchange":
+        """The whole answer."""
+        async with asyncio.timeout(PATIENCE):
+            await self.task
+        return self
+
+    def json(self) -> Any:
+        """The body."""
+        return json.loads(self.body)
+
+    def events(self) -> list[Any]:
+        """The events of a stream; the last one is not JSON and left as it is."""
+        lines = [line.removeprefix("data: ") for line in self.body.decode().split("\n\n") if line]
+        return [line if line == "[DONE]" else json.loads(line) for line in lines]

@@ -1,0 +1,278 @@
+"""Benchmarks: figures of servers whose speed is known, and of servers that break, lie or never end.
+
+Time is virtual: a server that takes 0.2 s takes exactly that.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slm_bench import bench as module
+from slm_bench.bench import bench, percentile
+from slmkit import sources
+from slmkit.run import Context, RunFailed
+from slmops.contract import BenchRun, Reason, Report, TargetFigures
+from tests.unit import virtualnet
+from tests.unit.images.fakellm import FakeLLM, Reply, play
+
+
+class Job:
+    """A benchmark over prompts in a volume."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.volume = folder / "pvc" / "claim"
+        self.volume.mkdir(parents=True)
+        self.context = Context()
+        self._folder, self._runs = folder, 0
+        monkeypatch.setattr(sources, "PVC_ROOT", folder / "pvc")
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=virtualnet.now))
+        monkeypatch.setattr(asyncio, "run", lambda main: play(lambda: main, *self._servers))
+        self._servers: tuple[FakeLLM, ...] = ()
+        self.give(*({"prompt": f"p{number}"} for number in range(40)))
+
+    def give(self, *records: dict[str, str]) -> None:
+        (self.volume / "d.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+    def bench(self, stable: FakeLLM, candidate: FakeLLM | None = None, **fields: Any) -> Report:
+        self._servers = (stable, candidate) if candidate else (stable,)
+        self._runs += 1
+        self.context.work = self._folder / f"work-{self._runs}"
+        names = ("stable", "candidate")
+        targets = [{"name": n, "url": s.url, "model": "m"} for n, s in zip(names, self._servers, strict=False)]
+        wanted = {
+            "run": "r", "targets": targets, "warmup": 1, "rounds": 3, "prompts": 5, "max_tokens": 64,
+            "data": {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion"},
+        }  # fmt: skip
+        return bench(BenchRun.model_validate(wanted | fields), self.context)
+
+    def figures(self, server: FakeLLM, **fields: Any) -> TargetFigures:
+        return self.bench(server, **fields).targets["stable"]
+
+
+@pytest.fixture
+def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    return Job(tmp_path, monkeypatch)
+
+
+def refused(act: Callable[[], object]) -> RunFailed:
+    with pytest.raises(RunFailed) as failed:
+        act()
+    return failed.value
+
+
+def test_the_figures_are_those_of_the_server(job: Job) -> None:
+    found = job.figures(FakeLLM(Reply("one two three four", delay=0.2, between=0.1)))
+    assert [(r.time_to_first_token_seconds, r.request_seconds, r.tokens_per_second) for r in found.rounds] == [
+        (0.2, 0.5, 8.0)
+    ] * 3
+    assert (found.time_to_first_token_p95_seconds, found.request_p95_seconds) == (0.2, 0.5)
+    assert (found.requests, found.errors, found.exact_match) == (15, 0, None)
+
+
+def test_slow_answers_show_in_the_95th_percentile_and_not_in_the_median(job: Job) -> None:
+    slow = {"p3", "p14", "p15", "p36"}
+    found = job.figures(
+        FakeLLM(lambda text, time: Reply("a", delay=9.0 if text in slow else 1.0)), rounds=4, prompts=10
+    )
+    assert {r.request_seconds for r in found.rounds} == {1.0}
+    assert found.request_p95_seconds == 9.0
+
+
+def test_warm_up_rounds_do_not_count(job: Job) -> None:
+    llm = FakeLLM()
+    llm._choose = lambda text, time: Reply("a", delay=50.0 if len(llm.asked) <= 10 else 1.0)
+    found = job.figures(llm, warmup=2)
+    assert found.request_p95_seconds == 1.0
+    assert (len(llm.asked), found.requests) == (25, 15)
+
+
+def test_the_servers_take_turns_back_and_forth(job: Job) -> None:
+    turns: list[str] = []
+
+    def named(name: str) -> FakeLLM:
+        return FakeLLM(lambda text, time: (turns.append(name), Reply(delay=0.1))[1])
+
+    job.bench(named("A"), named("B"), warmup=0, rounds=4, prompts=2)
+    assert "".join(turns) == "AABB" + "BBAA" + "AABB" + "BBAA"
+
+
+def test_both_servers_get_the_same_prompts_and_other_ones_each_round(job: Job) -> None:
+    a, b = FakeLLM(Reply(delay=0.1)), FakeLLM(Reply(delay=0.1))
+    job.bench(a, b, prompts=3)
+    assert a.prompts() == b.prompts()
+    assert len(set(a.prompts()[3:])) == 9
+    again = FakeLLM(Reply(delay=0.1))
+    job.bench(again, seed=43, prompts=3)
+    assert again.prompts() != a.prompts(), "another seed, other prompts"
+
+
+def test_few_prompts_are_used_again(job: Job) -> None:
+    job.give({"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"})
+    llm = FakeLLM(Reply(delay=0.1))
+    assert job.figures(llm, prompts=2, warmup=0).requests == 6
+    assert llm.counts["a"] == llm.counts["b"] == llm.counts["c"] == 2
+    assert job.figures(FakeLLM(Reply(delay=0.1)), prompts=50).requests == 9, "a round has no prompt twice"
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_requests_run_side_by_side_as_wanted(job: Job, concurrency: int) -> None:
+    llm = FakeLLM(Reply("a b", delay=1.0))
+    found = job.figures(llm, concurrency=concurrency, prompts=8, rounds=1, warmup=0)
+    assert llm.together == concurrency
+    assert {(r.request_seconds, r.tokens_per_second) for r in found.rounds} == {(1.0, 2.0)}
+
+
+def test_a_request_is_a_greedy_stream(job: Job) -> None:
+    llm = FakeLLM(Reply(delay=0.1))
+    job.figures(llm, rounds=1, prompts=1)
+    assert {(body["temperature"], body["stream"], body["max_tokens"], body["model"]) for _, body in llm.asked} == {
+        (0, True, 64, "m")
+    }
+
+
+def stream(*events: bytes) -> Reply:
+    """A stream that says these and then ends well."""
+    return Reply(body=b"".join(b"data: " + event + b"\n\n" for event in (*events, b"[DONE]")))
+
+
+def counted(tokens: object) -> Reply:
+    return Reply(usage={"completion_tokens": tokens})
+
+
+ERRORS: dict[str, Reply] = {
+    "busy": Reply(status=429), "server error": Reply(status=500), "no model": Reply(status=404), "nothing": Reply(body=b""),
+    "cut": Reply("a b", cut=1), "cut before all": Reply(cut=0), "ends early": Reply(done=False), "no JSON": stream(b"{"),
+    "a number": stream(b"5"), "a list": stream(b"[]"), "a text": stream(b'"error"'), "no UTF-8": stream(b"\xff"),
+    "no choices": stream(b'{"choices": null}'), "odd choices": stream(b'{"choices": [5]}'), "HTML": Reply(body=b"<html>"),
+    "odd delta": stream(b'{"choices": [{"delta": 5}]}'), "an error": stream(b'{"error": {"message": "x"}}'),
+    "deep": stream(b"[" * 100_000), "too slow": Reply(delay=61), "drop by drop": Reply("a b c d", between=25),
+    "negative": counted(-5), "huge": counted(10**30), "more than asked for": counted(66), "a word": counted("5"),
+    "NaN": counted(float("nan")), "infinite": counted(float("inf")), "null": counted(None), "a fraction": counted(1.5),
+    "no count": Reply(usage={"total_tokens": 5}), "odd usage": Reply(usage=[1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_an_answer_that_is_none_is_an_error_and_spoils_no_figure(job: Job, error: str) -> None:
+    job.give(*({"prompt": str(number)} for number in range(4)))
+    llm = FakeLLM(lambda text, time: ERRORS[error] if text == "3" else Reply("a b", delay=0.5))
+    found = job.figures(llm, rounds=1, prompts=4, warmup=0)
+    assert (found.requests, found.errors) == (4, 1)
+    assert {(r.request_seconds, r.tokens_per_second) for r in found.rounds} == {(0.5, 4.0)}
+    assert found.request_p95_seconds == 0.5
+
+
+def test_an_answer_without_end_is_an_error(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_LIMIT", 1000)
+    once = {"rounds": 1, "prompts": 1, "warmup": 0}
+    assert job.figures(FakeLLM(Reply("x" * 2000)), **once).errors == 1
+    assert job.figures(FakeLLM(Reply(body=b"x" * 2000)), **once).errors == 1, "nor one of a single line"
+    assert job.figures(FakeLLM(Reply("x" * 500, delay=0.1)), **once).errors == 0
+
+
+def test_a_server_that_only_errs_has_no_figures(job: Job) -> None:
+    found = job.figures(FakeLLM(Reply(status=500)), prompts=2)
+    assert (found.requests, found.errors, found.rounds) == (6, 6, ())
+    assert (found.request_p95_seconds, found.time_to_first_token_p95_seconds) == (None, None)
+
+
+def test_a_server_that_does_not_count_is_counted_by_its_pieces(job: Job) -> None:
+    found = job.figures(FakeLLM(Reply("a b c", delay=1.0, usage=None)), prompts=1)
+    assert {r.tokens_per_second for r in found.rounds} == {3.0}
+
+
+def test_letters_that_some_take_for_line_ends_are_part_of_the_text(job: Job) -> None:
+    event = {"choices": [{"delta": {"content": "a\u2028b\x85c\x1dd"}}]}
+    body = f"data:{json.dumps(event, ensure_ascii=False)}\r\n\r\ndata: [DONE]\r\n\r\n".encode()
+    job.give({"prompt": "p1", "completion": "a\u2028b\x85c\x1dd"})
+    found = job.figures(FakeLLM(Reply(body=body, delay=0.1)), rounds=1, warmup=0)
+    assert (found.errors, found.exact_match) == (0, 1.0)
+
+
+def test_right_answers_are_counted_among_those_that_are_known(job: Job) -> None:
+    job.give(*({"prompt": f"p{n}", "completion": "right"} for n in range(8)), {"prompt": "p8"}, {"prompt": "p9"})
+    replies = {"p0": Reply(status=500), "p1": Reply("wrong", delay=0.1), "p2": Reply(" right \n", delay=0.1)}
+    llm = FakeLLM(lambda text, time: replies.get(text, Reply("right", delay=0.1)))
+    found = job.figures(llm, rounds=2, prompts=5, warmup=0)
+    assert found.exact_match == 0.75, "an error is no right answer"
+
+
+@pytest.mark.parametrize(
+    ("page", "peak"),
+    [
+        ("# HELP x\nslmops_runtime_peak_memory_bytes 1.2345e+08\nother 5\n", 123450000), ("", None),
+        ("slmops_runtime_peak_memory_bytes NaN", None), ("slmops_runtime_peak_memory_bytes +Inf", None),
+        ("slmops_runtime_peak_memory_bytes -5", None), ("slmops_runtime_peak_memory_bytes 1e300", None),
+        ("slmops_runtime_peak_memory_bytes many", None), ("xslmops_runtime_peak_memory_bytes 5", None),
+        ("slmops_runtime_peak_memory_bytes 0", None),
+    ],
+)  # fmt: skip
+def test_memory_is_what_the_server_says_if_that_can_be(job: Job, page: str, peak: int | None) -> None:
+    llm = FakeLLM(Reply(delay=0.1))
+    llm.metrics = lambda: web.Response(text=page)
+    assert job.figures(llm, rounds=1, prompts=1, warmup=0).peak_memory_bytes == peak
+
+
+def test_memory_of_a_page_that_is_an_error_is_not_known(job: Job) -> None:
+    llm = FakeLLM(Reply(delay=0.1))
+    llm.metrics = lambda: web.Response(text="slmops_runtime_peak_memory_bytes 5", status=500)
+    assert job.figures(llm, rounds=1, prompts=1, warmup=0).peak_memory_bytes is None
+
+
+def test_a_server_that_is_not_there_is_named(job: Job) -> None:
+    llm, broken = FakeLLM(), FakeLLM()
+    broken.models = lambda time: web.Response(status=503)
+    failed = refused(lambda: job.bench(llm, broken))
+    assert failed.reason is Reason.TARGET_UNREACHABLE
+    assert "candidate" in failed.message
+    assert "503" in failed.message
+    nobody = {"name": "stable", "url": "http://127.0.0.1:9", "model": "m"}
+    failed = refused(lambda: job.bench(FakeLLM(), targets=[nobody]))
+    assert failed.reason is Reason.TARGET_UNREACHABLE
+    assert "http://127.0.0.1:9" in failed.message
+    assert llm.asked == []
+
+
+def test_whoever_is_told_to_stop_begins_no_other_round(job: Job) -> None:
+    llm = FakeLLM(lambda text, time: (job.context.stopping.set(), Reply(delay=0.1))[1])
+    assert refused(lambda: job.bench(llm)).reason is Reason.TERMINATED
+    assert len(llm.asked) == 5
+
+
+def test_progress_counts_rounds_of_servers(job: Job) -> None:
+    seen: list[tuple[str, int, int]] = []
+
+    def reply(text: str, time: int) -> Reply:
+        now = job.context.progress
+        seen.append((now.stage, now.step, now.of))
+        return Reply(delay=0.1)
+
+    job.bench(FakeLLM(reply), FakeLLM(reply), prompts=1)
+    assert seen == [("Warmup", 0, 8), ("Warmup", 1, 8)] + [("Measuring", step, 6) for step in range(6)]
+
+
+def test_no_prompt_is_a_failure_that_names_the_data(job: Job) -> None:
+    job.give()
+    failed = refused(lambda: job.bench(FakeLLM()))
+    assert failed.reason is Reason.INVALID_DATA
+    assert "pvc://claim/" in failed.message
+
+
+@given(st.lists(st.integers(1, 999), min_size=1, max_size=60), st.integers(1, 100))
+def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values: list[int], percent: int) -> None:
+    found = percentile(values, percent)
+    assert found in values
+    assert sum(value <= found for value in values) >= percent * len(values) / 100
+    assert sum(value < found for value in values) < percent * len(values) / 100
+
+
+def test_a_percentile_of_nothing_is_not_known() -> None:
+    assert percentile([], 95) is None

@@ -1,0 +1,394 @@
+"""The engine: where answers end, stop texts, lengths, a queue with an end, and templates that are programs."""
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, make_engine, model_folder, request
+
+from slm_edge.engine import Engine, Held, Piece, Request, chat_template, pieces  # isort: skip
+from slm_edge.openai import ApiError  # isort: skip
+
+
+def started(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, root: Path, **fields: Any) -> Engine:
+    engine = make_engine(monkeypatch, library, root, **fields)
+    engine.start()
+    assert engine.ready.wait(PATIENCE), engine.failure
+    return engine
+
+
+@pytest.fixture
+def engine(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path) -> Engine:
+    model_folder(tmp_path)
+    return started(monkeypatch, library, tmp_path)
+
+
+async def ask(engine: Engine, asked: Request, limit: float = PATIENCE) -> tuple[str, Piece]:
+    """(text, last piece) of an answer."""
+    found = [piece async for piece in pieces(engine, asked, limit)]
+    return "".join(piece.text for piece in found), found[-1]
+
+
+# --- stop texts
+
+
+def told(stops: list[str], text: list[str]) -> tuple[str, bool]:
+    held = Held(stops)
+    out = ""
+    for piece in text:
+        out += held.add(piece)
+        if held.stopped:
+            break
+    return out + held.rest(), held.stopped
+
+
+@pytest.mark.parametrize(
+    ("stops", "text", "out", "stopped"),
+    [
+        ([], "abc", "abc", False),
+        (["b"], "abc", "a", True),
+        (["bc"], "abc", "a", True),
+        (["bx"], "abc", "abc", False),
+        (["abc"], "abc", "", True),
+        (["END", "\n"], "a\nbEND", "a", True),
+        (["\n", "END"], "aEND\n", "a", True),
+        (["aab"], "aaab", "a", True),
+        (["abab"], "abaabab", "aba", True),
+        (["bc", "abc"], "abcd", "", True),
+        (["abcd", "bc"], "abcd", "a", True),
+        (["xy"], "abx", "abx", False),
+    ],
+)
+def test_an_answer_ends_before_the_stop_text_that_is_complete_first(
+    stops: list[str], text: str, out: str, stopped: bool
+) -> None:
+    assert told(stops, list(text)) == (out, stopped), "letter by letter"
+    assert told(stops, [text]) == (out, stopped), "at once"
+    for cut in range(len(text)):
+        assert told(stops, [text[:cut], text[cut:]]) == (out, stopped), f"cut at {cut}"
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=3), max_size=3), st.lists(st.text("abc", max_size=4), max_size=6))
+def test_how_the_text_is_cut_into_pieces_does_not_matter(stops: list[str], text: list[str]) -> None:
+    whole = "".join(text)
+    ends = [(at + len(stop), at) for stop in stops if (at := whole.find(stop)) >= 0]
+    assert told(stops, text) == ((whole[: min(ends)[1]], True) if ends else (whole, False))
+
+
+@given(st.lists(st.text("ab", min_size=1, max_size=3), min_size=1, max_size=3), st.text("abc", max_size=12))
+def test_nothing_goes_out_that_could_be_the_beginning_of_a_stop_text(stops: list[str], text: str) -> None:
+    held, out = Held(stops), ""
+    for read in range(1, len(text) + 1):
+        out += held.add(text[read - 1])
+        if held.stopped:
+            break
+        begun = [n for stop in stops for n in range(1, len(stop)) if text[:read].endswith(stop[:n])]
+        assert len(out) == read - max(begun, default=0), "and all else goes out at once"
+
+
+def test_text_is_held_no_longer_than_needed() -> None:
+    held = Held(["END"])
+    assert [held.add(letter) for letter in "aEENb"] == ["a", "", "E", "", "ENb"]
+
+
+# --- answers
+
+
+async def test_an_answer_ends_where_the_model_ends_it(engine: Engine, library: FakeGenAI) -> None:
+    library.answer = lambda prompt: f"to {prompt}"
+    text, last = await ask(engine, request("abc")[0])
+    assert text == "to abc"
+    assert (last.finish, last.prompt_tokens, last.completion_tokens) == ("stop", 3, 7), "the end is a token"
+
+
+@pytest.mark.parametrize(
+    ("limit", "text", "finish"),
+    [(1, "0", "length"), (5, "01234", "length"), (10, "0123456789", "length"), (11, "0123456789", "length"),
+     (12, "0123456789", "stop"), (None, "0123456789", "stop")],
+)  # fmt: skip
+async def test_an_answer_is_no_longer_than_asked_for(
+    engine: Engine, library: FakeGenAI, limit: int | None, text: str, finish: str
+) -> None:
+    library.answer = lambda prompt: "0123456789"
+    said, last = await ask(engine, request(limit=limit)[0])
+    assert (said, last.finish) == (text, finish)
+    assert last.completion_tokens == len(text) + (finish == "stop" or limit == 11)
+
+
+async def test_prompt_and_answer_fit_into_the_context(engine: Engine, library: FakeGenAI) -> None:
+    library.answer = lambda prompt: "x" * 1000
+    _, last = await ask(engine, request("p" * 90, limit=1000)[0])
+    assert (last.finish, last.prompt_tokens, last.completion_tokens) == ("length", 90, 10)
+
+
+@pytest.mark.parametrize("length", [100, 101, 5000])
+async def test_a_prompt_that_fills_the_context_is_refused_in_the_apis_words(engine: Engine, length: int) -> None:
+    with pytest.raises(ApiError) as error:
+        await ask(engine, request("p" * length)[0])
+    assert (error.value.status, error.value.code) == (400, "context_length_exceeded")
+    assert "maximum context length is 100 tokens" in error.value.message
+    assert f"{length} tokens" in error.value.message
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted", "length"),
+    [
+        ({"model": {"context_length": 100}}, None, 100), ({"model": {"context_length": 100}}, 50, 50),
+        ({"model": {"context_length": 100}}, 500, 100), ({"model": {}, "search": {"max_length": 80}}, None, 80),
+        ({"model": {"context_length": 100}, "search": {"max_length": 80}}, None, 80),
+        ({"model": {"context_length": 100}, "search": {"max_length": 80}}, 90, 90), ({"model": {}}, None, 2048),
+    ],
+)  # fmt: skip
+def test_the_context_is_the_models_unless_less_is_wanted(
+    monkeypatch: pytest.MonkeyPatch,
+    library: FakeGenAI,
+    tmp_path: Path,
+    config: dict[str, Any],
+    wanted: int | None,
+    length: int,
+) -> None:
+    model_folder(tmp_path, **config)
+    assert started(monkeypatch, library, tmp_path, max_length=wanted).max_length == length
+
+
+async def test_an_answer_ends_before_a_stop_text(engine: Engine, library: FakeGenAI) -> None:
+    library.answer = lambda prompt: "one END two"
+    before = library.tokens
+    text, last = await ask(engine, request(stops=["END"])[0])
+    assert (text, last.finish) == ("one ", "stop")
+    assert library.tokens - before == len("one END"), "and the rest is not made"
+
+
+async def test_the_beginning_of_a_stop_text_at_the_end_is_text(engine: Engine, library: FakeGenAI) -> None:
+    library.answer = lambda prompt: "one EN"
+    assert (await ask(engine, request(stops=["END"])[0]))[0] == "one EN"
+    assert (await ask(engine, request(stops=["END"], limit=6)[0]))[0] == "one EN"
+
+
+@pytest.mark.parametrize(
+    ("fields", "options"),
+    [
+        ({}, {}),
+        ({"temperature": 0.0}, {"do_sample": False}),
+        ({"temperature": 0.0, "top_p": 0.5}, {"do_sample": False}),
+        ({"temperature": 0.5}, {"do_sample": True, "top_k": 0, "temperature": 0.5, "top_p": 1.0}),
+        ({"top_p": 0.5}, {"do_sample": True, "top_k": 0, "temperature": 1.0, "top_p": 0.5}),
+        ({"seed": 7}, {"random_seed": 7}), ({"seed": 2**63 + 5}, {"random_seed": 5}),
+        ({"seed": -1}, {"random_seed": 2**31 - 1}),
+    ],
+)  # fmt: skip
+async def test_sampling_is_the_models_own_unless_asked_for(
+    engine: Engine, library: FakeGenAI, fields: dict[str, Any], options: dict[str, Any]
+) -> None:
+    await ask(engine, request(**fields)[0])
+    assert library.options[-1] == {"max_length": 100, "batch_size": 1} | options
+
+
+async def test_requests_are_answered_one_after_the_other(engine: Engine, library: FakeGenAI) -> None:
+    library.hold()
+    asked = [request(str(number))[0] for number in range(3)]
+    answers = [asyncio.create_task(ask(engine, one)) for one in asked]
+    await library.held()
+    library.free()
+    await asyncio.gather(*answers)
+    assert library.prompts[1:] == ["0", "1", "2"]
+
+
+async def test_a_full_queue_tells_when_to_come_back(engine: Engine, library: FakeGenAI) -> None:
+    library.hold()
+    first = asyncio.create_task(ask(engine, request("first")[0]))
+    await library.held()
+    waiting = [asyncio.create_task(ask(engine, request(str(number))[0])) for number in range(4)]
+    await asyncio.sleep(0)
+    with pytest.raises(ApiError) as error:
+        engine.submit(request("one too many")[0])
+    assert (error.value.status, error.value.retry_after) == (429, 1)
+    library.free()
+    assert [text for text, _ in await asyncio.gather(first, *waiting)] == ["yes"] * 5, "all others are answered"
+    assert "one too many" not in library.prompts
+
+
+async def test_who_no_longer_waits_is_not_answered(engine: Engine, library: FakeGenAI) -> None:
+    library.answer = lambda prompt: "x" * 50
+    library.hold()
+    first, second = (asyncio.create_task(ask(engine, request(text)[0])) for text in ("first", "second"))
+    await library.held()
+    before = library.tokens
+    for task in (first, second):
+        task.cancel()
+    await asyncio.wait([first, second])
+    library.free()
+    assert (await ask(engine, request("third")[0]))[0] == "x" * 50
+    assert library.prompts[1:] == ["first", "third"]
+    assert library.tokens - before == 1 + 51, "the first ends with the token that was being made"
+
+
+async def test_an_answer_that_takes_too_long_is_given_up(engine: Engine, library: FakeGenAI) -> None:
+    library.hold()
+    with pytest.raises(ApiError) as error:
+        await ask(engine, request("slow")[0], limit=0.01)
+    assert error.value.status == 504
+    library.free()
+    assert (await ask(engine, request("next")[0]))[0] == "yes"
+
+
+async def test_a_failure_of_the_library_costs_one_request(engine: Engine, library: FakeGenAI) -> None:
+    def fail(prompt: str) -> str:
+        raise RuntimeError("canary of the library")
+
+    library.answer = fail
+    with pytest.raises(ApiError) as error:
+        await ask(engine, request()[0])
+    assert error.value.status == 500
+    assert "canary" not in error.value.message
+    library.answer = lambda prompt: "fine"
+    assert (await ask(engine, request()[0]))[0] == "fine"
+
+
+async def test_what_is_queued_is_finished_before_the_end(engine: Engine, library: FakeGenAI) -> None:
+    library.hold()
+    answers = [asyncio.create_task(ask(engine, request(str(number))[0])) for number in range(3)]
+    await library.held()
+    engine.stop()
+    library.free()
+    assert [text for text, _ in await asyncio.gather(*answers)] == ["yes"] * 3
+
+
+async def test_the_end_does_not_wait_for_a_place_in_a_full_queue(engine: Engine, library: FakeGenAI) -> None:
+    library.hold()
+    tasks = [asyncio.create_task(ask(engine, request()[0]))]
+    await library.held()
+    tasks += [asyncio.create_task(ask(engine, request()[0])) for _ in range(4)]
+    await asyncio.sleep(0)
+    stopping = threading.Thread(target=engine.stop, daemon=True)
+    stopping.start()
+    await asyncio.to_thread(stopping.join, PATIENCE)
+    assert not stopping.is_alive()
+    library.free()
+    await asyncio.gather(*tasks)
+
+
+# --- loading
+
+
+def failure(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, root: Path) -> str:
+    engine = make_engine(monkeypatch, library, root)
+    engine.start()
+    engine._thread.join(PATIENCE)
+    assert not engine.ready.is_set()
+    assert engine.failure is not None
+    return engine.failure
+
+
+def test_a_folder_without_a_model_is_a_failure_that_names_it(
+    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path
+) -> None:
+    assert "exactly one genai_config.json" in failure(monkeypatch, library, tmp_path)
+    model_folder(tmp_path / "a")
+    model_folder(tmp_path / "b")
+    assert "found 2" in failure(monkeypatch, library, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "problem", ["no template", "template of no sense", "template that fails", "no JSON", "library", "silence"]
+)
+def test_a_model_that_cannot_answer_is_never_ready(
+    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path, problem: str
+) -> None:
+    folder = model_folder(tmp_path)
+    template = folder / "chat_template.jinja"
+    if problem == "no template":
+        template.unlink()
+    elif problem == "template of no sense":
+        template.write_text("{% for")
+    elif problem == "template that fails":
+        template.write_text("{{ 1 + 'x' }}")
+    elif problem == "no JSON":
+        (folder / "genai_config.json").write_text("{")
+    else:
+
+        def fail(*prompt: str) -> Any:
+            raise RuntimeError("the library's words")
+
+        monkeypatch.setattr(library, "loads" if problem == "library" else "answer", fail)
+    assert failure(monkeypatch, library, tmp_path)
+
+
+def test_a_model_is_ready_once_it_has_made_a_token(
+    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path
+) -> None:
+    model_folder(tmp_path)
+    library.hold()
+    engine = make_engine(monkeypatch, library, tmp_path)
+    engine.start()
+    assert library.stopped.wait(PATIENCE)
+    assert not engine.ready.is_set()
+    library.free()
+    assert engine.ready.wait(PATIENCE)
+    assert library.prompts == ["<user>hello<a>"]
+
+
+# --- templates
+
+
+def rendered(folder: Path, template: str, messages: list[dict[str, str]] | None = None, **settings: Any) -> str:
+    (folder / "chat_template.jinja").write_text(template)
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    return chat_template(folder)(messages or [{"role": "user", "content": "q"}])
+
+
+def test_a_template_has_what_transformers_gives_it(tmp_path: Path) -> None:
+    assert (
+        rendered(tmp_path, "{{ bos_token }}{{ eos_token }}", bos_token="<s>", eos_token={"content": "</s>"})
+        == "<s></s>"
+    )
+    assert rendered(tmp_path, "{{ messages | tojson }}", [{"role": "user", "content": "<ä'&>"}]) == (
+        '[{"role": "user", "content": "<ä\'&>"}]'
+    )
+    assert rendered(tmp_path, "{% for i in range(9) %}{% if i > 1 %}{% break %}{% endif %}{{ i }}{% endfor %}") == "01"
+    assert rendered(tmp_path, "{% if true %}\n  a\n  {% endif %}\nb") == "  a\nb"
+    assert rendered(tmp_path, "{{ strftime_now('%Y') | length }}") == "4"
+
+
+def test_the_template_may_be_part_of_the_tokenizers_settings(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages[0].content }}"}))
+    assert chat_template(tmp_path)([{"role": "user", "content": "q"}]) == "q"
+
+
+@pytest.mark.parametrize("settings", ["{}", '{"chat_template": [{"name": "x"}]}'])
+def test_a_folder_without_a_template_is_refused(tmp_path: Path, settings: str) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(settings)
+    with pytest.raises(FileNotFoundError, match="no chat template"):
+        chat_template(tmp_path)
+
+
+ESCAPES = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}", "{{ messages.__class__.__init__.__globals__ }}",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}", "{{ self.__init__.__globals__ }}",
+    "{{ messages.append(1) }}", "{{ messages[0].update({'role': 'system'}) }}", "{{ range(10**9) | list }}",
+    "{{ strftime_now.__globals__.sys }}", "{{ raise_exception.__globals__.sys }}", "{{ x.y }}",
+    "{% include '/etc/passwd' %}", "{% import 'os' as os %}", "{{ raise_exception('only user and assistant') }}",
+    "{{ 1 + messages[0].content }}", "{{ messages[9].content }}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", ESCAPES)
+def test_what_a_template_may_not_do_is_the_requests_failure(engine: Engine, tmp_path: Path, template: str) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "chat_template.jinja").write_text(template)
+    engine._template = chat_template(tmp_path / "t")
+    messages = [{"role": "user", "content": "q"}]
+    with pytest.raises(ApiError) as error:
+        engine.render(messages)
+    assert (error.value.status, error.value.param) == (400, "messages")
+    assert messages == [{"role": "user", "content": "q"}]
+
+
+def test_what_a_user_writes_is_no_template(engine: Engine) -> None:
+    assert engine.render([{"role": "user", "content": "{{ 7 * 7 }}{% for"}]) == "<user>{{ 7 * 7 }}{% for<a>"

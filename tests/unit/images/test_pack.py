@@ -1,0 +1,152 @@
+"""The model image: what servers look for is there, and a changed setting moves no weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slm_bench.pull import pull
+from slm_quantizer.pack import finish, layers
+from slmkit.run import Context, RunFailed
+from slmops.contract import Generation, PullRun, QuantizeRun, Reason, Report
+
+FILES = {
+    "model.onnx": b"graph", "model.onnx.data": b"weights" * 1000, "tokenizer.json": b"{}", "chat_template.jinja": b"t",
+    "genai_config.json": b'{"model": {"context_length": 1024, "type": "qwen2"}, "search": {"num_beams": 1, "top_k": 50}}',
+    "model_config.json": b'{"model_path": "/work/canary"}',
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "built"
+    folder.mkdir()
+    for name, content in FILES.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def run(**generation: Any) -> QuantizeRun:
+    return QuantizeRun.model_validate({
+        "run": "r", "model": {"uri": "oci://r.example/m"}, "name": "farm", "variant": "cpu-int4", "precision": "INT4",
+        "output": {"repository": "r.example/q"}, "generation": generation,
+    })  # fmt: skip
+
+
+def config(folder: Path) -> Any:
+    return json.loads((folder / "genai_config.json").read_text())
+
+
+def test_what_servers_look_for_is_added(folder: Path) -> None:
+    finish(folder, run(max_length=512, temperature=0.5, top_p=0.8, repetition_penalty=1.1))
+    assert config(folder)["search"] == {
+        "num_beams": 1, "top_k": 50, "max_length": 512, "temperature": 0.5, "top_p": 0.8, "repetition_penalty": 1.1,
+        "do_sample": True,
+    }  # fmt: skip
+    assert config(folder)["model"] == {"context_length": 1024, "type": "qwen2"}
+    assert json.loads((folder / "inference_model.json").read_text()) == {"Name": "farm-cpu-int4:1"}
+
+
+def test_answers_are_never_longer_than_the_models_context(folder: Path) -> None:
+    finish(folder, run(max_length=9999))
+    assert config(folder)["search"]["max_length"] == 1024
+
+
+def test_temperature_zero_means_no_sampling(folder: Path) -> None:
+    finish(folder, run(temperature=0))
+    assert config(folder)["search"]["do_sample"] is False
+
+
+@pytest.mark.parametrize("content", ["{}", '{"model": {}}', '{"model": {"context_length": 0}}'])
+def test_a_model_that_does_not_say_its_context_gets_what_is_wanted(folder: Path, content: str) -> None:
+    (folder / "genai_config.json").write_text(content)
+    finish(folder, run(max_length=777))
+    assert config(folder)["search"]["max_length"] == 777
+
+
+def test_finishing_twice_changes_nothing(folder: Path) -> None:
+    finish(folder, run())
+    first = {path.name: path.read_bytes() for path in folder.iterdir()}
+    finish(folder, run())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == first
+
+
+def test_weights_and_settings_are_layers_of_their_own(folder: Path) -> None:
+    finish(folder, run())
+    weights, settings = layers(folder, "farm")
+    assert set(weights.files) == {"models/farm/model.onnx", "models/farm/model.onnx.data"}
+    assert set(settings.files) == {
+        f"models/farm/{name}"
+        for name in ("tokenizer.json", "chat_template.jinja", "genai_config.json", "inference_model.json")
+    }
+    assert b"canary" not in b"".join([*weights.chunks(), *settings.chunks()]), "nothing of the pod that built it"
+
+
+def test_a_changed_setting_changes_the_small_layer_alone(folder: Path) -> None:
+    finish(folder, run(temperature=0.1))
+    before = [layer.digest() for layer in layers(folder, "farm")]
+    finish(folder, run(temperature=0.2))
+    after = [layer.digest() for layer in layers(folder, "farm")]
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+# --- and on the node: what was packed has arrived
+
+
+def pulled(folder: Path, context: Context) -> Report:
+    return pull(PullRun(run="r", model_path=str(folder)), context)
+
+
+def test_every_byte_of_an_image_is_read(folder: Path) -> None:
+    context = Context()
+    report = pulled(folder.parent, context)
+    assert report.evaluation["model"].weight_bytes == sum(len(content) for content in FILES.values())
+    assert (context.progress.step, context.progress.of) == (len(FILES), len(FILES))
+    again = Context()
+    pulled(folder.parent, again)
+    assert again.inputs == context.inputs
+    content = bytearray(FILES["model.onnx.data"])
+    content[-1] ^= 1
+    (folder / "model.onnx.data").write_bytes(content)
+    changed = Context()
+    pulled(folder.parent, changed)
+    assert changed.inputs != context.inputs, "a single bit shows"
+    (folder / "model.onnx.data").rename(folder / "other.data")
+    renamed = Context()
+    pulled(folder.parent, renamed)
+    assert renamed.inputs != changed.inputs, "and a name"
+
+
+@pytest.mark.parametrize("problem", ["no folder", "empty", "no configuration", "two models", "no graph"])
+def test_an_image_that_no_server_could_use_is_refused(folder: Path, tmp_path: Path, problem: str) -> None:
+    if problem == "no folder":
+        folder = tmp_path / "missing"
+    elif problem == "empty":
+        folder = tmp_path / "empty"
+        folder.mkdir()
+    elif problem == "no configuration":
+        (folder / "genai_config.json").unlink()
+    elif problem == "two models":
+        (folder / "deep").mkdir()
+        (folder / "deep" / "genai_config.json").write_text("{}")
+    else:
+        (folder / "model.onnx").unlink()
+    with pytest.raises(RunFailed) as failed:
+        pulled(folder, Context())
+    assert failed.value.reason is Reason.UNSUPPORTED_MODEL
+
+
+def test_a_file_that_cannot_be_read_is_a_failure(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").symlink_to("/proc/self/mem")
+    with pytest.raises(OSError, match="Input/output error"):
+        pulled(folder, Context())
+
+
+def test_the_defaults_are_those_of_the_contract(folder: Path) -> None:
+    finish(folder, run())
+    search = config(folder)["search"]
+    wanted = Generation()
+    assert (search["temperature"], search["top_p"]) == (wanted.temperature, wanted.top_p)

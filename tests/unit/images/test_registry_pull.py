@@ -1,0 +1,264 @@
+"""Pulling: whatever a registry says or does, the files are the promised ones, in the folder, or there are none."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from slmkit.registry import Registry
+from slmkit.run import RunFailed
+from slmkit.wire import ANSWER_LIMIT, ATTEMPTS
+from slmops import contract
+from slmops.contract import Reason, Source
+from tests.unit.images.fakeregistry import CUT, Answer, FakeRegistry, sha256
+
+DATA = b'{"prompt": "a", "completion": "b"}\n' * 100
+TITLE = "org.opencontainers.image.title"
+
+
+def pull(registry: FakeRegistry, into: Path, tag: str = ":latest", pauses: list[float] | None = None) -> str:
+    return registry.client(pauses).pull(Source(uri=f"oci://{registry.host}/slm/data{tag}"), into)
+
+
+def refused(registry: FakeRegistry, into: Path, tag: str = ":latest", pauses: list[float] | None = None) -> RunFailed:
+    with pytest.raises(RunFailed) as failed:
+        pull(registry, into, tag, pauses)
+    return failed.value
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_artefact_comes_whole_and_its_address_names_the_digest(registry: FakeRegistry, tmp_path: Path) -> None:
+    content = {"train.jsonl": DATA, "deep/er/config.json": b"{}", "empty.txt": b""}
+    digest = registry.artifact("slm/data", content, tag="v1")
+    assert pull(registry, tmp_path / "a", ":v1") == f"oci://{registry.host}/slm/data@{digest}"
+    assert files(tmp_path / "a") == content
+    pull(registry, tmp_path / "b", f":v1@{digest}")
+    assert registry.count("GET .*/manifests/v1") == 1, "where there is a digest, the tag is not asked for"
+
+
+def test_without_a_tag_it_is_the_latest(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.artifact("slm/data", {"x": b"1"}, tag="latest")
+    pull(registry, tmp_path, "")
+    assert files(tmp_path) == {"x": b"1"}
+
+
+def test_a_manifest_of_another_digest_is_refused(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    asked = sha256(b"something else")
+    registry.manifests["slm/data", asked] = registry.manifests["slm/data", "latest"]
+    failed = refused(registry, tmp_path, f"@{asked}")
+    assert failed.reason is Reason.UNSAFE_SOURCE
+    assert asked in failed.message
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"wrong" * len(DATA), DATA + b"x", DATA[:-1], b"", DATA[:-1] + b"?"],
+    ids=["much longer", "longer", "shorter", "nothing", "another byte"],
+)
+def test_a_blob_of_another_content_is_refused_and_not_kept(
+    registry: FakeRegistry, tmp_path: Path, content: bytes
+) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.always("GET .*/blobs/", Answer(body=content))
+    failed = refused(registry, tmp_path)
+    assert failed.reason is Reason.UNSAFE_SOURCE
+    assert sha256(DATA) in failed.message
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("broken", [Answer(body=DATA, cut=100), Answer(body=DATA, cut=0), CUT])
+def test_a_download_that_breaks_begins_again(registry: FakeRegistry, tmp_path: Path, broken: Answer) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.answer("GET .*/blobs/", broken, broken)
+    pauses: list[float] = []
+    pull(registry, tmp_path, pauses=pauses)
+    assert files(tmp_path) == {"x": DATA}
+    assert len(pauses) == 2
+
+
+def test_a_download_that_always_breaks_ends(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.always("GET .*/blobs/", Answer(body=DATA, cut=100))
+    assert refused(registry, tmp_path).reason is Reason.SOURCE_UNREACHABLE
+    assert registry.count("GET .*/blobs/") == ATTEMPTS
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("request_", ["GET .*/manifests/", "GET .*/blobs/"])
+@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
+def test_trouble_of_the_registry_passes(registry: FakeRegistry, tmp_path: Path, request_: str, status: int) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.answer(request_, Answer(status, b"busy" * len(DATA)), Answer(status))
+    pauses: list[float] = []
+    pull(registry, tmp_path, pauses=pauses)
+    assert files(tmp_path) == {"x": DATA}
+    assert len(pauses) == 2
+    assert 0.5 <= pauses[0] <= 1 <= pauses[1] <= 2, "twice as long each time"
+
+
+@pytest.mark.parametrize("request_", ["GET .*/manifests/", "GET .*/blobs/"])
+def test_trouble_that_stays_is_no_fault_of_the_source(registry: FakeRegistry, tmp_path: Path, request_: str) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.always(request_, Answer(503))
+    failed = refused(registry, tmp_path)
+    assert failed.reason is Reason.SOURCE_UNREACHABLE, "another attempt may succeed"
+    assert "503" in failed.message
+    assert registry.count(request_) == ATTEMPTS
+
+
+@pytest.mark.parametrize("request_", ["GET .*/manifests/", "GET .*/blobs/"])
+@pytest.mark.parametrize(
+    ("said", "paused"), [("7", 7), ("0", 0), ("3600", 60), ("Wed, 21 Oct 2026 07:28:00 GMT", None), ("-5", None),
+                         ("²", None), ("1.5", None)],
+)  # fmt: skip
+def test_the_registrys_own_pause_is_kept_within_reason(
+    registry: FakeRegistry, tmp_path: Path, request_: str, said: str, paused: float | None
+) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.answer(request_, Answer(429, headers={"Retry-After": said}))
+    pauses: list[float] = []
+    pull(registry, tmp_path, pauses=pauses)
+    assert len(pauses) == 1
+    assert pauses[0] == paused if paused is not None else 0 < pauses[0] <= 1
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(404, Reason.SOURCE_NOT_FOUND), (403, Reason.SOURCE_UNAUTHORIZED), (401, Reason.SOURCE_UNAUTHORIZED)],
+)
+@pytest.mark.parametrize("request_", ["GET .*/manifests/", "GET .*/blobs/"])
+def test_a_definite_no_is_not_asked_again(
+    registry: FakeRegistry, tmp_path: Path, request_: str, status: int, reason: Reason
+) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.always(request_, Answer(status, json.dumps({"errors": [{"message": "not today"}]}).encode()))
+    failed = refused(registry, tmp_path)
+    assert failed.reason is reason
+    assert registry.count(request_) == 1
+
+
+@pytest.mark.parametrize(
+    "title",
+    [
+        "../x",
+        "a/../../x",
+        "/etc/x",
+        "..",
+        ".",
+        "..\\x",
+        "a\0b",
+        "a/..",
+        "a\nb",
+        "x" * 300,
+        "a/" * 20,
+        "\ud800",
+        ["x"],
+        7,
+    ],
+    ids=lambda title: repr(title)[:12],
+)
+def test_a_file_name_that_leaves_the_folder_is_refused(registry: FakeRegistry, tmp_path: Path, title: object) -> None:
+    layer = registry.hold("slm/data", DATA) | {"annotations": {TITLE: title}}
+    registry.publish("slm/data", {"layers": [layer]})
+    into = tmp_path / "a" / "b"
+    assert refused(registry, into).reason is Reason.UNSAFE_SOURCE
+    assert files(tmp_path) == {}
+    assert registry.count("GET .*/blobs/") == 0, "nothing is fetched for such a name"
+
+
+@pytest.mark.parametrize("other", ["a/b", "a//b", "a/b/c", "./a"])
+def test_a_file_name_that_is_in_the_way_of_another_is_refused(
+    registry: FakeRegistry, tmp_path: Path, other: str
+) -> None:
+    registry.artifact("slm/data", {other: b"2", "a": b"1"})
+    assert refused(registry, tmp_path).reason is Reason.UNSAFE_SOURCE
+    assert files(tmp_path) == {}
+
+
+HOSTILE: list[Any] = [
+    b"<html>", b"[]", b"5", b"null", b"[" * 100_000, {}, {"layers": None}, {"layers": "x"}, {"layers": []},
+    {"layers": [5]}, {"layers": [{}]}, {"layers": [{"annotations": 5}]}, {"layers": [{"annotations": {TITLE: "x"}}]},
+    {"layers": [{"annotations": {TITLE: "x"}, "digest": "sha256:..", "size": "many"}]},
+    {"layers": [{"annotations": {TITLE: "x"}, "digest": "../../other/blobs/sha256:1", "size": 5}]},
+    {"layers": [{"annotations": {TITLE: "x"}, "digest": None, "size": 5}]},
+    {"manifests": [{"digest": sha256(b"1"), "platform": {"architecture": "amd64"}}]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("manifest", HOSTILE, ids=lambda manifest: str(manifest)[:30])
+def test_a_manifest_that_makes_no_sense_is_refused_for_good(
+    registry: FakeRegistry, tmp_path: Path, manifest: object
+) -> None:
+    registry.publish("slm/data", manifest)
+    assert refused(registry, tmp_path).reason in (Reason.UNSAFE_SOURCE, Reason.SOURCE_NOT_FOUND)
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize("size", [-1, 0, len(DATA) - 1, len(DATA) + 1, 1 << 70])
+def test_a_forged_size_is_refused(registry: FakeRegistry, tmp_path: Path, size: int) -> None:
+    layer = registry.hold("slm/data", DATA) | {"size": size, "annotations": {TITLE: "x"}}
+    registry.publish("slm/data", {"layers": [layer]})
+    assert refused(registry, tmp_path).reason is Reason.UNSAFE_SOURCE
+    assert files(tmp_path) == {}
+
+
+def test_an_image_is_no_artefact_of_files(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.publish("slm/data", {"layers": [registry.hold("slm/data", DATA)]})
+    failed = refused(registry, tmp_path)
+    assert failed.reason is Reason.UNSAFE_SOURCE
+    assert "it is an image" in failed.message
+
+
+def test_a_manifest_beyond_all_measure_is_refused(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.publish("slm/data", b'{"layers": [' + b" " * ANSWER_LIMIT + b"]}")
+    assert refused(registry, tmp_path).reason is Reason.UNSAFE_SOURCE
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(302, headers={"Location": "/v2/slm/data/manifests/latest"}), Answer(302, headers={"Location": "http://h:port/"}),
+     Answer(302), Answer(body=b"{}", headers={"Content-Encoding": "gzip"})],
+    ids=["round and round", "to nowhere", "without a place", "in a code that it is not"],
+)  # fmt: skip
+def test_an_answer_beyond_http_is_a_failure_like_others(registry: FakeRegistry, tmp_path: Path, answer: Answer) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.always("GET .*/manifests/", answer)
+    assert refused(registry, tmp_path).reason is Reason.SOURCE_UNREACHABLE
+
+
+def test_a_blob_may_lie_elsewhere_but_the_password_stays_here(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.users["ann"] = "canary-1"
+    registry.artifact("slm/data", {"x": DATA})
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"auths": {registry.host: {"username": "ann", "password": "canary-1"}}}))
+    with FakeRegistry() as store:
+        store.hold("slm/data", DATA)
+        place = f"http://{store.host}/v2/slm/data/blobs/{sha256(DATA)}"
+        registry.always("GET .*/blobs/", Answer(307, headers={"Location": place}))
+        source = Source(uri=f"oci://{registry.host}/slm/data", credentials=contract.Credentials(path=str(config)))
+        registry.client().pull(source, tmp_path / "out")
+        assert files(tmp_path / "out") == {"x": DATA}
+        assert {shown for _, shown in store.shown} == {""}
+
+
+def test_a_registry_that_is_not_named_as_plain_is_asked_over_tls() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(404)
+
+    registry = Registry(contract.Registry(plain_http=("registry.example:5000",)), transport=httpx.MockTransport(answer))
+    for reference in ("registry.example:5000/a", "registry.example/a", "registry.example.evil:5000/a"):
+        with pytest.raises(RunFailed):
+            registry.digest_of(reference)
+    assert [url.partition("/v2")[0] for url in asked] == [
+        "http://registry.example:5000", "https://registry.example", "https://registry.example.evil:5000",
+    ]  # fmt: skip

@@ -1,0 +1,322 @@
+"""A run's life: whatever happens, the kubelet finds a valid report of bounded size, and the exit code says whether to
+try again."""
+
+import errno
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slmkit.run import PERMANENT, Context, RunFailed, execute, write_report
+from slmops.contract import (
+    REPORT_LIMIT,
+    Artifact,
+    Figures,
+    PullRun,
+    Reason,
+    Report,
+    Round,
+    TargetFigures,
+)
+
+ROOT = Path(__file__).parents[3]
+DIGEST = f"sha256:{'0' * 64}"
+
+
+@pytest.fixture
+def configuration(tmp_path: Path) -> Path:
+    path = tmp_path / "run.json"
+    path.write_text('{"type": "Pull", "run": "r", "model_path": "/models", "from_the_future": 1}')
+    return path
+
+
+@pytest.fixture
+def termination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("TERMINATION_PATH", str(tmp_path / "termination-log"))
+    return tmp_path / "termination-log"
+
+
+def written(report: Report, termination: Path) -> Report:
+    """What the operator reads of a report."""
+    returned = write_report(report)
+    content = termination.read_bytes()
+    assert len(content) <= REPORT_LIMIT
+    found = Report.model_validate_json(content)
+    assert found == returned
+    return found
+
+
+def end_of(handler: Callable[[Any, Context], Report], configuration: Path, termination: Path) -> Report:
+    return written(execute({PullRun: handler}, [str(configuration)], Context(clock=lambda: 0.0)), termination)
+
+
+def raising(error: BaseException) -> Callable[[Any, Context], Report]:
+    def handler(run: Any, context: Context) -> Report:
+        raise error
+
+    return handler
+
+
+class OutOfMemoryError(RuntimeError):
+    """As PyTorch's is named."""
+
+
+ENDS: list[tuple[BaseException, Reason, str]] = [
+    (RunFailed(Reason.INVALID_DATA, "line 3"), Reason.INVALID_DATA, "line 3"),
+    (RunFailed(Reason.INVALID_DATA, "a\n\tb  c\r\n"), Reason.INVALID_DATA, "a b c"),
+    (RunFailed(Reason.INVALID_DATA, "name \udc80.jsonl"), Reason.INVALID_DATA, "name ?.jsonl"),
+    (MemoryError(), Reason.OUT_OF_MEMORY, "the process ran out of memory"),
+    (OutOfMemoryError("CUDA out of memory"), Reason.OUT_OF_MEMORY, "OutOfMemoryError: CUDA out of memory"),
+    (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), Reason.OUT_OF_MEMORY, "RuntimeError: Default"),
+    (OSError(errno.ENOSPC, "No space left on device", "/work/x"), Reason.DISK_FULL, "no space left: /work/x"),
+    (OSError(errno.EDQUOT, "Disk quota exceeded", "/work/x"), Reason.DISK_FULL, "no space left: /work/x"),
+    (OSError(errno.EIO, "I/O error", "/work/x"), Reason.INTERNAL_ERROR, "OSError: [Errno 5] I/O error: '/work/x'"),
+    (ValueError("x"), Reason.INTERNAL_ERROR, "ValueError: x"),
+    (RecursionError("deep"), Reason.INTERNAL_ERROR, "RecursionError: deep"),
+    (AssertionError(), Reason.INTERNAL_ERROR, "AssertionError:"),
+    (SystemExit(0), Reason.INTERNAL_ERROR, "SystemExit: 0"),
+    (ExceptionGroup("g", [ValueError("x")]), Reason.INTERNAL_ERROR, "ExceptionGroup: g (1 sub-exception)"),
+]
+
+
+@pytest.mark.parametrize(("error", "reason", "message"), ENDS, ids=lambda value: repr(value)[:40])
+def test_every_way_to_fail_is_a_report(
+    configuration: Path, termination: Path, error: BaseException, reason: Reason, message: str
+) -> None:
+    report = end_of(raising(error), configuration, termination)
+    assert (report.outcome, report.reason) == ("Failed", reason)
+    assert report.message.startswith(message)
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", "\U0001f600", "\x00", '"', "\\", "\ud800", "line\n"])
+def test_a_message_of_any_length_fits(configuration: Path, termination: Path, letter: str) -> None:
+    failed = RunFailed(Reason.INVALID_DATA, "the file: " + letter * 100_000)
+    report = end_of(raising(failed), configuration, termination)
+    assert report.message.startswith("the file:"), "shortened, not dropped"
+    assert report.reason is Reason.INVALID_DATA
+
+
+def test_a_run_that_ends_well_says_what_it_made_and_from_what(configuration: Path, termination: Path) -> None:
+    artifact = Artifact(reference=f"r.example/a@{DIGEST}", size=5)
+
+    def handler(run: PullRun, context: Context) -> Report:
+        assert run.model_path == "/models"
+        context.inputs["model"] = f"oci://r.example/m@{DIGEST}"
+        return Report(outcome="Succeeded", artifacts={"model": artifact})
+
+    times = iter([10.0, 10.0, 17.256])
+    report = written(execute({PullRun: handler}, [str(configuration)], Context(clock=lambda: next(times))), termination)
+    assert report.outcome == "Succeeded"
+    assert report.artifacts == {"model": artifact}
+    assert report.inputs == {"model": f"oci://r.example/m@{DIGEST}"}
+    assert report.seconds == 7.26
+
+
+def test_a_failed_run_still_says_from_what(configuration: Path, termination: Path) -> None:
+    def handler(run: PullRun, context: Context) -> Report:
+        context.inputs["model"] = "oci://r.example/m"
+        raise RunFailed(Reason.UNSAFE_SOURCE, "x")
+
+    assert end_of(handler, configuration, termination).inputs == {"model": "oci://r.example/m"}
+
+
+@pytest.mark.parametrize(
+    "inputs", [{"x": "y" * 5000}, {"x" * 2000: "y"}, {str(i): "y" for i in range(99)}, {"x": "\ud800"}]
+)
+def test_inputs_out_of_bounds_do_not_spoil_the_report(
+    configuration: Path, termination: Path, inputs: dict[str, str]
+) -> None:
+    def handler(run: PullRun, context: Context) -> Report:
+        context.inputs |= inputs
+        return Report(outcome="Succeeded")
+
+    report = end_of(handler, configuration, termination)
+    assert report.outcome == "Succeeded"
+    assert 0 < len(report.inputs) <= 16
+
+
+def test_what_was_made_outlives_what_it_was_made_from(termination: Path) -> None:
+    made = {"model": Artifact(reference=f"r.example/a@{DIGEST}", size=5)}
+    long = Report(outcome="Succeeded", message="m" * 1024, artifacts=made, inputs={str(i): "u" * 500 for i in range(9)})
+    report = written(long, termination)
+    assert (report.outcome, report.artifacts, report.inputs) == ("Succeeded", made, {})
+
+
+def test_sixteen_rounds_of_two_servers_fit(termination: Path) -> None:
+    figures = Round(time_to_first_token_seconds=0.0001234, tokens_per_second=12340.0, request_seconds=0.0001234)
+    target = TargetFigures(
+        rounds=(figures,) * 16, time_to_first_token_p95_seconds=0.0001234, request_p95_seconds=0.0001234,
+        requests=16_000, errors=12, exact_match=0.9375, peak_memory_bytes=1 << 33,
+    )  # fmt: skip
+    inputs = {"data": f"oci://registry.example:5000/slm/data/farm@{DIGEST}"}
+    report = Report(
+        outcome="Succeeded", inputs=inputs, targets={"stable": target, "candidate": target}, seconds=9999.99
+    )
+    assert written(report, termination) == report
+
+
+def test_a_report_that_cannot_fit_is_a_failure_that_says_so(termination: Path) -> None:
+    huge = {f"model-{i}": Artifact(reference=f"{'r' * 400}/a@{DIGEST}", size=5) for i in range(16)}
+    report = written(Report(outcome="Succeeded", artifacts=huge), termination)
+    assert (report.outcome, report.reason) == ("Failed", Reason.INTERNAL_ERROR)
+    assert "does not fit" in report.message
+
+
+def test_a_report_that_cannot_be_left_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERMINATION_PATH", str(tmp_path))
+    write_report(Report(outcome="Succeeded", evaluation={"model": Figures(exact_match=0.5)}))
+    assert '"exact_match":0.5' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "Invalid JSON"), ("[]", "the configuration: Input should be an object"), ("{}", "'type'"),
+        ('{"type": "Dance"}', "'Dance'"),
+        ('{"type": "Pull"}', "Pull.run: Field required"), ('{"type": "Pull", "run": 5, "model_path": "/"}', "Pull.run"),
+        ('{"type": "Serve", "model_name": "x", "model_path": "/"}', "this image runs PullRun, not ServeRun"),
+        ("[" * 100_000, "Invalid JSON"), (b"\xff", "Invalid JSON"), (None, "No such file"), ("DIR", "Is a directory"),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_cannot_be_used_names_the_field(
+    tmp_path: Path, termination: Path, content: str | bytes | None, words: str
+) -> None:
+    path = tmp_path / "run.json"
+    if content == "DIR":
+        path.mkdir()
+    elif content is not None:
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    report = end_of(raising(AssertionError("not reached")), path, termination)
+    assert report.reason is Reason.INVALID_CONFIGURATION
+    assert words in report.message
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"]])
+def test_exactly_one_argument_is_expected(termination: Path, arguments: list[str]) -> None:
+    report = written(execute({}, arguments, Context()), termination)
+    assert report.reason is Reason.INVALID_CONFIGURATION
+    assert "one argument" in report.message
+
+
+def test_progress_knows_how_long_it_will_take() -> None:
+    now = 100.0
+    context = Context(clock=lambda: now)
+    assert context.progress.stage == "Starting"
+    context.stage("Training", of=100)
+    assert context.progress.eta_seconds is None
+    now = 110.0
+    context.step(20, loss=0.5, tokens_per_second=1234.0)
+    found = context.progress
+    assert (found.step, found.of, found.loss, found.tokens_per_second, found.eta_seconds) == (
+        20,
+        100,
+        0.5,
+        1234.0,
+        40.0,
+    )
+    context.step(100)
+    assert context.progress.eta_seconds == 0
+    context.step(101)
+    assert context.progress.eta_seconds is None, "more steps than there are: nobody knows"
+    context.stage("Publishing")
+    assert (context.progress.step, context.progress.of, context.progress.loss) == (0, 0, None)
+    context.step(0)
+    assert context.progress.eta_seconds is None
+
+
+def test_a_run_that_is_told_to_stop_stops_at_the_next_check() -> None:
+    context = Context()
+    context.check()
+    context.stopping.set()
+    with pytest.raises(RunFailed) as failed:
+        context.check()
+    assert failed.value.reason is Reason.TERMINATED
+    assert failed.value.reason not in PERMANENT
+
+
+PROGRAM = """
+import sys
+from slmkit.run import RunFailed, main
+from slmops.contract import PullRun, Reason, Report
+
+def handler(run, context):
+    if run.model_path == "fail":
+        raise RunFailed(Reason.UNSAFE_SOURCE, "x")
+    if run.model_path == "crash":
+        raise ValueError("x")
+    if run.model_path == "wait":
+        context.stage("Reading", of=7)
+        context.step(3)
+        print("waiting", flush=True)
+        assert context.stopping.wait(60)
+        context.check()
+    return Report(outcome="Succeeded")
+
+sys.exit(main({PullRun: handler}))
+"""
+
+
+def program(tmp_path: Path, path: str, port: int) -> "subprocess.Popen[str]":
+    (tmp_path / "run.json").write_text(json.dumps({"type": "Pull", "run": "r", "model_path": path}))
+    env = {
+        "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'images/kit'}", "TERMINATION_PATH": str(tmp_path / "termination-log"),
+        "PROGRESS_PORT": str(port), "PATH": os.environ["PATH"],
+    }  # fmt: skip
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "run.json")]
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "code", "outcome"), [("fine", 0, "Succeeded"), ("fail", 3, "Failed"), ("crash", 1, "Failed")]
+)
+def test_the_exit_code_says_whether_to_try_again(tmp_path: Path, path: str, code: int, outcome: str) -> None:
+    with socket.socket() as taken:  # a port that is taken costs the page, not the run
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with program(tmp_path, path, taken.getsockname()[1]) as process:
+            out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert Report.model_validate_json((tmp_path / "termination-log").read_bytes()).outcome == outcome
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["outcome"] for line in lines if line["message"] == "report"] == [outcome], "a line of JSON each"
+
+
+def test_while_it_runs_it_shows_its_progress_and_on_sigterm_it_ends_with_a_report(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with program(tmp_path, "wait", port) as process:
+        assert process.stdout is not None
+        assert any(line.strip() == "waiting" for line in process.stdout)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=60) as answer:
+            progress = json.load(answer)
+        with pytest.raises(urllib.error.HTTPError, match="404") as missing:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/etc/passwd", timeout=60)
+        missing.value.close()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert (progress["stage"], progress["step"], progress["of"]) == ("Reading", 3, 7)
+    report = Report.model_validate_json((tmp_path / "termination-log").read_bytes())
+    assert (report.reason, process.returncode) == (Reason.TERMINATED, 1)
+
+
+def test_logs_are_lines_of_json_whatever_is_in_them() -> None:
+    from slmkit.run import _Json
+
+    record = logging.LogRecord("x", logging.INFO, "f", 1, "a %s\n{", ("\udc80",), None)
+    record.stage = {"un", "serializable"}
+    line = _Json().format(record)
+    assert "\n" not in line
+    assert json.loads(line)["message"] == "a \udc80\n{"

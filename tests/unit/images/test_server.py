@@ -1,0 +1,338 @@
+"""The server: the OpenAI API in whole and in streams, and what clients see of a model that loads, is busy, or ends."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.images.fakeedge import PATIENCE, Exchange, FakeGenAI, make_engine, model_folder
+
+pytest.importorskip("starlette")
+from slm_edge.engine import Engine  # isort: skip
+from slm_edge.server import BODY_LIMIT, Server  # isort: skip
+from slmops.contract import ServeRun  # isort: skip
+
+CHAT = "/v1/chat/completions"
+
+
+class Edge:
+    """A server whose model is held in the test's hand."""
+
+    def __init__(self, engine: Engine, library: FakeGenAI, seconds: float) -> None:
+        self.engine, self.library = engine, library
+        run = ServeRun(model_name="m", model_path="/models", revision="r1", request_timeout_seconds=seconds)
+        self.server = Server(run, engine, engine._metrics)
+        self._app = self.server.app()
+
+    def send(self, method: str, path: str, body: bytes | list[bytes] = b"") -> Exchange:
+        return Exchange(self._app, method, path, body)
+
+    async def get(self, path: str) -> Exchange:
+        return await self.send("GET", path).done()
+
+    def chat(self, text: str = "q", **fields: Any) -> Exchange:
+        body = {"model": "m", "messages": [{"role": "user", "content": text}]} | fields
+        return self.send("POST", CHAT, json.dumps(body).encode())
+
+    async def figures(self) -> dict[str, float]:
+        """The metrics, by name and labels."""
+        lines = (await self.get("/metrics")).body.decode().splitlines()
+        pairs = (line.rpartition(" ") for line in lines if line.startswith("slmops_"))
+        return {name.removeprefix("slmops_runtime_"): float(value) for name, _, value in pairs}
+
+
+Make = Callable[..., Edge]
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path) -> Make:
+    model_folder(tmp_path)
+
+    def make(seconds: float = PATIENCE, loaded: bool = True, **fields: Any) -> Edge:
+        engine = make_engine(monkeypatch, library, tmp_path, **fields)
+        engine.start()
+        if loaded:
+            assert engine.ready.wait(PATIENCE), engine.failure
+        return Edge(engine, library, seconds)
+
+    return make
+
+
+@pytest.fixture
+def edge(make: Make) -> Edge:
+    return make()
+
+
+async def test_a_whole_answer(edge: Edge) -> None:
+    edge.library.answer = lambda prompt: f"to {prompt}"
+    answer = await edge.chat("q").done()
+    assert answer.status == 200
+    found = answer.json()
+    assert found["id"].startswith("chatcmpl-")
+    assert (found["object"], found["model"]) == ("chat.completion", "m")
+    (choice,) = found["choices"]
+    assert choice["message"] == {"role": "assistant", "content": "to <user>q<a>"}
+    assert choice["finish_reason"] == "stop"
+    assert found["usage"] == {"prompt_tokens": 10, "completion_tokens": 14, "total_tokens": 24}
+
+
+async def test_an_answer_that_is_cut_says_so(edge: Edge) -> None:
+    found = (await edge.chat(max_tokens=2).done()).json()
+    assert found["choices"][0]["message"]["content"] == "ye"
+    assert found["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.parametrize("usage", [True, False])
+async def test_a_stream_is_the_same_answer_in_pieces(edge: Edge, usage: bool) -> None:
+    edge.library.answer = lambda prompt: "a\nbEND"
+    answer = await edge.chat(stream=True, stream_options={"include_usage": usage}, stop=["END"]).done()
+    assert answer.status == 200
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *events, last = answer.events()
+    assert last == "[DONE]"
+    assert events[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    if usage:
+        assert (events[-1]["choices"], events[-1]["usage"]["completion_tokens"]) == ([], 6)
+        events.pop()
+    assert "".join(event["choices"][0]["delta"].get("content", "") for event in events) == "a\nb"
+    assert [event["choices"][0]["finish_reason"] for event in events] == [None] * (len(events) - 1) + ["stop"]
+    assert len({event["id"] for event in events}) == 1
+    assert not any("usage" in event for event in events)
+
+
+async def test_pieces_come_as_they_are_made(edge: Edge) -> None:
+    edge.library.answer = lambda prompt: "abcdef"
+    edge.library.hold()
+    answer = edge.chat(stream=True)
+    await edge.library.held()
+    assert answer.status == 0, "no status before the first token: it could still be a refusal"
+    edge.library.free()
+    events = (await answer.done()).events()
+    assert [event["choices"][0]["delta"].get("content") for event in events[1:7]] == list("abcdef")
+
+
+async def test_the_conversation_goes_through_the_models_template(edge: Edge) -> None:
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": [{"type": "text", "text": "q"}]}]
+    await edge.chat(messages=messages).done()
+    assert edge.library.prompts[-1] == "<system>s<user>q<a>"
+
+
+async def test_options_reach_the_model(edge: Edge) -> None:
+    await edge.chat(temperature=0.5, top_p=0.9, seed=7, max_completion_tokens=5).done()
+    options = edge.library.options[-1]
+    assert (options["temperature"], options["top_p"], options["random_seed"]) == (0.5, 0.9, 7)
+    assert options["max_length"] == len("<user>q<a>") + 5
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"model": "other"}, 404, "model_not_found"), ({"temperature": 9}, 400, "invalid_value"),
+        ({"messages": [{"role": "user", "content": "x" * 200}]}, 400, "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, "unsupported_content"),
+        ({"n": 2}, 400, "invalid_value"),
+    ],
+)  # fmt: skip
+async def test_a_refusal_has_a_status_streamed_or_not(
+    edge: Edge, stream: bool, fields: dict[str, Any], status: int, code: str
+) -> None:
+    answer = await edge.chat(stream=stream, **fields).done()
+    assert (answer.status, answer.json()["error"]["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/json"
+    assert (await edge.figures())[f'requests_total{{code="{status}"}}'] == 1
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_busy_server_tells_when_to_come_back(make: Make, stream: bool) -> None:
+    edge = make(max_queue=1)
+    edge.library.hold()
+    first = edge.chat("1")
+    await edge.library.held()
+    second = edge.chat("2")
+    await asyncio.sleep(0)
+    third = await edge.chat("3", stream=stream).done()
+    assert (third.status, third.headers["retry-after"]) == (429, "1")
+    assert third.json()["error"]["type"] == "rate_limit_error"
+    edge.library.free()
+    assert ((await first.done()).status, (await second.done()).status) == (200, 200)
+
+
+async def test_nothing_is_answered_before_the_model_is_loaded(make: Make, library: FakeGenAI) -> None:
+    library.hold()
+    edge = make(loaded=False)
+    await library.held()
+    answer = await edge.chat().done()
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert (await edge.get("/ready")).status == 503
+    assert (await edge.get("/health")).status == 200, "a model that loads is no reason for a restart"
+    library.free()
+    assert edge.engine.ready.wait(PATIENCE)
+    assert (await edge.get("/ready")).status == 200
+    assert (await edge.chat().done()).status == 200
+
+
+async def test_a_model_that_cannot_be_loaded_asks_for_a_restart(make: Make, library: FakeGenAI) -> None:
+    def fail() -> None:
+        raise RuntimeError("unsupported operator")
+
+    library.loads = fail
+    edge = make(loaded=False)
+    edge.engine._thread.join(PATIENCE)
+    assert (await edge.get("/health")).status == 500
+    assert "unsupported operator" in (await edge.get("/health")).json()["message"]
+    assert (await edge.get("/ready")).status == 503
+    assert (await edge.chat().done()).status == 503
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_server_that_ends_finishes_what_it_began(edge: Edge, stream: bool) -> None:
+    edge.library.hold()
+    begun = edge.chat(stream=stream)
+    await edge.library.held()
+    edge.server.draining = True
+    assert (await edge.get("/ready")).status == 503, "no new clients"
+    assert (await edge.chat().done()).json()["error"]["code"] == "stopping"
+    assert (await edge.get("/health")).status == 200
+    edge.library.free()
+    assert (await begun.done()).status == 200
+    assert b"stop" in begun.body
+
+
+async def test_a_stream_that_nobody_reads_any_more_is_not_made(edge: Edge) -> None:
+    edge.library.answer = lambda prompt: "x" * 80
+    before = edge.library.tokens
+    edge.library.hold(after=5)
+    answer = edge.chat(stream=True)
+    await edge.library.held()
+    answer.hang_up()
+    await asyncio.wait([answer.task])
+    edge.library.free()
+    edge.library.answer = lambda prompt: "next"
+    assert (await edge.chat(max_tokens=1).done()).status == 200
+    assert edge.library.tokens - before == 5 + 1 + 1, "the token that was being made, and the next client's"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_nobody_waits_for_is_not_made(edge: Edge, stream: bool) -> None:
+    library = edge.library
+    library.answer = lambda prompt: "x" * 80
+    library.hold()
+    before = library.tokens
+    gone = edge.chat("gone", stream=stream)
+    await library.held()
+    queued = edge.chat("gone too", stream=stream)
+    await asyncio.sleep(0)
+    gone.hang_up()
+    queued.hang_up()
+    await asyncio.wait([gone.task, queued.task])
+    library.free()
+    assert (await edge.chat("next", max_tokens=1).done()).status == 200
+    assert library.tokens - before == 2, "the token that was being made, and the next client's"
+    assert [prompt for prompt in library.prompts if "gone too" in prompt] == []
+    assert (await edge.figures())['requests_total{code="499"}'] == 2
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_takes_too_long_is_an_error(make: Make, stream: bool) -> None:
+    edge = make(seconds=0.01)
+    edge.library.hold()
+    answer = await edge.chat(stream=stream).done()
+    assert (answer.status, answer.json()["error"]["code"]) == (504, "timeout")
+    edge.library.free()
+
+
+async def test_a_stream_that_fails_in_the_middle_does_not_end_well(edge: Edge) -> None:
+    def fail() -> list[int]:
+        raise RuntimeError("canary")
+
+    edge.library.answer = lambda prompt: "abc"
+    generator = edge.library.Generator
+
+    def broken(model: object, params: Any) -> Any:
+        made = generator(model, params)
+        first = iter([[ord("a")], [ord("b")]])
+        made.get_next_tokens = lambda: next(first, None) or fail()  # type: ignore[method-assign]
+        return made
+
+    edge.library.Generator = broken
+    answer = await edge.chat(stream=True).done()
+    assert answer.status == 200, "it had begun"
+    *_, last = answer.events()
+    assert last["error"]["code"] == "generation_failed"
+    assert b"[DONE]" not in answer.body
+    assert b"canary" not in answer.body
+
+
+@pytest.mark.parametrize("body", [b"x" * (BODY_LIMIT + 1), [b"x" * 1000] * 2000])
+async def test_a_body_beyond_all_measure_is_not_read_to_its_end(edge: Edge, body: bytes | list[bytes]) -> None:
+    answer = edge.send("POST", CHAT, body)
+    assert (await answer.done()).status == 413
+    assert answer.json()["error"]["code"] == "too_large"
+    assert isinstance(body, bytes) or len(answer._parts) > 900
+
+
+async def test_a_body_may_come_in_parts(edge: Edge) -> None:
+    raw = json.dumps({"model": "m", "messages": [{"role": "user", "content": "ä"}]}, ensure_ascii=False).encode()
+    answer = await edge.send("POST", CHAT, [raw[i : i + 1] for i in range(len(raw))]).done()
+    assert answer.status == 200
+    assert edge.library.prompts[-1] == "<user>ä<a>"
+
+
+async def test_the_models_list_names_the_revision(edge: Edge) -> None:
+    (card,) = (await edge.get("/v1/models")).json()["data"]
+    assert (card["id"], card["object"], card["revision"]) == ("m", "model", "r1")
+    assert (await edge.get("/v1/models/m")).json() == card
+    missing = await edge.get("/v1/models/other/../m")
+    assert (missing.status, missing.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/", 404), ("GET", CHAT, 405), ("DELETE", "/v1/models", 405)]
+)
+async def test_what_is_not_there_is_refused_in_the_apis_shape(edge: Edge, method: str, path: str, status: int) -> None:
+    answer = await edge.send(method, path).done()
+    assert answer.status == status
+    assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_defect_is_refused_in_the_apis_shape_and_keeps_its_words(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(messages: object) -> str:
+        raise ZeroDivisionError("canary")
+
+    monkeypatch.setattr(edge.engine, "render", defect)
+    answer = edge.chat()
+    with pytest.raises(ZeroDivisionError):
+        await answer.done()
+    assert answer.status == 500
+    assert answer.json()["error"]["code"] == "internal_error"
+    assert b"canary" not in answer.body
+
+
+async def test_the_metrics_count_what_happened(edge: Edge) -> None:
+    before = await edge.figures()
+    await edge.chat(stream=True).done()
+    await edge.chat(max_tokens=2).done()
+    after = await edge.figures()
+    gained = {name: value - before.get(name, 0.0) for name, value in after.items()}
+    assert gained["generated_tokens_total"] == 4 + 2
+    assert gained["prompt_tokens_total"] == 2 * len("<user>q<a>")
+    assert gained["time_to_first_token_seconds_count"] == 2, "the warm-up does not count"
+    assert gained["inter_token_seconds_count"] == 3 + 1
+    assert gained["request_seconds_count"] == 2
+    assert gained['requests_total{code="200"}'] == 2
+    assert after["requests_in_flight"] == after["queue_length"] == 0
+    assert after["peak_memory_bytes"] > 1e6 < after["resident_memory_bytes"]
+
+
+async def test_no_client_can_choose_a_label(edge: Edge) -> None:
+    before = set(await edge.figures())
+    for number in range(20):
+        await edge.chat(model=f"other-{number}").done()
+        await edge.get(f"/nowhere-{number}")
+    assert len(set(await edge.figures()) - before) <= 2

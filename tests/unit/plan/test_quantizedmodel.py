@@ -1,0 +1,119 @@
+"""QuantizedModel -> one Job for each variant, all at once."""
+
+from typing import Any
+
+from slmops.api.conditions import ConditionType
+from slmops.api.quantizedmodel import QuantizedModel
+from slmops.plan.quantizedmodel import plan_quantizedmodel
+from slmops.state import ANNOTATION_RETRY, Observed, Plan
+from tests.unit.builders import (
+    DATA,
+    FAILED,
+    SETTINGS,
+    configuration,
+    done,
+    jobs,
+    live,
+    quantizedmodel,
+    reference,
+    report,
+    together,
+)
+
+TWO = {"variants": [{"name": "cpu-int4"}, {"name": "cpu-int8", "precision": "INT8"}]}
+
+
+def plan_of(resource: QuantizedModel, observed: Observed | None = None) -> Plan:
+    return plan_quantizedmodel(resource, observed or Observed(), SETTINGS)
+
+
+def names(spec: dict[str, Any]) -> dict[str, str]:
+    """Job names by variant."""
+    resource = quantizedmodel(spec)
+    wanted = [variant.name for variant in resource.spec.variants]
+    return dict(zip(wanted, (step.name for step in plan_of(resource).steps), strict=True))
+
+
+def test_every_variant_is_a_job_and_all_start_at_once() -> None:
+    plan = plan_of(quantizedmodel(TWO))
+    assert len(jobs(plan)) == 2
+    assert [configuration(plan, index)["variant"] for index in (0, 1)] == ["cpu-int4", "cpu-int8"]
+
+
+def test_variants_whose_names_begin_alike_are_jobs_of_their_own() -> None:
+    found = names({"variants": [{"name": "processor-a"}, {"name": "processor-b"}, {"name": "processor-" + "c" * 30}]})
+    assert len(set(found.values())) == 3
+    assert all(len(name) <= 63 for name in found.values())
+
+
+def test_a_name_that_is_cut_at_a_dash_stays_a_name() -> None:
+    (found,) = names({"variants": [{"name": "seventy-five"}]}).values()
+    assert "--" not in found
+
+
+def test_a_variant_that_is_added_or_changed_leaves_the_others_alone() -> None:
+    before, after = names(TWO), names({"variants": [*TWO["variants"], {"name": "more"}]})
+    assert before.items() <= after.items()
+    changed = names({"variants": [TWO["variants"][0], {"name": "cpu-int8", "precision": "INT8", "symmetric": False}]})
+    assert changed["cpu-int4"] == before["cpu-int4"]
+    assert changed["cpu-int8"] != before["cpu-int8"]
+
+
+def test_the_order_of_the_variants_repeats_no_work() -> None:
+    assert names({"variants": TWO["variants"][::-1]}) == names(TWO)
+
+
+def test_a_variant_that_is_taken_away_loses_its_job_alone() -> None:
+    observed = done(plan_of(quantizedmodel(TWO)), report("image"), report("image"))
+    plan = plan_of(quantizedmodel({"variants": TWO["variants"][:1]}), observed)
+    assert {m["metadata"]["name"] for m in plan.remove} == {names(TWO)["cpu-int8"]}
+    assert plan.apply == ()
+
+
+def test_a_retry_runs_the_failed_variant_alone() -> None:
+    plan = plan_of(quantizedmodel(TWO))
+    good = done(plan, report("image"), report("image"))
+    bad = live(jobs(plan)[1], FAILED)
+    children = tuple(bad if child["metadata"]["uid"] == bad["metadata"]["uid"] else child for child in good.children)
+    pods = tuple(pod for pod in good.pods if bad["metadata"]["uid"] not in str(pod["metadata"]["ownerReferences"]))
+    again = quantizedmodel(TWO, metadata={"annotations": {ANNOTATION_RETRY: "1"}})
+    assert list(plan_of(again, Observed(children=children, pods=pods)).remove) == [bad]
+
+
+def test_a_name_that_is_used_twice_is_told_and_costs_nothing_that_is_there() -> None:
+    observed = done(plan_of(quantizedmodel(TWO)), report("image"), report("image"))
+    plan = plan_of(quantizedmodel({"variants": [{"name": "cpu-int4"}, {"name": "cpu-int4"}]}), observed)
+    assert plan.problem is not None
+    assert (plan.problem.condition, plan.problem.reason) == (ConditionType.ACCEPTED, "DuplicateName")
+    assert "cpu-int4" in plan.problem.message
+    assert (plan.apply, plan.remove) == ((), ())
+
+
+def test_a_model_that_is_waited_for_makes_no_job() -> None:
+    resource = quantizedmodel({"model": {"fineTune": {"name": "tuned"}}})
+    assert plan_of(resource).apply == ()
+    plan = plan_of(resource, together(Observed(), references=[reference("FineTune", "tuned")]))
+    assert configuration(plan)["model"]["uri"].startswith("oci://registry.example/slm/tuned@sha256:")
+
+
+def test_what_the_quantizer_is_told() -> None:
+    variant = {"name": "small", "precision": "INT4", "algorithm": "KQuant", "blockSize": 64, "symmetric": False,
+               "target": {"architecture": "arm64"}}  # fmt: skip
+    generation = {"maxLength": 99, "temperature": 0.1, "topP": 0.2, "repetitionPenalty": 1.3}
+    told = configuration(plan_of(quantizedmodel({"variants": [variant], "generation": generation})))
+    assert (told["type"], told["name"], told["variant"]) == ("Quantize", "farm-tuned", "small")
+    assert (told["precision"], told["algorithm"], told["block_size"]) == ("INT4", "KQuant", 64)
+    assert (told["symmetric"], told["architecture"]) == (False, "arm64")
+    assert told["generation"] == {"max_length": 99, "temperature": 0.1, "top_p": 0.2, "repetition_penalty": 1.3}
+
+
+def test_nothing_is_measured_without_data_to_measure_on() -> None:
+    assert configuration(plan_of(quantizedmodel()))["evaluation"] is None
+    assert configuration(plan_of(quantizedmodel({"evaluation": {"samples": 5}})))["evaluation"] is None
+    told = configuration(plan_of(quantizedmodel({"evaluation": {"data": DATA, "samples": 5, "maxNewTokens": 6}})))
+    assert (told["evaluation"]["samples"], told["evaluation"]["max_new_tokens"]) == (5, 6)
+
+
+def test_gates_alone_build_nothing_again() -> None:
+    measured = TWO | {"evaluation": {"data": DATA}}
+    assert names(measured) == names(measured | {"gates": [{"metric": "AccuracyRetained", "min": "92%"}]})

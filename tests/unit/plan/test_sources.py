@@ -1,0 +1,170 @@
+"""Sources in the form that a run reads, the volumes that they need, and references that cannot be followed."""
+
+from typing import Any
+
+import pytest
+
+from slmops.api.common import DataSource, ModelSource, Output, SecretKey
+from slmops.plan.sources import Sources, Unresolved
+from slmops.state import Manifest, Observed, Problem
+from tests.unit.builders import DIGEST, artifact, reference, together
+
+
+def sources(*references: Manifest) -> Sources:
+    return Sources(together(Observed(), references=references))
+
+
+def model(source: dict[str, Any], *references: Manifest) -> str:
+    """The address that a model source leads to."""
+    return sources(*references).model(ModelSource.model_validate(source), "spec.base").uri
+
+
+def problem(source: dict[str, Any], *references: Manifest) -> Problem:
+    """Why a model source leads nowhere."""
+    with pytest.raises(Unresolved) as caught:
+        model(source, *references)
+    return caught.value.problem
+
+
+def succeeded(status: str, reason: str = "Because") -> dict[str, Any]:
+    return {"conditions": [{"type": "Succeeded", "status": status, "reason": reason}]}
+
+
+STUDENT = {"distillation": {"name": "student"}}
+
+
+# --- references ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("field", "kind"), [("distillation", "Distillation"), ("fineTune", "FineTune")])
+def test_a_reference_becomes_the_digest_that_was_published(field: str, kind: str) -> None:
+    published = reference(kind, "student")
+    assert model({field: {"name": "student"}}, published) == f"oci://registry.example/slm/student@{DIGEST}"
+
+
+def test_a_reference_is_read_with_the_secret_that_it_was_published_with() -> None:
+    published = reference(
+        "Distillation", "student", output={"repository": "r.example/x", "credentials": {"secret": "reg"}}
+    )
+    found = sources(published)
+    source = found.model(ModelSource.model_validate(STUDENT), "spec.base")
+    assert source.credentials is not None
+    assert source.credentials.path == "/etc/slmops/credentials/reg/.dockerconfigjson"
+    assert [volume["secret"]["secretName"] for volume in found.volumes] == ["reg"]
+
+
+def test_a_reference_to_nothing_waits_and_names_what_is_missing() -> None:
+    found = problem(STUDENT)
+    assert (found.reason, found.waiting) == ("ReferenceNotFound", True)
+    assert found.message == "spec.base: Distillation student does not exist in this namespace"
+
+
+def test_a_resource_of_another_kind_and_the_same_name_is_not_meant() -> None:
+    assert problem(STUDENT, reference("FineTune", "student")).reason == "ReferenceNotFound"
+
+
+@pytest.mark.parametrize("status", [{"conditions": []}, {"conditions": None}, succeeded("Unknown")])
+def test_a_reference_that_is_not_done_is_waited_for(status: dict[str, Any]) -> None:
+    found = problem(STUDENT, reference("Distillation", "student", status))
+    assert (found.reason, found.waiting) == ("ReferenceNotReady", True)
+
+
+def test_a_reference_that_nobody_looked_at_yet_is_waited_for() -> None:
+    new = reference("Distillation", "student")
+    for status in ({}, None):
+        assert problem(STUDENT, new | {"status": status}).reason == "ReferenceNotReady"
+
+
+def test_success_of_an_older_generation_is_no_success() -> None:
+    changed = reference("Distillation", "student")
+    changed["metadata"]["generation"] = 2
+    found = problem(STUDENT, changed)
+    assert (found.reason, found.waiting) == ("ReferenceNotReady", True)
+
+
+def test_a_reference_that_failed_is_told_with_its_reason() -> None:
+    found = problem(STUDENT, reference("Distillation", "student", succeeded("False", "GateFailed")))
+    assert (found.reason, found.waiting) == ("ReferenceFailed", True)
+    assert "GateFailed" in found.message
+
+
+@pytest.mark.parametrize("artifact", [None, {}, {"reference": ""}])
+def test_a_reference_that_published_no_model_does_not_come_right_by_waiting(artifact: object) -> None:
+    found = problem({"fineTune": {"name": "tuned"}}, reference("FineTune", "tuned", {"artifact": artifact}))
+    assert (found.reason, found.waiting) == ("NothingToUse", False)
+    assert "spec.merge: true" in found.message
+
+
+# --- addresses -----------------------------------------------------------------------------------------------------
+
+
+def test_an_address_stays_as_written_until_the_run_resolves_it() -> None:
+    for uri in ("oci://registry.example/slm/base:v1", "https://example.com/x.jsonl", "hf://org/name@main"):
+        assert model({"uri": uri}) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "key", "path"),
+    [
+        ("oci://registry.example/slm/base:v1", None, ".dockerconfigjson"),
+        ("https://example.com/x.jsonl", None, "token"),
+        ("hf://org/name", None, "token"),
+        ("hf://org/name", "api-key", "api-key"),
+    ],
+)
+def test_which_key_of_a_secret_is_read(uri: str, key: str | None, path: str) -> None:
+    found = sources().data(DataSource(uri=uri, credentials=SecretKey(secret="s", key=key))).source
+    assert found.credentials is not None
+    assert found.credentials.path == f"/etc/slmops/credentials/s/{path}"
+
+
+def test_a_claim_is_mounted_read_only() -> None:
+    found = sources()
+    found.data(DataSource(uri="pvc://farm-data/2026/train.jsonl"))
+    assert found.volumes == [
+        {"name": "pvc-farm-data", "persistentVolumeClaim": {"claimName": "farm-data", "readOnly": True}}
+    ]
+    assert found.mounts == [{"name": "pvc-farm-data", "mountPath": "/mnt/pvc/farm-data", "readOnly": True}]
+
+
+@pytest.mark.parametrize("claim", ["Farm", "farm_data", "farm:data", "a" * 254, "farm-", "x,y"])
+def test_a_claim_that_cannot_exist_is_told_and_not_tried(claim: str) -> None:
+    found = problem({"uri": f"pvc://{claim}/model"})
+    assert (found.reason, found.waiting) == ("InvalidSource", False)
+    assert claim in found.message
+
+
+# --- volumes -------------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_that_several_sources_name_is_mounted_once() -> None:
+    found = sources()
+    output = Output(repository="registry.example/slm/out", credentials=SecretKey(secret="registry"))
+    found.sink(output)
+    found.own(artifact("dataset"), output)
+    found.credentials(SecretKey(secret="registry", key="other"), "token")
+    assert len(found.volumes) == len(found.mounts) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("a.b", "a-b"), ("a" * 70 + "x", "a" * 70 + "y"), ("a.b.c", "a.b-c"), ("x" * 253, "x" * 252)]
+)
+def test_secrets_with_names_alike_are_two_volumes(one: str, other: str) -> None:
+    found = sources()
+    paths = {found.credentials(SecretKey(secret=name), "token") for name in (one, other)}
+    names = [volume["name"] for volume in found.volumes]
+    assert len(paths) == len(set(names)) == 2
+    assert all(len(name) <= 63 and "." not in name for name in names)
+    assert [mount["name"] for mount in found.mounts] == names
+
+
+def test_a_secret_and_a_claim_of_one_name_are_two_volumes() -> None:
+    found = sources()
+    found.data(DataSource(uri="pvc://farm/x", credentials=SecretKey(secret="farm")))
+    assert len({volume["name"] for volume in found.volumes}) == 2
+
+
+def test_no_credentials_no_volume() -> None:
+    found = sources()
+    assert found.data(DataSource(uri="https://example.com/x.jsonl")).source.credentials is None
+    assert (found.volumes, found.mounts) == ([], [])

@@ -1,0 +1,161 @@
+"""The status of a QuantizedModel: each variant by itself, then all of them together."""
+
+from datetime import datetime
+
+from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus
+from slmops.contract import Progress, Report
+from slmops.plan.quantizedmodel import plan_quantizedmodel
+from slmops.state import Manifest, Observed
+from slmops.status.quantizedmodel import quantizedmodel_status
+from tests.unit.builders import (
+    COMPLETE,
+    DATA,
+    DIGEST,
+    FAILED,
+    NOW,
+    RUNNING,
+    SETTINGS,
+    ended,
+    facts,
+    failure,
+    figures,
+    live,
+    pod,
+    quantizedmodel,
+    reference,
+    report,
+    said,
+    together,
+    told,
+    waiting,
+)
+
+TWO = {
+    "variants": [{"name": "int4"}, {"name": "int8", "precision": "INT8", "target": {"architecture": "arm64"}}],
+    "evaluation": {"data": DATA},
+    "gates": [{"metric": "AccuracyRetained", "min": "92%"}],
+}
+RESOURCE = quantizedmodel(TWO)
+
+
+def built(exact_match: float = 0.9) -> Report:
+    return report(
+        "image", evaluation={"model": figures(exact_match), "reference": figures(0.9)}, inputs={"model": "m@1"}
+    )
+
+
+def status_of(observed: Observed, resource: QuantizedModel = RESOURCE, now: datetime = NOW) -> QuantizedModelStatus:
+    return quantizedmodel_status(resource, observed, plan_quantizedmodel(resource, observed, SETTINGS), now)
+
+
+def seen(*states: Report | Manifest | None, resource: QuantizedModel = RESOURCE, progress: str = "") -> Observed:
+    """One Job a variant: ended with a report, with its container in a state, or without a pod."""
+    plan = plan_quantizedmodel(resource, Observed(), SETTINGS)
+    children, pods = [], []
+    for job, state in zip((m for m in plan.apply if m["kind"] == "Job"), states, strict=True):
+        if isinstance(state, Report):
+            children.append(live(job, COMPLETE))
+            pods.append(pod(children[-1], state=ended(0, said(state))))
+        else:
+            failed = state is not None and "terminated" in state
+            children.append(live(job, *([FAILED] if failed else [])))
+            pods += [pod(children[-1], state=state)] if state else []
+    running = [p["metadata"]["uid"] for p in pods if p["status"]["phase"] == "Running"]
+    return Observed(
+        children=tuple(children), pods=tuple(pods),
+        progress={uid: Progress(stage=progress) for uid in running if progress},
+    )  # fmt: skip
+
+
+def phases(status: QuantizedModelStatus) -> dict[str, str]:
+    return {variant.name: variant.phase for variant in status.variants}
+
+
+def test_all_variants_ready_is_success() -> None:
+    status = status_of(seen(built(), built()))
+    assert (status.phase, status.ready) == ("Succeeded", "2/2")
+    assert phases(status) == {"int4": "Ready", "int8": "Ready"}
+    assert {fact[0] for fact in facts(status).values()} == {"True"}
+    first, second = status.variants
+    assert (first.reference, first.size) == (f"registry.example/slm/image@{DIGEST}", "3Mi")
+    assert (first.precision, first.architecture) == ("INT4", "amd64")
+    assert (second.precision, second.architecture) == ("INT8", "arm64")
+    assert status.inputs == {"model": "m@1"}
+
+
+def test_a_variant_that_misses_a_gate_is_rejected_and_the_other_is_ready() -> None:
+    status = status_of(seen(built(0.5), built()))
+    assert phases(status) == {"int4": "Rejected", "int8": "Ready"}
+    assert (status.phase, status.ready) == ("Failed", "1/2")
+    assert facts(status)["Quantized"] == ("True", "Built")
+    assert facts(status)["Succeeded"] == ("False", "GateFailed")
+    assert "AccuracyRetained is 55.56%" in str(status.variants[0].message)
+    assert status.variants[1].message is None
+
+
+def test_a_variant_that_failed_is_named_and_the_other_goes_on() -> None:
+    status = status_of(seen(ended(3, failure("ConversionFailed", "no such operator")), RUNNING, progress="Verifying"))
+    assert phases(status) == {"int4": "Failed", "int8": "Running"}
+    assert facts(status)["Quantized"] == ("False", "ConversionFailed")
+    assert told(status, "Quantized").startswith("int4: no such operator. The tool chain")
+    assert "int8" not in told(status, "Quantized")
+    assert status.progress is not None
+    assert status.progress.stage == "Verifying"
+
+
+def test_two_variants_that_failed_are_both_named() -> None:
+    end = ended(3, failure("ConversionFailed", "no such operator"))
+    assert "int4: " in (message := told(status_of(seen(end, end)), "Quantized"))
+    assert "; int8: " in message
+
+
+def test_many_variants_that_failed_make_a_message_that_the_api_server_takes() -> None:
+    resource = quantizedmodel({"variants": [{"name": f"v{number}"} for number in range(16)]})
+    end = ended(3, failure("ConversionFailed", "x" * 1024))
+    status = status_of(seen(*[end] * 16, resource=resource), resource)
+    assert len(told(status, "Quantized")) == 2048
+
+
+def test_nothing_is_judged_before_all_variants_are_done() -> None:
+    status = status_of(seen(built(0.5), RUNNING, progress="Converting"))
+    assert phases(status) == {"int4": "Rejected", "int8": "Running"}
+    assert facts(status)["Evaluated"] == ("Unknown", "Pending")
+    assert facts(status)["Succeeded"] == ("Unknown", "Running")
+    assert status.phase == "Converting"
+
+
+def test_the_phase_is_that_of_the_variant_that_runs() -> None:
+    assert status_of(seen(None, RUNNING, progress="Publishing")).phase == "Publishing"
+    assert status_of(seen(None, RUNNING)).phase == "Quantizing"
+    assert status_of(seen(None, None)).phase == "Pending"
+
+
+def test_an_image_that_is_missing_is_told_with_the_variant_that_waits_for_it() -> None:
+    status = status_of(seen(waiting("ImagePullBackOff", "not found"), built()))
+    assert facts(status)["Quantized"] == ("False", "ImageUnavailable")
+    assert "cannot be pulled: not found. Push the image" in str(status.variants[0].message)
+
+
+def test_while_the_model_is_waited_for_every_variant_is_pending() -> None:
+    resource = quantizedmodel(TWO | {"model": {"fineTune": {"name": "tuned"}}})
+    status = status_of(Observed(), resource)
+    assert (status.phase, status.ready) == ("Pending", "0/2")
+    assert phases(status) == {"int4": "Pending", "int8": "Pending"}
+    assert facts(status)["Succeeded"] == ("Unknown", "ReferenceNotFound")
+    failed = {"conditions": [{"type": "Succeeded", "status": "False", "reason": "GateFailed"}]}
+    observed = together(Observed(), references=[reference("FineTune", "tuned", failed)])
+    assert "FineTune tuned failed (GateFailed)" in told(status_of(observed, resource), "InputsResolved")
+
+
+def test_without_gates_what_is_built_is_ready() -> None:
+    resource = quantizedmodel()
+    status = status_of(seen(report("image"), resource=resource), resource)
+    assert (status.phase, status.ready, phases(status)) == ("Succeeded", "1/1", {"cpu-int4": "Ready"})
+    assert facts(status)["Evaluated"] == ("True", "Measured")
+
+
+def test_a_name_that_is_used_twice_is_shown_once_so_that_the_status_can_be_written() -> None:
+    resource = quantizedmodel({"variants": [{"name": "a"}, {"name": "a", "precision": "INT8"}, {"name": "b"}]})
+    status = status_of(Observed(), resource)
+    assert facts(status)["Accepted"] == facts(status)["Succeeded"] == ("False", "DuplicateName")
+    assert [variant.name for variant in status.variants] == ["a", "b"]

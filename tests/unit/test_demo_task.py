@@ -1,0 +1,112 @@
+"""The demo's task: the same seed gives the same data, and what a model is measured by was never in its training."""
+
+import itertools
+import json
+import random
+from collections import Counter
+
+import pytest
+
+from demo.task import BASE_DOMAINS, IRRIGATION, Domain, Example, examples, is_held_out
+
+ALL = (*BASE_DOMAINS, IRRIGATION)
+MANY = 3000
+
+
+def draw(domains: tuple[Domain, ...], seed: int, held_out: bool, count: int = MANY) -> list[Example]:
+    return list(itertools.islice(examples(domains, seed, held_out), count))
+
+
+TRAINING = draw(ALL, 1, held_out=False)
+HELD_OUT = draw(ALL, 2, held_out=True)
+
+
+def test_a_seed_gives_the_same_examples_each_time() -> None:
+    assert draw(ALL, 1, held_out=False, count=500) == TRAINING[:500]
+    assert draw(ALL, 3, held_out=False, count=500) != TRAINING[:500]
+
+
+def test_a_longer_draw_begins_like_a_shorter_one() -> None:
+    assert draw(ALL, 1, held_out=False, count=10) == TRAINING[:10]
+
+
+def test_the_state_of_the_worlds_randomness_does_not_matter() -> None:
+    random.seed(5)
+    random.random()
+    assert draw(ALL, 1, held_out=False, count=100) == TRAINING[:100]
+
+
+def test_no_answer_that_is_measured_was_trained_on_whatever_the_seeds() -> None:
+    trained = {e.completion for seed in range(3) for e in draw(ALL, seed, held_out=False, count=1500)}
+    measured = {e.completion for seed in range(3) for e in draw(ALL, seed, held_out=True, count=1500)}
+    assert not trained & measured
+    assert not {e.prompt for e in TRAINING} & {e.prompt for e in HELD_OUT}
+    assert all(is_held_out(completion) for completion in measured)
+
+
+def test_about_one_combination_in_ten_is_held_out() -> None:
+    share = sum(is_held_out(str(number)) for number in range(MANY)) / MANY
+    assert 0.08 < share < 0.12
+
+
+def test_no_combination_is_there_twice() -> None:
+    assert len({e.completion for e in TRAINING}) == len(TRAINING)
+    assert len({e.completion for e in HELD_OUT}) == len(HELD_OUT)
+
+
+@pytest.mark.parametrize("domain", ALL, ids=lambda domain: domain.function)
+def test_an_answer_is_a_call_of_the_function_that_was_asked_for(domain: Domain) -> None:
+    for example in draw((domain,), 4, held_out=False, count=300):
+        call = json.loads(example.completion)
+        assert set(call) == {"name", "arguments"}
+        assert call["name"] == domain.function
+        assert list(call["arguments"]) == list(domain.slots), "in the domain's order: answers are compared by letter"
+        assert json.dumps(call, separators=(",", ":")) == example.completion, "in one spelling"
+
+
+def spoken(value: object) -> str:
+    return {"irrigate": "irrigation", "feed": "feeding", "set_light": "light", "set_climate": "heating"}.get(
+        str(value), str(value)
+    )
+
+
+def test_a_command_says_all_that_the_answer_needs() -> None:
+    for example in TRAINING + HELD_OUT:
+        call = json.loads(example.completion)
+        assert all(spoken(value) in example.prompt for value in call["arguments"].values())
+        assert "{" not in example.prompt, "every slot is filled"
+
+
+def test_a_command_has_one_right_answer() -> None:
+    answers: dict[str, set[str]] = {}
+    for seed in range(4):
+        for example in draw(ALL, seed, held_out=False, count=4000):
+            answers.setdefault(example.prompt, set()).add(example.completion)
+    assert [prompt for prompt, found in answers.items() if len(found) > 1] == []
+
+
+def test_every_wording_and_every_value_of_a_slot_occurs() -> None:
+    for domain in ALL:
+        drawn = draw((domain,), 5, held_out=False, count=800)
+        seen = {slot: {json.loads(e.completion)["arguments"][slot] for e in drawn} for slot in domain.slots}
+        held = draw((domain,), 5, held_out=True, count=300)
+        for slot, values in seen.items():
+            new = {json.loads(e.completion)["arguments"][slot] for e in held} - values
+            assert len(new) <= 0.35 * len(values), f"{domain.function}.{slot}: combinations are new, words are not"
+        for wording in domain.wordings:
+            fixed = [part.partition("}")[2] for part in wording.split("{")]
+            longest = max(fixed, key=len).strip()
+            assert any(longest in e.prompt for e in drawn)
+
+
+def test_a_base_model_has_read_every_word_of_the_domain_that_it_will_learn_later() -> None:
+    def words(domains: tuple[Domain, ...]) -> Counter[str]:
+        drawn = draw(domains, 6, held_out=False)
+        return Counter(word for e in drawn for word in f"{e.prompt} {e.completion}".replace('"', " ").split())
+
+    base, later = words(BASE_DOMAINS), words((IRRIGATION,))
+    times = {word for word in later if any(letter.isdigit() for letter in word)}
+    unknown = set(later) - set(base) - times
+    assert unknown == set()
+    calls = {json.loads(e.completion)["name"] for e in draw(BASE_DOMAINS, 6, held_out=False)}
+    assert IRRIGATION.function not in calls, "but never its function"

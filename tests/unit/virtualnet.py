@@ -1,0 +1,65 @@
+"""Virtual time for code that talks to a server in the same process: the clock jumps once the network is quiet.
+
+Both ends of every connection live in one event loop, so what one end has sent the other can read at once. Before the
+clock jumps the loop looks again for a moment, for kernels that hand a packet over a little later.
+"""
+
+import asyncio
+import selectors
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from tests.unit.virtualtime import VirtualLoop
+
+T = TypeVar("T")
+MOMENT = 0.001
+"""Real seconds; what a packet takes on the loopback is a hundredth of it."""
+LONGEST = 5.0
+"""Real seconds to wait for a thread, a child process or a signal where no timer is set; then the test hangs."""
+
+
+BUSY = 20_000
+"""Turns of the loop without the clock moving. Whoever needs more repeats something without a pause: from there on a
+turn takes a second, so that the test comes to its end and can count the repetitions."""
+
+
+class _Selector(selectors.DefaultSelector):
+    loop: "NetworkLoop"
+    turns = 0
+
+    def select(self, timeout: float | None = None) -> Any:
+        self.turns += 1
+        if self.turns > BUSY:
+            self.loop.now += 1.0
+        if timeout is not None and timeout <= 0:
+            return super().select(0)
+        patience = LONGEST if timeout is None else MOMENT
+        events = super().select(patience)
+        if not events:
+            if timeout is None:
+                raise RuntimeError("deadlock: every task waits, no timer is set and nothing comes from outside")
+            self.loop.now += timeout
+            self.turns = 0
+        return events
+
+
+class NetworkLoop(VirtualLoop):
+    """Like VirtualLoop, with sockets."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        selector = _Selector()
+        selector.loop = self
+        asyncio.SelectorEventLoop.__init__(self, selector)
+        self._clock_resolution = 1e-9
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Like asyncio.run, in virtual time."""
+    with asyncio.Runner(loop_factory=NetworkLoop) as runner:
+        return runner.run(main)
+
+
+def now() -> float:
+    """The virtual time; for code that takes its clock as an argument."""
+    return asyncio.get_running_loop().time()
