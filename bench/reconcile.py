@@ -33,6 +33,8 @@ from bench.place import (
 from bench.process import Process
 from demo.steps import ROOT, Kubectl
 
+SETTLE = 5.0
+"""Convergence is when all have succeeded and this has passed: Events are posted behind the writes that they tell of."""
 QUIET = 60.0
 """The minute after convergence."""
 LIMIT = 1800.0
@@ -79,6 +81,7 @@ class Measured:
     whole: float
     cpu_taken_up: float
     cpu_whole: float
+    cpu_quiet: float
     phase_changes: int
     writes: Sequence[Write]
     quiet: Sequence[Write]
@@ -170,8 +173,10 @@ async def _live(
             taken_up = await seen.until(objects, bool, process.check, LIMIT)
             cpu_taken_up = process.cpu()
             whole = await seen.until(objects, lambda phase: phase == "Succeeded", process.check, LIMIT)
+            await asyncio.sleep(SETTLE)
             cpu_whole, converged = process.cpu(), time.time()
             await asyncio.sleep(QUIET)
+            cpu_quiet = process.cpu() - cpu_whole
             rss, peak = process.memory()
             process.check()
         following.cancel()
@@ -179,7 +184,7 @@ async def _live(
     assert seen.began is not None
     return Measured(
         objects=objects, first=seen.began - begun, taken_up=taken_up - begun, whole=whole - begun,
-        cpu_taken_up=cpu_taken_up, cpu_whole=cpu_whole, phase_changes=seen.changes,
+        cpu_taken_up=cpu_taken_up, cpu_whole=cpu_whole, cpu_quiet=cpu_quiet, phase_changes=seen.changes,
         writes=[write for write in found if write.at <= converged],
         quiet=[write for write in found if converged < write.at <= converged + QUIET], rss=rss, peak=peak,
     )  # fmt: skip
@@ -194,7 +199,7 @@ def _told(name: str, found: Measured) -> str:
         f"  {found.phase_changes} phase changes, {found.status_writes} status writes; RSS {mb(found.rss)}, at most "
         f"{mb(found.peak)}",
         *(f"  {count:6} {what}" for what, count in by_resource(found.writes).items()),
-        f"  in the minute after: {by_resource(found.quiet) or 'no write'}",
+        f"  in the minute after: {by_resource(found.quiet) or 'no write'}, {found.cpu_quiet:.2f} s CPU",
     ]
     return "\n".join(lines)
 

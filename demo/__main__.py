@@ -147,7 +147,7 @@ def _stage(status: dict[str, Any]) -> str:
     progress = status.get("progress") or {}
     parts = [status.get("phase") or "Pending"]
     if progress.get("percent") is not None:
-        parts.append(f"{progress['stage']} {progress['percent']}%")
+        parts[0] += f" {progress['percent']}%"
     if progress.get("eta"):
         parts.append(f"{progress['eta']} to go")
     if status.get("wave"):

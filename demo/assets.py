@@ -16,7 +16,7 @@ from slmkit.registry import Registry
 from slmops import contract
 from slmops.contract import DATASET_TYPE, Architecture, Data, Evaluation, ExampleFormat, Hyperparameters, Sink, Source
 
-TEACHER_RECORDS, PROMPTS, HELD_OUT, ADAPT, BENCHMARK = 30_000, 8_000, 400, 6_000, 200
+TEACHER_RECORDS, PROMPTS, HELD_OUT, ADAPT, BENCHMARK = 20_000, 8_000, 400, 6_000, 200
 TAG = "v1"
 """What the examples under crds/examples/ name; the operator resolves it to a digest."""
 

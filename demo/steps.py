@@ -16,11 +16,13 @@ from slmkit.run import RunFailed
 from slmops import contract
 from slmops.contract import CONFIG_KEY, Artifact, Report, Sink
 from slmops.plan.job import pod_spec
+from slmops.state import waiting_for
 from tests.cluster import AnyCluster, choose
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / ".cache" / "images.json"
 NAMESPACE = "edge-ai"
+TRAIN_SECONDS = 40 * 60
 SYSTEM = "slmops-system"
 EXAMPLES = ROOT / "crds" / "examples"
 REGISTRY = "registry.slm.local:5000"
@@ -113,7 +115,7 @@ def ensure_teacher(kubectl: Kubectl, images: dict[str, str], tell: Callable[[str
 def _train(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, tell: Callable[[str], None]) -> Artifact:
     pod = pod_spec(
         image=images["trainer"], config_map=name, volumes=[], mounts=[],
-        resources={"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "6Gi"}},
+        resources={"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}},
     ) | {"restartPolicy": "Never", "nodeSelector": {"pool": "gpu"}}  # fmt: skip
     meta = {"name": name, "namespace": kubectl.namespace}
     items = [
@@ -122,7 +124,8 @@ def _train(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, tell: 
          "spec": {"backoffLimit": 0, "template": {"spec": pod}}},
     ]  # fmt: skip
     kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
-    while True:
+    deadline = time.monotonic() + TRAIN_SECONDS
+    while time.monotonic() < deadline:
         pods = kubectl.items("pods", "-l", f"batch.kubernetes.io/job-name={name}")
         for pod in pods:
             for status in pod["status"].get("containerStatuses") or []:
@@ -138,13 +141,15 @@ def _train(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, tell: 
         if progress := _progress(pods):
             tell(progress)
         time.sleep(5)
+    raise RuntimeError(f"the teacher's training did not end within {TRAIN_SECONDS / 60:.0f} min: {_progress(pods)}; see "
+                       f"kubectl describe job {name} -n {kubectl.namespace}")  # fmt: skip
 
 
 def _progress(pods: list[Manifest]) -> str | None:
     for pod in pods:
         address = pod["status"].get("podIP")
         if not address:
-            continue
+            return f"teacher: {waiting_for(pod) or 'starting'}"
         try:
             with urllib.request.urlopen(f"http://{address}:9090/progress", timeout=2) as answer:
                 said = json.loads(answer.read(16384))

@@ -91,7 +91,7 @@ class Operator:
         watch("queue_depth", "Resources that wait for a pass.", lambda: queue.pending)
         watch("queue_oldest_seconds", "How long the longest waiting resource waits.", queue.oldest_pending)
         watch("pass_longest_seconds", "How long the longest running pass runs.", queue.longest_pass)
-        watch("events_dropped", "Kubernetes Events given up.", lambda: self.cluster.events_dropped)
+        self.metrics.watch_total("events_dropped", "Kubernetes Events given up.", lambda: self.cluster.events_dropped)
         self.metrics.watch_many(
             "watch_age_seconds", "Time since the API server told a watch anything.", "watch", self.pulse.ages
         )
@@ -133,18 +133,23 @@ class Operator:
                 asyncio.create_task(self._follow(), name="follow"),
             ]
             try:
-                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                failed = [error for task in done if (error := task.exception())]
-                for error in failed:
-                    _explain(error)
-                if not failed:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                told = self._stop.is_set()
+                if told:
                     log.info("stopping")
                     await self.queue.stop(GRACE)
             finally:
                 await _end(tasks[1])
                 await self.election.release()
                 await _end(*tasks)
-        return 1 if failed else 0
+        if told:
+            return 0
+        # Only now: a watch that fails first cancels the work (kopf ends every task that is younger than itself), and
+        # what was cancelled does not know why.
+        for task in tasks:
+            if not task.cancelled() and (error := task.exception()):
+                _explain(error)
+        return 1
 
     def _catch_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):

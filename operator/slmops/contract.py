@@ -408,7 +408,7 @@ class Round(Message):
 class TargetFigures(Message):
     """What the benchmark saw of one server."""
 
-    rounds: Annotated[tuple[Round, ...], Field(max_length=20)]
+    rounds: Annotated[tuple[Round, ...], Field(max_length=16)]
     time_to_first_token_p95_seconds: Amount | None = None
     request_p95_seconds: Amount | None = None
     requests: Count

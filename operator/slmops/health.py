@@ -23,13 +23,10 @@ class HealthServer:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._scrape)
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=15)
-        self.port = 0
-        """The port it listens on, which is another than asked for when that was 0."""
 
     async def __aenter__(self) -> "HealthServer":
         await self._runner.setup()
         await web.TCPSite(self._runner, port=self._port).start()
-        self.port = self._runner.addresses[0][1]
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -33,6 +33,8 @@ SELECTOR = {MANAGED_BY: MANAGER}
 """Labels of the children: other people's Jobs and Pods never enter this process."""
 NODE_DELAY = 0.5
 """Nodes change in crowds (a switch fails, a pool is labelled): one pass for all of it."""
+CHILD_DELAY = 0.1
+"""A Job that starts or ends changes itself and its pod several times in a moment: one pass for all of it."""
 RELIST_DELAY = 2.0
 Wake = Callable[[Key, float], None]
 log = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class Intake:
         else:
             for parent in {parent_key(body), former}:
                 if parent is not None and parent.kind in _PARENT_KINDS:
-                    self._wake(parent, 0.0)
+                    self._wake(parent, CHILD_DELAY)
 
     def wake_all(self, within: float = 0.0) -> None:
         """Wake every resource, spread at random over so many seconds."""
@@ -121,21 +123,23 @@ class Resync:
 
     async def run(self, every: float) -> None:
         """List everything until that has worked once, then compare from time to time, for ever."""
-        clock = asyncio.get_running_loop().time
-        todo = list(self.watches)
+
+        def next_time() -> float:
+            return asyncio.get_running_loop().time() + every * random.uniform(0.9, 1.1)  # noqa: S311
+
+        failed, todo = [], list(self.watches)
+        while failed := [watch for watch in todo if not await self._compare(*watch)]:
+            await asyncio.sleep(1 + random.random())  # noqa: S311
+            todo = failed
+        self.done = True
+        log.info("caches are filled")
+        due = next_time()  # requests, and lists that fail, must not put it off
         while True:
+            todo = await self._wait(failed, due)
+            if not todo:
+                todo, due = list(self.watches), next_time()
+                self._intake.wake_all(within=every / 2)
             failed = [watch for watch in todo if not await self._compare(*watch)]
-            if not self.done and not failed:
-                self.done = True
-                log.info("caches are filled")
-            if self.done:
-                todo = await self._wait(failed, clock() + every * random.uniform(0.9, 1.1))  # noqa: S311
-                if not todo:
-                    todo = list(self.watches)
-                    self._intake.wake_all(within=every / 2)
-            else:
-                await asyncio.sleep(1 + random.random())  # noqa: S311
-                todo = failed
 
     async def _wait(self, failed: Iterable[tuple[GVK, str | None]], until: float) -> list[tuple[GVK, str | None]]:
         """Wait for requests; an empty list when the time has come to compare everything."""

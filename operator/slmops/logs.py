@@ -44,7 +44,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             line["trace"] = self.formatException(record.exc_info)[-LIMIT:]
-        return json.dumps(line, ensure_ascii=False)
+        # ASCII: what is somebody else's text can neither begin a new line nor move a terminal's cursor.
+        return json.dumps(line)
 
 
 def configure(level: str) -> None:

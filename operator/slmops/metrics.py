@@ -1,4 +1,4 @@
-"""What the operator tells Prometheus about itself. Every name begins with slmops_.
+"""What the operator tells Prometheus about itself. Every name begins with slmops_, but for the process's own figures.
 
 Labels take values from small fixed sets (kinds, verbs, outcomes, phases), never names or texts of users.
 """
@@ -15,13 +15,18 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to anybody here
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-PHASE_LIMIT = 32
-"""Characters of a phase; ours are shorter, so longer ones are not ours."""
+PHASES = frozenset((
+    "Pending", "Queued", "Starting", "Fetching", "Reading", "Labelling", "WaitingForTeacher", "Training", "Converting",
+    "Verifying", "Evaluating", "Publishing", "Quantizing", "Succeeded", "Failed", "Progressing", "Waiting", "Paused",
+    "Degraded", "Ready",
+))  # fmt: skip
+"""What a phase can begin with. A running pod names its stage itself, and may name a new one each time it is asked."""
+OTHER = "Other"
 
 
 class Metrics:
@@ -76,7 +81,7 @@ class Metrics:
 
     def phase(self, kind: str, namespace: str, name: str, phase: str | None) -> None:
         """The phase that a resource is in; None when it is gone."""
-        key, new = (kind, namespace, name), phase[:PHASE_LIMIT] if phase else phase
+        key, new = (kind, namespace, name), None if phase is None else _known(phase)
         old = self._phases.pop(key, None)
         if new is not None:
             self._phases[key] = new
@@ -93,25 +98,43 @@ class Metrics:
 
     def watch_many(self, name: str, text: str, label: str, values: Callable[[], dict[str, float]]) -> None:
         """A gauge with one label, read when Prometheus asks."""
-        self.registry.register(_Many(f"slmops_{name}", text, label, values))
+        self.registry.register(_Read(GaugeMetricFamily, f"slmops_{name}", text, (label,), values))
+
+    def watch_total(self, name: str, text: str, value: Callable[[], float]) -> None:
+        """A counter that is read when Prometheus asks."""
+        self.registry.register(_Read(CounterMetricFamily, f"slmops_{name}", text, (), lambda: {"": value()}))
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self.registry)
 
 
-class _Many(Collector):
-    def __init__(self, name: str, text: str, label: str, values: Callable[[], dict[str, float]]) -> None:
-        self._name, self._text, self._label, self._values = name, text, label, values
+def _known(phase: str) -> str:
+    first = phase.partition(" ")[0]
+    return first if first in PHASES else OTHER
 
-    def collect(self) -> list[GaugeMetricFamily]:
-        family = GaugeMetricFamily(self._name, self._text, labels=[self._label])
+
+class _Read(Collector):
+    """A metric whose values, by label, are read when Prometheus asks."""
+
+    def __init__(
+        self,
+        family: type[GaugeMetricFamily] | type[CounterMetricFamily],
+        name: str,
+        text: str,
+        labels: tuple[str, ...],
+        values: Callable[[], dict[str, float]],
+    ) -> None:
+        self._family, self._name, self._text, self._labels, self._values = family, name, text, labels, values
+
+    def collect(self) -> list[Metric]:
+        family = self._family(self._name, self._text, labels=self._labels)
         for label, value in self._values().items():
-            family.add_metric([label], value)
+            family.add_metric([label] if self._labels else [], value)
         return [family]
 
-    def describe(self) -> list[GaugeMetricFamily]:
-        return []
+    def describe(self) -> list[Metric]:
+        return [self._family(self._name, self._text, labels=self._labels)]
 
 
 _CODES = frozenset(int(status) for status in HTTPStatus)

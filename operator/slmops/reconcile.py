@@ -20,6 +20,7 @@ from slmops.cluster.client import Cluster
 from slmops.cluster.errors import Forbidden, Invalid, NotFound, NotOurs
 from slmops.cluster.objects import (
     CHILDREN,
+    EDGE_DEPLOYMENT,
     JOB,
     KNOWN,
     NODE,
@@ -70,7 +71,7 @@ class Reconciler:
             self._phase_seen(key, None)
             return None
         try:
-            resource = kind.model.model_validate(body)
+            resource = _parse(kind, body)
         except ValidationError as error:
             await self._refuse(key, body, error)
             return None
@@ -141,7 +142,7 @@ class Reconciler:
                 if answer is not None:
                     said[pod["metadata"]["uid"]] = Progress.model_validate(answer)
             except ValidationError:
-                log.warning("the pod's progress is not understood", extra={"pod": pod["metadata"]["name"]})
+                log.warning("the progress of pod %s is not understood", pod["metadata"]["name"])
         return said
 
     # --- acting
@@ -168,7 +169,7 @@ class Reconciler:
         except (NotOurs, Invalid, Forbidden) as error:
             message = f"{error.message}"[:1024]
             reason = "NameTaken" if isinstance(error, NotOurs) else "ChildRefused"
-            log.warning("a child was refused", extra={"reason": reason, "error": message})
+            log.warning("a child was refused (%s): %s", reason, message)
             plan = replace(plan, problem=Problem(ConditionType.ACCEPTED, reason, message))
             return plan, _with(observed, made), error
         return plan, _with(observed, made), None
@@ -216,16 +217,33 @@ class Reconciler:
             await self._cluster.record_event(body, type_, condition["reason"], text)  # type: ignore[arg-type]
 
     async def _refuse(self, key: Key, body: Manifest, error: ValidationError) -> None:
-        """What CEL could not refuse and the model does: a condition that names the field, and no retry."""
+        """What CEL could not refuse and the model does: a condition that names the field, and no retry.
+
+        The rest of the status stays. It still tells of the last spec that was understood, and some of it is memory: an
+        EdgeDeployment that forgot which revisions failed would try them again.
+        """
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         meta = Metadata.model_validate(body["metadata"])
-        fact = false(ConditionType.ACCEPTED, "InvalidSpec", f"{where}: {first['msg']}. Mend the field and apply again.")
+        text = f"{where}: {first['msg']}. Mend the field and apply again."
+        types = [ConditionType.ACCEPTED] + ([ConditionType.SUCCEEDED] if key.kind != EDGE_DEPLOYMENT.kind else [])
+        facts = [false(type, "InvalidSpec", text) for type in types]
         before = _conditions(body)
-        conditions = merge(before, [fact], meta.generation, self._clock())
-        status = {"phase": "Failed", "conditions": [condition.dump() for condition in conditions]}
+        new = {condition.type: condition for condition in merge(before, facts, meta.generation, self._clock())}
+        conditions = [new.pop(condition.type, condition) for condition in before] + list(new.values())
+        status = {**(body.get("status") or {}), "phase": "Failed", "conditions": [c.dump() for c in conditions]}
         await self._write_status(body, status, before)
         self._phase_seen(key, "Failed")
+
+
+def _parse(kind: Kind, body: Manifest) -> Resource[Any, Any]:
+    """The resource. A status that is not of our making must not stop anything: it is computed anew."""
+    try:
+        return kind.model.model_validate(body)
+    except ValidationError as error:
+        if all(problem["loc"][:1] != ("status",) for problem in error.errors(include_input=False)):
+            raise
+    return kind.model.model_validate({**body, "status": {}})
 
 
 def _over(job: Manifest) -> bool:

@@ -71,7 +71,7 @@ def load(path: Path | None) -> Settings:
         content: Any = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not YAML: {error}") from None
     if not isinstance(content, dict):
         raise SettingsError(f"{path}: a mapping of settings is expected, found {type(content).__name__}")

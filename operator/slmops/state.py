@@ -258,7 +258,7 @@ def waiting_for(pod: Manifest, containers: Iterable[str] = ()) -> str:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return f"no node fits: {_short(condition.get('message'))}"
     if pod.get("status", {}).get("phase") == "Pending":
-        return "starting; a volume or Secret that does not exist shows here as a long wait, see kubectl describe pod"
+        return "starting (a missing volume or Secret would keep it here)"
     return ""
 
 

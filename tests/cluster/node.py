@@ -101,7 +101,7 @@ class Node:
         start(f"containerd-{self.name}", *self._inside(binary("containerd"), "-c", config), environment={"PATH": path})
         socket = self.spec.folder / "containerd.sock"
         ctr = ("--address", socket, "--timeout", "2s", "version")
-        wait(f"{self.name}'s containerd", lambda: bool(run(binary("ctr"), *ctr, check=False)), 20,
+        wait(f"{self.name}'s containerd", lambda: "Server:" in run(binary("ctr"), *ctr, check=False), 20,
              LOGS / f"containerd-{self.name}.log")  # fmt: skip
 
     def _kubelet(self) -> None:

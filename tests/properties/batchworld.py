@@ -33,15 +33,17 @@ OUTCOMES = ("good", "good", "silent", "garbage", "permanent", "passing", "oom", 
 
 
 class World:
-    """One resource and what it owns. ``outcomes`` are how pods end, one after the other; then all end well."""
+    """One resource and what it owns. ``outcomes`` are how pods end, one after the other, and ``then`` how all others do."""
 
-    def __init__(self, body: Manifest, outcomes: Iterable[str] = (), references: Iterable[Manifest] = ()) -> None:
+    def __init__(
+        self, body: Manifest, outcomes: Iterable[str] = (), references: Iterable[Manifest] = (), then: str = "good"
+    ) -> None:
         self.body = body
         self.kind = KINDS[body["kind"]]
         self.children: dict[tuple[str, str], Manifest] = {}
         self.pods: list[Manifest] = []
         self.references = {(m["kind"], m["metadata"]["name"]): m for m in references}
-        self.outcomes = iter(outcomes)
+        self.outcomes = itertools.chain(outcomes, itertools.repeat(then))
         self.made: list[tuple[str, str]] = []
         """(UID, name) of every Job that there ever was."""
         self._uids = itertools.count(1)
@@ -123,7 +125,7 @@ class World:
         return bool(job.get("status", {}).get("conditions"))
 
     def _end(self, job: Manifest, mine: list[Manifest]) -> None:
-        outcome = next(self.outcomes, "good")
+        outcome = next(self.outcomes)
         last = mine[-1]
         state = {
             "good": ended(0, said(self.report(job))),

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.properties.valid import check_plan
-from tests.unit.edgeworld import World
 
 from slmops.api.base import share_of
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, LABEL_TRACK, Manifest
+from tests.properties.valid import check_plan
+from tests.unit.edgeworld import World
 
 MODELS = ("good-1", "good-2", "good-3", "slow-1", "lame-1", "noisy-1", "silent-1", "crashing-1", "broken-1")
 WAVES: list[list[Manifest]] = [
@@ -58,15 +58,17 @@ class Fleet:
     # --- who acts
 
     def operator(self, number: int) -> None:
-        self._pass(None)
+        self._pass()
         self.shaken.clear()  # what it decides from now on, it decides knowing
 
     def killed_operator(self, number: int) -> None:
-        self._pass(number % 5)
+        self.world.kill_after = number % 5
+        self._pass()
+        self.world.kill_after = None
 
-    def _pass(self, killed_after: int | None) -> None:
+    def _pass(self) -> None:
         before = _State(self.world)
-        self.world.operate(killed_after)
+        self.world.operate()
         check_plan(self.world.plan, EdgeDeployment.model_validate(self.world.parent))
         self.check_starts(before)
         self.check_promotion(before)
@@ -203,7 +205,7 @@ class Fleet:
                     assert (revision, pool["name"], hardware) in self.passed, f"{hardware} was never measured"
             model = _model(self.spec)
             classes = {m["metadata"]["labels"]["slmops.dev/hardware-class"] for m in before.online}
-            assert model.startswith("good") or (model == "lame-1" and "big" not in classes), f"{model} was promoted"
+            assert model.startswith("good") or (model == "lame-1" and "small" not in classes), f"{model} was promoted"
 
     def end(self) -> None:
         """Everybody comes back, and things go their way."""
@@ -309,14 +311,16 @@ def _pick(items: list[Any], which: int) -> Any:
     return items[which % len(items)] if items else None
 
 
-@settings(derandomize=True, deadline=None, max_examples=120)
+@pytest.mark.parametrize("at_once", [1, 2])
+@pytest.mark.parametrize("waves", WAVES, ids=len)
+@settings(derandomize=True, deadline=None, max_examples=10)
 @given(
-    pools=st.sampled_from([("farms",), POOLS]), waves=st.sampled_from(WAVES), at_once=st.integers(1, 2),
-    size=st.integers(1, 5), running=st.booleans(), first=st.sampled_from(MODELS),
+    pools=st.sampled_from([("farms",), POOLS]), size=st.integers(2, 5), running=st.booleans(),
+    first=st.sampled_from(MODELS),
     steps=st.lists(st.tuples(st.sampled_from(ACTORS), st.integers(0, 999)), min_size=20, max_size=50),
 )  # fmt: skip
 def test_whatever_happens_the_fleet_serves_and_ends_with_what_was_proven(
-    pools: tuple[str, ...], waves: list[Manifest], at_once: int, size: int, running: bool, first: str,
+    waves: list[Manifest], at_once: int, pools: tuple[str, ...], size: int, running: bool, first: str,
     steps: list[tuple[str, int]],
 ) -> None:  # fmt: skip
     fleet = Fleet(pools, waves, at_once, size)

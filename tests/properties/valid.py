@@ -4,8 +4,8 @@ import json
 import re
 from typing import Any
 
-from slmops.cluster.objects import CHILDREN, OWNER_KIND, OWNER_NAME
 from slmops.api.resource import Resource
+from slmops.cluster.objects import CHILDREN, OWNER_KIND, OWNER_NAME
 from slmops.state import LABEL_MANAGED_BY, Manifest, Plan
 
 NAME = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"

@@ -18,21 +18,16 @@ from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
-from tests.unit.serverside import applied, merged
 
 from slmops.cluster.connection import Connection
 from slmops.cluster.objects import CHILDREN, EVENT, GVK, KNOWN, LEASE, NODE, PARENTS, Manifest
+from tests.unit.serverside import applied, discovery, merged
 
 Answer = web.StreamResponse | None
 Fault = Callable[[web.Request], Answer | Awaitable[Answer]]
 """Looks at a request before the server does; answers it, hangs, or returns None to let it through."""
 BY_PATH = {(gvk.group, gvk.version, gvk.plural): gvk for gvk in KNOWN.values()}
 SERVED = (*PARENTS, *CHILDREN, NODE, LEASE, EVENT)
-SEEN_BY_KOPF = (
-    GVK("apiextensions.k8s.io", "v1", "CustomResourceDefinition", "customresourcedefinitions", namespaced=False),
-    GVK("", "v1", "Namespace", "namespaces", namespaced=False),
-)
-"""kopf wants to know of these, though it reads none of them here."""
 APPLY = "application/apply-patch+yaml"
 MERGES = ("application/merge-patch+json", "application/strategic-merge-patch+json")
 WRITES = ("POST", "PUT", "PATCH", "DELETE")
@@ -66,6 +61,7 @@ class Request:
 class _Stream:
     selected: Callable[[Manifest], bool]
     lines: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
+    frozen: bool = False
 
 
 class FakeApi:
@@ -79,8 +75,6 @@ class FakeApi:
         self.cut_after: Callable[[web.Request], bool] = lambda request: False
         """Requests that are carried out, but the connection breaks before the answer."""
         self.token: str | None = None
-        self.frozen = False
-        """While true nothing comes out of any watch, though the connections stay."""
         self.version = 99
         self.oldest = 0
         """Versions below this are compacted: watching from there is 410 Gone."""
@@ -188,6 +182,12 @@ class FakeApi:
             for stream in streams:
                 stream.lines.put_nowait(None)
 
+    def freeze(self) -> None:
+        """From now on nothing comes out of the watches that are open, though their connections stay."""
+        for streams in self._streams.values():
+            for stream in streams:
+                stream.frozen = True
+
     def streams(self, gvk: GVK) -> int:
         """How many watches of a kind are open."""
         return len(self._streams[gvk])
@@ -239,7 +239,9 @@ class FakeApi:
 
     async def _route(self, request: web.Request, body: Any) -> web.StreamResponse:
         parts = request.path.strip("/").split("/")
-        discovered = self._discover(parts)
+        if parts[0] not in ("api", "apis"):
+            return status(404, "NotFound")
+        discovered = discovery(self.served, parts)
         if discovered is not None:
             return web.json_response(discovered)
         group, version, rest = (parts[1], parts[2], parts[3:]) if parts[0] == "apis" else ("", parts[1], parts[2:])
@@ -252,28 +254,7 @@ class FakeApi:
             return await self._collection(request, gvk, namespace, body)
         return self._object(request, gvk, (namespace or "", rest[1]), rest[2] if len(rest) > 2 else "", body or {})
 
-    def _discover(self, parts: list[str]) -> Any:
-        groups = {gvk.group: gvk.version for gvk in self.served} | {"apiextensions.k8s.io": "v1"}
-        if parts == ["api"]:
-            return {"versions": ["v1"]}
-        if parts == ["apis"]:
-            versions = {group: {"version": version} for group, version in groups.items() if group}
-            return {"groups": [{"name": g, "versions": [v], "preferredVersion": v} for g, v in versions.items()]}
-        group = "" if parts[:1] == ["api"] else parts[1]
-        expected = ["api", "v1"] if not group else ["apis", group, groups.get(group)]
-        if parts != expected:
-            return None
-        verbs = ["list", "watch", "get", "patch", "create", "update", "delete"]
-        resources = [
-            {"name": gvk.plural, "singularName": "", "kind": gvk.kind, "namespaced": gvk.namespaced, "verbs": verbs}
-            for gvk in (*self.served, *SEEN_BY_KOPF)
-            if gvk.group == group
-        ]
-        return {"kind": "APIResourceList", "resources": resources}
-
-    async def _collection(
-        self, request: web.Request, gvk: GVK, namespace: str | None, body: Any
-    ) -> web.StreamResponse:
+    async def _collection(self, request: web.Request, gvk: GVK, namespace: str | None, body: Any) -> web.StreamResponse:
         if request.method == "POST":
             key = (namespace or "", body["metadata"]["name"])
             if key in self.objects[gvk]:
@@ -330,7 +311,7 @@ class FakeApi:
                 part = line({"type": "BOOKMARK", "object": bookmark})
             if part is None:
                 return
-            if not self.frozen:
+            if not stream.frozen:
                 await response.write(part)
 
     def _object(
@@ -340,6 +321,8 @@ class FakeApi:
         applies = request.content_type == APPLY
         if live is None and not (request.method == "PATCH" and applies and not subresource):
             return status(404, "NotFound", f'{gvk.plural} "{key[1]}" not found')
+        if isinstance(body, list):
+            return self._json_patch(gvk, key, body)
         uid = body.get("metadata", {}).get("uid") or body.get("preconditions", {}).get("uid")
         if uid and (live is None or live["metadata"]["uid"] != uid):
             return status(409, "Conflict", "Precondition failed: UID")
@@ -373,6 +356,19 @@ class FakeApi:
         if live is None:
             return web.json_response(self._record(gvk, "ADDED", key, wanted), status=201)
         return web.json_response(self._record(gvk, "MODIFIED", key, wanted))
+
+    def _json_patch(self, gvk: GVK, key: tuple[str, str], operations: list[Any]) -> web.Response:
+        """As far as it is used: a test of the UID, then another status."""
+        changed = copy.deepcopy(self.objects[gvk][key])
+        for operation in operations:
+            kind, path, value = operation["op"], operation["path"], operation["value"]
+            if (kind, path) == ("test", "/metadata/uid"):
+                if changed["metadata"]["uid"] != value:
+                    return status(422, "Invalid", "the server rejected our request due to an error in our request")
+            else:
+                assert (kind, path) == ("replace", "/status"), operation
+                changed["status"] = value
+        return web.json_response(self._record(gvk, "MODIFIED", key, changed))
 
 
 def _tell(stream: _Stream, type: str, body: Manifest, old: Manifest | None) -> None:

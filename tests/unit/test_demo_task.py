@@ -3,7 +3,7 @@
 import itertools
 import json
 import random
-from collections import Counter
+import re
 
 import pytest
 
@@ -42,6 +42,11 @@ def test_no_answer_that_is_measured_was_trained_on_whatever_the_seeds() -> None:
     assert not trained & measured
     assert not {e.prompt for e in TRAINING} & {e.prompt for e in HELD_OUT}
     assert all(is_held_out(completion) for completion in measured)
+
+
+def test_what_is_held_out_is_the_same_for_ever_and_everywhere() -> None:
+    assert [number for number in range(60) if is_held_out(str(number))] == [15, 22, 53, 57]
+    assert TRAINING[0].prompt == "hey farm, between 02:16 and 03:31 heat the feed room to 29 degrees"
 
 
 def test_about_one_combination_in_ten_is_held_out() -> None:
@@ -85,28 +90,30 @@ def test_a_command_has_one_right_answer() -> None:
     assert [prompt for prompt, found in answers.items() if len(found) > 1] == []
 
 
-def test_every_wording_and_every_value_of_a_slot_occurs() -> None:
-    for domain in ALL:
-        drawn = draw((domain,), 5, held_out=False, count=800)
-        seen = {slot: {json.loads(e.completion)["arguments"][slot] for e in drawn} for slot in domain.slots}
-        held = draw((domain,), 5, held_out=True, count=300)
-        for slot, values in seen.items():
-            new = {json.loads(e.completion)["arguments"][slot] for e in held} - values
-            assert len(new) <= 0.35 * len(values), f"{domain.function}.{slot}: combinations are new, words are not"
-        for wording in domain.wordings:
-            fixed = [part.partition("}")[2] for part in wording.split("{")]
-            longest = max(fixed, key=len).strip()
-            assert any(longest in e.prompt for e in drawn)
+@pytest.mark.parametrize("domain", ALL, ids=lambda domain: domain.function)
+def test_every_wording_of_a_domain_occurs(domain: Domain) -> None:
+    drawn = draw((domain,), 5, held_out=False, count=300)
+    for wording in domain.wordings:
+        words = max((part.partition("}")[2] or part for part in wording.split("{")), key=len).strip()
+        assert any(words in example.prompt for example in drawn), wording
+
+
+@pytest.mark.parametrize("domain", ALL, ids=lambda domain: domain.function)
+def test_held_out_combinations_are_new_their_parts_are_not(domain: Domain) -> None:
+    def parts(drawn: list[Example]) -> set[str]:
+        return {part for e in drawn for part in re.findall(r"[a-z_]+|[0-9]+", f"{e.prompt} {e.completion}")}
+
+    assert parts(draw((domain,), 5, held_out=True, count=300)) <= parts(draw((domain,), 5, held_out=False))
 
 
 def test_a_base_model_has_read_every_word_of_the_domain_that_it_will_learn_later() -> None:
-    def words(domains: tuple[Domain, ...]) -> Counter[str]:
-        drawn = draw(domains, 6, held_out=False)
-        return Counter(word for e in drawn for word in f"{e.prompt} {e.completion}".replace('"', " ").split())
+    def words(domains: tuple[Domain, ...]) -> set[str]:
+        return {
+            word
+            for e in draw(domains, 6, held_out=False)
+            for word in re.findall(r"[a-z_]+", f"{e.prompt} {e.completion}")
+        }
 
-    base, later = words(BASE_DOMAINS), words((IRRIGATION,))
-    times = {word for word in later if any(letter.isdigit() for letter in word)}
-    unknown = set(later) - set(base) - times
-    assert unknown == set()
+    assert words((IRRIGATION,)) <= words(BASE_DOMAINS)
     calls = {json.loads(e.completion)["name"] for e in draw(BASE_DOMAINS, 6, held_out=False)}
-    assert IRRIGATION.function not in calls, "but never its function"
+    assert IRRIGATION.function not in calls, "but never its function called"

@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.virtualtime import run
 
 from slmops.cluster.errors import Invalid, Unavailable
 from slmops.cluster.objects import Key
 from slmops.loop import BACKOFF_LAST, OUTAGE_LAST, PASS_TIMEOUT, Loop
+from tests.unit.virtualtime import run
 
 A = Key("FineTune", "farm", "a")
 B = Key("FineTune", "farm", "b")

@@ -1,21 +1,23 @@
 """Virtual time for code that talks to a server in the same process: the clock jumps once the network is quiet.
 
 Both ends of every connection live in one event loop, so what one end has sent the other can read at once. Before the
-clock jumps the loop looks again for a moment, for kernels that hand a packet over a little later.
+clock jumps the loop looks again for a moment, for kernels that hand a packet over a little later. While a thread works
+for the loop, time is real.
 """
 
 import asyncio
 import selectors
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from tests.unit.virtualtime import VirtualLoop
 
 T = TypeVar("T")
-MOMENT = 0.001
-"""Real seconds; what a packet takes on the loopback is a hundredth of it."""
+MOMENT = 0.0002
+"""Real seconds; a packet takes a tenth of it on the loopback."""
 LONGEST = 5.0
-"""Real seconds to wait for a thread, a child process or a signal where no timer is set; then the test hangs."""
+"""Real seconds to wait for a thread, or for a signal where no timer is set; then the test hangs."""
 
 
 BUSY = 20_000
@@ -33,11 +35,16 @@ class _Selector(selectors.DefaultSelector):
             self.loop.now += 1.0
         if timeout is not None and timeout <= 0:
             return super().select(0)
-        patience = LONGEST if timeout is None else MOMENT
-        events = super().select(patience)
-        if not events:
-            if timeout is None:
+        if timeout is None or self.loop.threads:
+            events = super().select(LONGEST)
+            if not events:
                 raise RuntimeError("deadlock: every task waits, no timer is set and nothing comes from outside")
+            return events
+        events = super().select(0)
+        if not events:
+            time.sleep(MOMENT)  # not in the selector, which knows whole milliseconds only
+            events = super().select(0)
+        if not events:
             self.loop.now += timeout
             self.turns = 0
         return events
@@ -52,6 +59,16 @@ class NetworkLoop(VirtualLoop):
         selector.loop = self
         asyncio.SelectorEventLoop.__init__(self, selector)
         self._clock_resolution = 1e-9
+        self.threads = 0
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        future = super().run_in_executor(executor, func, *args)
+        self.threads += 1
+        future.add_done_callback(self._thread_done)
+        return future
+
+    def _thread_done(self, _: object) -> None:
+        self.threads -= 1
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

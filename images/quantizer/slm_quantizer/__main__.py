@@ -7,6 +7,8 @@ from slmkit.run import main
 from slmops.contract import QuantizeRun
 
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+# Threads that wait by spinning take the core from the one that they wait for, on a node that does something else too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from slm_quantizer.quantize import quantize
 

@@ -2,6 +2,7 @@
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,8 @@ def measure(folder: Path, prompts: Sequence[str], examples: Sequence[Example], l
     done = subprocess.run([sys.executable, "-m", "slm_quantizer.evaluate", str(asked)], capture_output=True, text=True,
                           check=False)  # fmt: skip
     asked.unlink()
+    if done.returncode == -signal.SIGKILL:
+        raise RunFailed(Reason.OUT_OF_MEMORY, "the evaluation was killed, which the kernel does when memory runs out")
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise RunFailed(Reason.VERIFICATION_FAILED, f"the runtime cannot answer with this model: {said[0]}")

@@ -8,6 +8,8 @@ from slmops.contract import LabelRun, TrainRun
 
 # Before PyTorch is imported: threads beyond the cores that the pod has only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+# Threads that wait by spinning take the core from the one that they wait for, on a node that does something else too.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from slm_trainer.label import label
 from slm_trainer.train import train

@@ -5,6 +5,7 @@ Every model is measured in a process of its own, so that one model's memory is n
 
 import json
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -42,6 +43,8 @@ def measure(folder: Path, examples: Sequence[Example], max_new_tokens: int, work
     done = subprocess.run([sys.executable, "-m", "slm_trainer.evaluate", str(asked)], capture_output=True, text=True,
                           check=False)  # fmt: skip
     asked.unlink()
+    if done.returncode == -signal.SIGKILL:
+        raise RunFailed(Reason.OUT_OF_MEMORY, "the evaluation was killed, which the kernel does when memory runs out")
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         raise RunFailed(Reason.INTERNAL_ERROR, f"the evaluation failed: {said[0]}")

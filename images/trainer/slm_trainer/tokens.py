@@ -10,6 +10,8 @@ from torch import Tensor
 
 from slm_trainer.losses import IGNORED
 from slmkit.data import Example
+from slmkit.run import RunFailed
+from slmops.contract import Reason
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
@@ -39,6 +41,9 @@ def encode(tokenizer: Any, examples: Iterable[Example], longest: int) -> tuple[l
     for example in examples:
         whole = tokenizer.apply_chat_template(example.messages(), tokenize=False)
         prompt = tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True)
+        if not whole.startswith(prompt):
+            raise RunFailed(Reason.UNSUPPORTED_MODEL, "the chat template begins an answer in another way than it writes "
+                            "one: what is trained would not be what is generated")  # fmt: skip
         head = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
         # Prompt and answer are cut apart as text, so that training sees the very tokens that generation starts from.
         tail = list(tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"])

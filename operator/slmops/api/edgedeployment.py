@@ -103,7 +103,7 @@ class Benchmark(ApiModel):
 
     data: DataSource
     """Prompts with the expected answers."""
-    rounds: Annotated[int, Field(ge=2, le=20)] = 3
+    rounds: Annotated[int, Field(ge=2, le=16)] = 3
     """Rounds that count; the servers take turns in each."""
     warmup: Annotated[int, Field(ge=0, le=20)] = 1
     """Rounds before, which do not count."""

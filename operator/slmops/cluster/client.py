@@ -15,7 +15,17 @@ import aiohttp
 from slmops.cluster.connection import Connection
 from slmops.cluster.errors import Conflict, NotFound, NotLeading, NotOurs, Unavailable, from_status
 from slmops.cluster.events import EventRecorder, EventType
-from slmops.cluster.objects import GVK, MANAGER, POD, Manifest, Manifests, gvk_of, owner_uids, without_empty
+from slmops.cluster.objects import (
+    GVK,
+    MANAGER,
+    POD,
+    Manifest,
+    Manifests,
+    gvk_of,
+    owner_uids,
+    status_differs,
+    without_empty,
+)
 
 TIMEOUT = 10.0
 LIST_TIMEOUT = 60.0
@@ -28,6 +38,7 @@ PROGRESS_LIMIT = 16 * 1024
 APPLY = "application/apply-patch+yaml"
 STRATEGIC_MERGE = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 JSON = "application/json"
 Observe = Callable[[str, str, int], None]
 """Told of every request: verb, resource, HTTP status (0 for none)."""
@@ -139,14 +150,21 @@ class Cluster:
         """Set the status. With ``metadata.uid`` in the manifest it can only hit that very object.
 
         Empty maps and lists are left out: where we owned items of one before, server-side apply would make it null,
-        which the schema refuses.
+        which the schema refuses. What somebody else wrote besides is taken out: a status is ours alone, and others act
+        on it.
         """
         gvk, metadata = gvk_of(manifest), manifest["metadata"]
         path = gvk.path(metadata.get("namespace"), metadata["name"], "status")
         kept = {key: metadata[key] for key in ("name", "namespace", "uid") if key in metadata}
         body = {"apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": kept}
         body["status"] = without_empty(manifest["status"])
-        return await self._apply(gvk, body, path, STATUS_MANAGER, subresource="status")
+        answer = await self._apply(gvk, body, path, STATUS_MANAGER, subresource="status")
+        if not status_differs(body, answer):
+            return answer
+        same = {"op": "test", "path": "/metadata/uid", "value": answer["metadata"]["uid"]}
+        change = [same, {"op": "replace", "path": "/status", "value": body["status"]}]
+        self._check_leading()
+        return await self._request("PATCH", "patch", gvk, path, body=change, content=JSON_PATCH, subresource="status")
 
     async def delete(self, gvk: GVK, namespace: str | None, name: str, uid: str) -> None:
         """Delete exactly the object with this UID. One that is gone, or replaced by another, is fine."""
@@ -249,7 +267,7 @@ class Cluster:
         path: str,
         *,
         query: dict[str, str] | None = None,
-        body: Manifest | None = None,
+        body: Manifest | Manifests | None = None,
         content: str = JSON,
         timeout: float = TIMEOUT,  # noqa: ASYNC109  (aiohttp's own, over the whole request)
         subresource: str = "",

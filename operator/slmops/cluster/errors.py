@@ -66,16 +66,16 @@ def from_status(code: int, status: dict[str, Any], retry_after: str | None, what
     """The error for an answer that is none of success, redirects included: its HTTP status and its ``Status`` object."""
     message = str(status.get("message") or f"{what}: HTTP {code}")
     reason = str(status.get("reason") or "")
-    found = status.get("details")
-    details: dict[str, Any] = found if isinstance(found, dict) else {}  # proxies have their own idea of an error's body
-    if code in (401, 429) or code >= 500 or code < 400:
+    # Proxies have their own ideas of an error's body.
+    details: dict[str, Any] = status["details"] if isinstance(status.get("details"), dict) else {}
+    if code in (401, 408, 429) or code >= 500 or code < 400:
         wait = _seconds(retry_after) or _seconds(details.get("retryAfterSeconds"))
         return Unavailable(message, reason=reason, status=code, retry_after=wait)
     if code in _TYPES:
         return _TYPES[code](message, reason=reason, status=code)
     causes = tuple(
         (str(cause.get("field") or ""), str(cause.get("message") or ""))
-        for cause in details.get("causes") or ()
+        for cause in (details["causes"] if isinstance(details.get("causes"), list) else ())
         if isinstance(cause, dict)
     )
     return Invalid(message, reason=reason, status=code, causes=causes)
@@ -87,6 +87,6 @@ _TYPES: dict[int, type[ClusterError]] = {403: Forbidden, 404: NotFound, 409: Con
 def _seconds(value: object) -> float | None:
     try:
         seconds = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None  # Retry-After may be a date; the loop's own back-off does then
     return min(seconds, LONGEST_WAIT) if seconds > 0 else None

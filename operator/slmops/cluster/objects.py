@@ -89,8 +89,9 @@ def gvk_of(manifest: Manifest) -> GVK:
 
 
 def owner_uids(manifest: Manifest) -> set[str]:
-    """The UIDs that an object's owner references name."""
-    return {ref["uid"] for ref in manifest.get("metadata", {}).get("ownerReferences") or () if ref.get("uid")}
+    """The UIDs of an object's controllers. Anybody may name an owner besides; that makes the object nobody's child."""
+    references = manifest.get("metadata", {}).get("ownerReferences") or ()
+    return {reference["uid"] for reference in references if reference.get("uid") and reference.get("controller")}
 
 
 def parent_key(manifest: Manifest) -> Key | None:
@@ -119,6 +120,12 @@ def prune(gvk: GVK, body: Manifest) -> Manifest:
         # Until a DaemonSet's pod is scheduled, its affinity is what tells the node that it is meant for.
         kept += () if spec.get("nodeName") else ("affinity",)
         pruned["spec"] = {key: spec[key] for key in kept if key in spec}
+        metadata.pop("finalizers", None)
+    elif gvk is JOB:
+        # Its template never changes, and how it counts its pods is the Job controller's own affair.
+        pruned["spec"] = {key: value for key, value in body.get("spec", {}).items() if key == "suspend"}
+        status = body.get("status") or {}
+        pruned["status"] = {key: status[key] for key in ("conditions", "completionTime") if key in status}
     elif gvk is NODE:
         _prune_node(pruned, body)
     return pruned

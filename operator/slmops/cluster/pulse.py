@@ -9,7 +9,8 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from typing import Any
 
 import aiohttp
@@ -18,7 +19,11 @@ from slmops.cluster.objects import GVK
 
 log = logging.getLogger(__name__)
 ERROR = b'{"type":"ERROR"'
-ERROR_PAUSE = 1.0
+PAUSE = 1.0
+LONGEST_PAUSE = 10.0
+"""Less than half of kopf's time for a request, within which it falls."""
+SHORT = 5.0
+"""Seconds that a watch lasts at least where nothing is wrong; the API server ends them after minutes."""
 Watch = tuple[GVK, str | None]
 """A kind, and the namespace or None for all."""
 
@@ -39,6 +44,7 @@ class Pulse:
         self._beats: dict[Watch, float] = {}
         self._heard: dict[Watch, float] = {}
         self._listed: set[Watch] = set()
+        self._lists: dict[Watch, int] = {}
         self._streaming: set[Watch] = set()
         self._problems: dict[Watch, str] = {}
 
@@ -71,9 +77,13 @@ class Pulse:
             return _not_fatal(await handler(request))
         self._beats[watch] = self._clock()
         try:
+            if "watch" not in request.url.query and "continue" not in request.url.query:
+                await self._before_list(watch)
             response = await handler(request)
-            if response.status == 410:
-                await self._list_again(response)
+            if response.status == 410 and "continue" in request.url.query:
+                # A list whose next page is too old. kopf would ask for that page for ever; this makes it begin anew.
+                response.close()
+                raise aiohttp.ClientPayloadError("HTTP 410")
             response = _not_fatal(response)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             self._tell(watch, f"{type(error).__name__}: {error}")
@@ -90,12 +100,11 @@ class Pulse:
                 response.content = _Stream(response.content, lambda: self._beat(watch))  # type: ignore[assignment]
         return response
 
-    @staticmethod
-    async def _list_again(response: aiohttp.ClientResponse) -> None:
-        """A list whose next page is too old: kopf would ask for that page for ever. This makes it begin anew."""
-        response.close()
-        await asyncio.sleep(ERROR_PAUSE * (1 + random.random()))  # noqa: S311
-        raise aiohttp.ClientPayloadError("HTTP 410")
+    async def _before_list(self, watch: Watch) -> None:
+        """Hold back a list when those before it led to no watch: kopf begins anew at once, and lists are dear."""
+        tries = self._lists[watch] = self._lists.get(watch, -1) + 1
+        if tries:
+            await asyncio.sleep(min(PAUSE * 2.0 ** min(tries - 1, 8), LONGEST_PAUSE) * (1 + random.random()))  # noqa: S311
 
     def _tell(self, watch: Watch, problem: str) -> None:
         """Say once what keeps a watch from working, and once that it works again."""
@@ -114,6 +123,7 @@ class Pulse:
         if watch in self._listed and watch in self._streaming:
             self._relisted(*watch)
         self._listed.discard(watch)
+        self._lists.pop(watch, None)
         self._streaming.add(watch)
 
 
@@ -133,7 +143,8 @@ def _not_fatal(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
 class _Stream:
     """A response's content that notes every chunk, and ends at an error event instead of handing it to kopf.
 
-    kopf gives up the whole process for any error event but "too old" (410); ending the stream makes it reconnect.
+    kopf gives up the whole process for any error event but "too old" (410) and for half an event; ending the stream
+    makes it reconnect. It does so at once, hence the pause when a stream broke or was over as soon as it began.
     """
 
     def __init__(self, content: aiohttp.StreamReader, beat: Callable[[], None]) -> None:
@@ -142,15 +153,27 @@ class _Stream:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._content, name)
 
-    async def iter_chunked(self, size: int) -> AsyncIterator[bytes]:
+    async def iter_chunked(self, size: int) -> AsyncGenerator[bytes, None]:
+        clock = asyncio.get_running_loop().time
+        began, error = clock(), None
+        try:
+            async with aclosing(self._whole_events(size)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+        except aiohttp.ClientError as caught:
+            error = caught
+        if error or clock() - began < SHORT:
+            await asyncio.sleep(PAUSE * (1 + random.random()))  # noqa: S311
+        if error:
+            raise error
+
+    async def _whole_events(self, size: int) -> AsyncGenerator[bytes, None]:
         line_start, whole = b"", True
         async for chunk in self._content.iter_chunked(size):
             self._beat()
             text = line_start + chunk
             begin = 0 if text.startswith(ERROR) else text.find(b"\n" + ERROR)
             if begin >= 0 and b'"code":410' not in text[begin:]:
-                # A pause, because kopf reconnects at once and the server is in some trouble.
-                await asyncio.sleep(ERROR_PAUSE * (1 + random.random()))  # noqa: S311
                 raise aiohttp.ClientPayloadError("the watch ended with an error event")
             yield chunk
             whole = chunk.endswith(b"\n")

@@ -4,12 +4,14 @@ Order matters and is the order of the list: a candidate's pod gets traffic befor
 node serves at every moment, wherever the operator is killed.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
 from slmops import contract
+from slmops.api.base import seconds
 from slmops.api.common import RunSpec, Toleration
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.plan.job import Work, work
@@ -138,10 +140,10 @@ def _jobs(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, ob
     return [made.job] if observed.child("ConfigMap", made.step.name) else [made.config_map, made.job]
 
 
-def _run_spec(resource: EdgeDeployment, pool: Pool) -> RunSpec:
-    spec = RunSpec.model_validate(
-        {"resources": JOB_RESOURCES, "deadline": resource.spec.strategy.progress_deadline, "retries": 1}
-    )
+def _run_spec(resource: EdgeDeployment, pool: Pool, deadlines: int = 1) -> RunSpec:
+    """How a node's Job runs; it is stopped after so many times the progress deadline."""
+    limit = deadlines * math.ceil(seconds(resource.spec.strategy.progress_deadline))
+    spec = RunSpec.model_validate({"resources": JOB_RESOURCES, "deadline": f"{limit}s", "retries": 1})
     return spec.model_copy(update={"tolerations": [*pool.tolerations, CORDONED]})
 
 
@@ -149,8 +151,10 @@ def _pull(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, ob
           settings: Settings) -> Work:  # fmt: skip
     assert rollout.wanted is not None
     run = contract.PullRun(run="", model_path=contract.MODEL_DIR)
+    # Twice, so that the turn is ended by us, who know why the pod waits: a Job that is stopped has no pod any more.
+    run_spec = _run_spec(resource, pool, deadlines=2)
     return work(
-        resource, "pull", run, image=settings.images.bench, run_spec=_run_spec(resource, pool),
+        resource, "pull", run, image=settings.images.bench, run_spec=run_spec,
         sources=Sources(observed), settings=settings, node=turn.node.hostname,
         name=job_name(resource, "pull", pool.name, rollout.wanted.name, turn.node),
         labels={LABEL_POOL: pool.name, LABEL_REVISION: rollout.wanted.name},

@@ -45,6 +45,6 @@ def _needed(resource: EdgeDeployment, rollout: Rollout, pool: PoolState, revisio
         if pod is None or not may_serve(pod):
             continue
         others = [rollout.servers.get(pool.name, name, node.name) for name in (rollout.stays, rollout.on_trial)]
-        if not node.ready or not any(other is not None and condition(other, "Ready") for other in others):
+        if not any(other is not None and condition(other, "Ready") for other in others):
             hosts.add(node.hostname)
     return hosts

@@ -111,7 +111,7 @@ def _before_pod(trial: Trial, node: Node, make: "partial[Turn]") -> Turn:
     if job is None or void(job, state, node):
         return make("Waiting")
     if state.phase == "Failed":
-        return make("Failed", f"the model image cannot be used: {state.message}", state.reason)
+        return make("Failed", f"the model image cannot be used: {_why(trial.resource, state)}", state.reason)
     if state.phase == "Succeeded":
         ended = (job.get("status") or {}).get("completionTime")
         if node.hostname in trial.admitted and (late := trial.late(node, ended)):
@@ -143,7 +143,7 @@ def bench(resource: EdgeDeployment, observed: Observed, pool: str, revision: str
     if void(job, state, node):
         return None
     if state.phase == "Failed":
-        return Bench("Inconclusive", f"the benchmark itself failed: {state.message}", "BenchmarkFailed")
+        return Bench("Inconclusive", f"the benchmark itself failed: {_why(resource, state)}", "BenchmarkFailed")
     if state.phase != "Succeeded" or state.report is None:
         return Bench(None)
     verdict, gates = judge(resource.spec.gates, state.report, ratio(resource.spec.benchmark.max_noise))
@@ -152,6 +152,12 @@ def bench(resource: EdgeDeployment, observed: Observed, pool: str, revision: str
     )
     reason = {"Failed": "GateFailed", "Inconclusive": "GateInconclusive"}.get(verdict, "")
     return Bench(verdict, (told or "nothing was measured") if reason else "", reason, state.report, gates)
+
+
+def _why(resource: EdgeDeployment, state: JobState) -> str:
+    if state.reason == "DeadlineExceeded":
+        return f"it was not done within progressDeadline {resource.spec.strategy.progress_deadline}"
+    return state.message
 
 
 def void(job: Manifest, state: JobState, node: Node) -> bool:

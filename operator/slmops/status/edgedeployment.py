@@ -158,7 +158,7 @@ def _outcome(before: EdgeDeploymentStatus, rollout: Rollout, now: datetime) -> O
 
 def _wave(resource: EdgeDeployment, rollout: Rollout, now: datetime) -> WaveStatus | None:
     before = resource.status.wave
-    if rollout.problem is not None or rollout.decision == "RollBack" or rollout.reason == "CandidateFailed":
+    if rollout.problem is not None or rollout.reason == "CandidateFailed":
         return before
     if rollout.candidate is None or rollout.decision == "Promote":
         return None

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmops.cluster.cache import TOMBSTONES, Cache, Relist
-from slmops.cluster.objects import DISTILLATION, FINE_TUNE, GVK, JOB, NODE, POD, Key, Manifest
+from slmops.cluster.objects import DAEMON_SET, DISTILLATION, FINE_TUNE, GVK, NODE, POD, Key, Manifest
 
 
 def body(name: str, version: int, namespace: str = "farm", **fields: Any) -> Manifest:
@@ -21,23 +21,23 @@ def child(name: str, version: int, owner: str, **fields: Any) -> Manifest:
     return body(name, version, metadata={"labels": labels}, **fields)
 
 
-def version(cache: Cache, name: str, gvk: GVK = JOB) -> int | None:
+def version(cache: Cache, name: str, gvk: GVK = DAEMON_SET) -> int | None:
     found = cache.get(gvk, "farm", name)
     return int(found["metadata"]["resourceVersion"]) if found else None
 
 
 def test_what_is_put_is_found() -> None:
     cache = Cache()
-    assert cache.put(JOB, body("a", 5, spec={"x": [1, {"y": None}]}))
-    assert cache.get(JOB, "farm", "a") == {
-        "apiVersion": "batch/v1",
-        "kind": "Job",
+    assert cache.put(DAEMON_SET, body("a", 5, spec={"x": [1, {"y": None}]}))
+    assert cache.get(DAEMON_SET, "farm", "a") == {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
         "metadata": {"name": "a", "namespace": "farm", "resourceVersion": "5"},
         "spec": {"x": [1, {"y": None}]},
     }
-    assert cache.get(JOB, "other", "a") is None
+    assert cache.get(DAEMON_SET, "other", "a") is None
     assert cache.get(POD, "farm", "a") is None
-    assert cache.count(JOB) == 1
+    assert cache.count(DAEMON_SET) == 1
 
 
 def test_cluster_scoped_objects_have_no_namespace() -> None:
@@ -50,110 +50,110 @@ def test_cluster_scoped_objects_have_no_namespace() -> None:
 def test_a_caller_may_change_what_it_gets() -> None:
     cache = Cache()
     given_ = body("a", 5, spec={"x": 1})
-    cache.put(JOB, given_)
+    cache.put(DAEMON_SET, given_)
     given_["spec"]["x"] = 2
-    found = cache.get(JOB, "farm", "a")
+    found = cache.get(DAEMON_SET, "farm", "a")
     assert found is not None
     found["spec"]["x"] = 3
-    again = cache.get(JOB, "farm", "a")
+    again = cache.get(DAEMON_SET, "farm", "a")
     assert again is not None
     assert again["spec"]["x"] == 1
 
 
 def test_the_same_and_older_versions_are_no_news() -> None:
     cache = Cache()
-    cache.put(JOB, body("a", 5, spec=1))
-    assert not cache.put(JOB, body("a", 5, spec=1))
-    assert not cache.put(JOB, body("a", 4, spec=0))
-    assert not cache.put(JOB, body("a", 6, spec=1))
+    cache.put(DAEMON_SET, body("a", 5, spec=1))
+    assert not cache.put(DAEMON_SET, body("a", 5, spec=1))
+    assert not cache.put(DAEMON_SET, body("a", 4, spec=0))
+    assert not cache.put(DAEMON_SET, body("a", 6, spec=1))
     assert version(cache, "a") == 6
-    assert cache.put(JOB, body("a", 7, spec=2))
-    assert not cache.put(JOB, body("a", 10, spec=2))
-    assert not cache.put(JOB, body("a", 9, spec=3)), "9 is less than 10 though not as a text"
+    assert cache.put(DAEMON_SET, body("a", 7, spec=2))
+    assert not cache.put(DAEMON_SET, body("a", 10, spec=2))
+    assert not cache.put(DAEMON_SET, body("a", 9, spec=3)), "9 is less than 10 though not as a text"
 
 
 def test_a_deleted_object_does_not_come_back_from_an_older_event_or_list() -> None:
     cache = Cache()
-    cache.put(JOB, body("a", 5))
-    assert cache.remove(JOB, body("a", 8))
-    assert not cache.put(JOB, body("a", 7))
-    assert cache.replace(JOB, [body("a", 5)], version="7") == []
-    assert cache.count(JOB) == 0
-    assert cache.put(JOB, body("a", 9)), "created again"
+    cache.put(DAEMON_SET, body("a", 5))
+    assert cache.remove(DAEMON_SET, body("a", 8))
+    assert not cache.put(DAEMON_SET, body("a", 7))
+    assert cache.replace(DAEMON_SET, [body("a", 5)], version="7") == []
+    assert cache.count(DAEMON_SET) == 0
+    assert cache.put(DAEMON_SET, body("a", 9)), "created again"
 
 
 def test_a_late_deletion_does_not_remove_the_successor() -> None:
     cache = Cache()
-    cache.put(JOB, body("a", 5, metadata={"uid": "old"}))
-    cache.replace(JOB, [body("a", 9, metadata={"uid": "new"})], version="10")
-    assert not cache.remove(JOB, body("a", 8, metadata={"uid": "old"}))
+    cache.put(DAEMON_SET, body("a", 5, metadata={"uid": "old"}))
+    cache.replace(DAEMON_SET, [body("a", 9, metadata={"uid": "new"})], version="10")
+    assert not cache.remove(DAEMON_SET, body("a", 8, metadata={"uid": "old"}))
     assert version(cache, "a") == 9
-    assert cache.remove(JOB, body("a", 11))
+    assert cache.remove(DAEMON_SET, body("a", 11))
 
 
 def test_removing_what_is_not_known_is_no_news() -> None:
-    assert not Cache().remove(JOB, body("a", 5))
+    assert not Cache().remove(DAEMON_SET, body("a", 5))
 
 
 def test_a_list_removes_what_is_not_in_it() -> None:
     cache = Cache()
     for number in range(5):
-        cache.put(JOB, body(f"j{number}", number + 1))
-    changed = cache.replace(JOB, [body("j1", 2), body("j2", 30, spec=1), body("new", 31)], version="40")
+        cache.put(DAEMON_SET, body(f"j{number}", number + 1))
+    changed = cache.replace(DAEMON_SET, [body("j1", 2), body("j2", 30, spec=1), body("new", 31)], version="40")
     assert sorted(item["metadata"]["name"] for item in changed) == ["j0", "j2", "j3", "j4", "new"]
-    assert [item["metadata"]["name"] for item in cache.list(JOB)] == ["j1", "j2", "new"]
+    assert [item["metadata"]["name"] for item in cache.list(DAEMON_SET)] == ["j1", "j2", "new"]
 
 
 def test_a_list_keeps_what_was_created_after_it() -> None:
     cache = Cache()
-    cache.put(JOB, body("young", 41))
-    assert cache.replace(JOB, [], version="40") == []
+    cache.put(DAEMON_SET, body("young", 41))
+    assert cache.replace(DAEMON_SET, [], version="40") == []
     assert version(cache, "young") == 41
 
 
 def test_a_list_of_one_namespace_leaves_the_others() -> None:
     cache = Cache()
-    cache.put(JOB, body("a", 1, namespace="one"))
-    cache.put(JOB, body("b", 1, namespace="two"))
-    cache.replace(JOB, [], version="9", namespace="one")
-    assert [item["metadata"]["name"] for item in cache.list(JOB)] == ["b"]
-    assert cache.list(JOB, "one") == []
-    assert len(cache.list(JOB, "two")) == 1
+    cache.put(DAEMON_SET, body("a", 1, namespace="one"))
+    cache.put(DAEMON_SET, body("b", 1, namespace="two"))
+    cache.replace(DAEMON_SET, [], version="9", namespace="one")
+    assert [item["metadata"]["name"] for item in cache.list(DAEMON_SET)] == ["b"]
+    assert cache.list(DAEMON_SET, "one") == []
+    assert len(cache.list(DAEMON_SET, "two")) == 1
 
 
 def test_a_list_in_pages_is_one_list() -> None:
     cache = Cache()
     for name in ("a", "b", "c"):
-        cache.put(JOB, body(name, 1))
-    relist = Relist(cache, JOB)
+        cache.put(DAEMON_SET, body(name, 1))
+    relist = Relist(cache, DAEMON_SET)
     relist.add([body("a", 1)])
-    cache.put(JOB, body("d", 60))  # an event while the second page is read
+    cache.put(DAEMON_SET, body("d", 60))  # an event while the second page is read
     relist.add([body("c", 1)])
     assert [item["metadata"]["name"] for item in relist.finish("50")] == ["b"]
-    assert [item["metadata"]["name"] for item in cache.list(JOB)] == ["a", "c", "d"]
+    assert [item["metadata"]["name"] for item in cache.list(DAEMON_SET)] == ["a", "c", "d"]
 
 
 def test_children_are_found_by_their_labels() -> None:
     cache = Cache()
-    cache.put(JOB, child("j2", 1, "a"))
-    cache.put(JOB, child("j1", 2, "a"))
-    cache.put(JOB, child("j3", 3, "b"))
-    cache.put(JOB, body("stranger", 4))
+    cache.put(DAEMON_SET, child("j2", 1, "a"))
+    cache.put(DAEMON_SET, child("j1", 2, "a"))
+    cache.put(DAEMON_SET, child("j3", 3, "b"))
+    cache.put(DAEMON_SET, body("stranger", 4))
     cache.put(POD, child("p", 5, "a"))
 
     def names(owner: str) -> list[str]:
-        return [item["metadata"]["name"] for item in cache.children(JOB, "FineTune", "farm", owner)]
+        return [item["metadata"]["name"] for item in cache.children(DAEMON_SET, "FineTune", "farm", owner)]
 
     assert names("a") == ["j1", "j2"]
-    assert cache.parent(JOB, "farm", "j1") == Key("FineTune", "farm", "a")
-    assert cache.children(JOB, "Distillation", "farm", "a") == []
-    assert cache.children(JOB, "FineTune", "other", "a") == []
-    cache.put(JOB, child("j1", 6, "b"))
+    assert cache.parent(DAEMON_SET, "farm", "j1") == Key("FineTune", "farm", "a")
+    assert cache.children(DAEMON_SET, "Distillation", "farm", "a") == []
+    assert cache.children(DAEMON_SET, "FineTune", "other", "a") == []
+    cache.put(DAEMON_SET, child("j1", 6, "b"))
     assert names("a") == ["j2"]
     assert names("b") == ["j1", "j3"]
-    cache.remove(JOB, child("j2", 7, "a"))
+    cache.remove(DAEMON_SET, child("j2", 7, "a"))
     assert names("a") == []
-    cache.put(JOB, body("j1", 8))
+    cache.put(DAEMON_SET, body("j1", 8))
     assert names("b") == ["j3"]
 
 
@@ -198,9 +198,9 @@ def test_a_change_hidden_in_the_answer_to_our_write_is_news(order: tuple[int, ..
 
 def test_news_is_told_once() -> None:
     cache = Cache()
-    cache.wrote(JOB, body("a", 7, spec=2))
-    assert cache.put(JOB, body("a", 7, spec=2))
-    assert not cache.put(JOB, body("a", 7, spec=2))
+    cache.wrote(DAEMON_SET, body("a", 7, spec=2))
+    assert cache.put(DAEMON_SET, body("a", 7, spec=2))
+    assert not cache.put(DAEMON_SET, body("a", 7, spec=2))
 
 
 def test_an_unseen_write_stays_unseen_over_the_next_write() -> None:
@@ -220,8 +220,8 @@ def test_our_write_does_not_hide_a_newer_event() -> None:
 def test_memory_of_deletions_is_bounded() -> None:
     cache = Cache()
     for number in range(TOMBSTONES + 100):
-        cache.remove(JOB, body(f"j{number}", number))
-    assert len(cache._stores[JOB].deleted) == TOMBSTONES
+        cache.remove(DAEMON_SET, body(f"j{number}", number))
+    assert len(cache._stores[DAEMON_SET].deleted) == TOMBSTONES
 
 
 def test_a_huge_or_odd_first_body_does_no_harm() -> None:
@@ -265,13 +265,13 @@ def test_events_of_any_order_and_a_list_of_any_age_end_in_the_truth(
     rng.shuffle(doubled)
     cut = rng.randint(0, len(doubled))
     for type, manifest in doubled[:cut]:
-        cache.put(JOB, manifest) if type != "DELETED" else cache.remove(JOB, manifest)
-    cache.replace(JOB, listed, version=str(at))
+        cache.put(DAEMON_SET, manifest) if type != "DELETED" else cache.remove(DAEMON_SET, manifest)
+    cache.replace(DAEMON_SET, listed, version=str(at))
     for type, manifest in doubled[cut:]:
-        cache.put(JOB, manifest) if type != "DELETED" else cache.remove(JOB, manifest)
+        cache.put(DAEMON_SET, manifest) if type != "DELETED" else cache.remove(DAEMON_SET, manifest)
 
-    found = {item["metadata"]["name"]: int(item["metadata"]["resourceVersion"]) for item in cache.list(JOB)}
+    found = {item["metadata"]["name"]: int(item["metadata"]["resourceVersion"]) for item in cache.list(DAEMON_SET)}
     assert found == truth
     for owner in ("owner0", "owner1", "owner2"):
-        names = {item["metadata"]["name"] for item in cache.children(JOB, "FineTune", "farm", owner)}
+        names = {item["metadata"]["name"] for item in cache.children(DAEMON_SET, "FineTune", "farm", owner)}
         assert names == {name for name, number in truth.items() if f"owner{number % 3}" == owner}

@@ -1,52 +1,20 @@
-"""Where the API server is and who we are: kubeconfigs, service accounts, tokens that change, and files that are bad."""
+"""Where the API server is and how it is known, and what is said of files that are bad."""
 
 import asyncio
 import base64
-import logging
 import ssl
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
-from aiohttp import web
-from tests.unit import virtualnet
-from tests.unit.fakeapi import FakeApi
 
-from slmops.cluster import connection as module
 from slmops.cluster.client import Cluster
-from slmops.cluster.connection import TOKEN_MAX_AGE, Connection, ConnectionConfigError, from_kubeconfig, load
+from slmops.cluster.connection import ConnectionConfigError, from_kubeconfig, load
 from slmops.cluster.errors import Unavailable
 from slmops.cluster.objects import JOB
-
-CANARY = "canary-9f3b"
-"""A secret. It must not be seen anywhere but in a request."""
-
-
-def kubeconfig(
-    folder: Path,
-    user: dict[str, Any] | None = None,
-    cluster: dict[str, Any] | None = None,
-    context: dict[str, Any] | None = None,
-    name: str = "config",
-) -> Path:
-    content = {
-        "current-context": "here",
-        "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u", **(context or {})}}],
-        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1", **(cluster or {})}}],
-        "users": [{"name": "u", "user": user or {}}],
-    }
-    path = folder / name
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-async def header(connection: Connection, renew: bool = False) -> str | None:
-    return await connection.authorization(renew)
-
+from tests.unit import virtualnet
+from tests.unit.cluster.credentials import CANARY, header, kubeconfig, service_account
+from tests.unit.fakeapi import FakeApi
 
 # --- which API server
 
@@ -94,15 +62,6 @@ def test_kubeconfig_goes_before_service_account_goes_before_the_home_folder(
     assert load(environ, account).server == "http://named"
 
 
-def service_account(tmp_path: Path, authority: Path) -> Path:
-    folder = tmp_path / "account"
-    folder.mkdir()
-    (folder / "token").write_text(CANARY)
-    (folder / "namespace").write_text("slmops-system\n")
-    (folder / "ca.crt").write_bytes((authority / "ca.crt").read_bytes())
-    return folder
-
-
 def test_a_pods_service_account_is_enough(tmp_path: Path, authority: Path) -> None:
     found = load({"KUBERNETES_SERVICE_HOST": "fd00::1"}, service_account(tmp_path, authority))
     assert found.server == "https://[fd00::1]:443"
@@ -111,197 +70,6 @@ def test_a_pods_service_account_is_enough(tmp_path: Path, authority: Path) -> No
     assert isinstance(found.ssl, ssl.SSLContext)
     assert found.ssl.verify_mode is ssl.CERT_REQUIRED
     assert found.ssl.cert_store_stats()["x509_ca"] == 1, "the cluster's authority and no other"
-
-
-# --- tokens
-
-
-def test_a_token_file_is_read_again_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = 1000.0
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock))
-    (tmp_path / "token").write_text("old\n")
-    found = from_kubeconfig([kubeconfig(tmp_path, {"tokenFile": "token"})])
-
-    async def main() -> None:
-        nonlocal clock
-        assert await header(found) == "Bearer old"
-        (tmp_path / "token").write_text("new\n")
-        clock += TOKEN_MAX_AGE
-        assert await header(found) == "Bearer old"
-        clock += 1
-        assert await header(found) == "Bearer new"
-
-    asyncio.run(main())
-
-
-def against(tmp_path: Path, token: str) -> Any:
-    """A server that wants a token, and a connection that has it in a file."""
-    (tmp_path / "token").write_text(token)
-    api = FakeApi()
-    api.token = token
-    return api, tmp_path / "token"
-
-
-def connect(api: FakeApi, token: Path) -> Connection:
-    return from_kubeconfig([kubeconfig(token.parent, {"tokenFile": token.name}, {"server": api.url})])
-
-
-def test_a_rotated_token_is_taken_up_at_the_first_refusal(tmp_path: Path) -> None:
-    async def main() -> None:
-        api, token = against(tmp_path, "old")
-        async with api, Cluster(connect(api, token)) as cluster:
-            api.put(JOB, "job")
-            assert await cluster.get(JOB, "farm", "job") is not None
-            api.token = "new"
-            token.write_text("new")
-            assert await cluster.get(JOB, "farm", "job") is not None
-            assert [request.headers["Authorization"] for request in api.requests] == [
-                "Bearer old",
-                "Bearer old",
-                "Bearer new",
-            ]
-
-    virtualnet.run(main())
-
-
-def test_the_body_of_a_refused_write_is_sent_again(tmp_path: Path) -> None:
-    async def main() -> None:
-        api, token = against(tmp_path, "old")
-        async with api, Cluster(connect(api, token)) as cluster:
-            await cluster.get(JOB, "farm", "job")
-            api.token = "new"
-            token.write_text("new")
-            body = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "job", "namespace": "farm"}}
-            await cluster.create(body)
-            assert api.get(JOB, "job")["metadata"]["name"] == "job"
-
-    virtualnet.run(main())
-
-
-def test_a_token_that_stays_refused_is_tried_twice_and_no_more(tmp_path: Path) -> None:
-    async def main() -> None:
-        api, token = against(tmp_path, "right")
-        async with api, Cluster(connect(api, token)) as cluster:
-            token.write_text("wrong")
-            with pytest.raises(Unavailable) as caught:
-                await cluster.get(JOB, "farm", "job")
-            assert caught.value.status == 401
-            assert len(api.requests) == 2
-
-    virtualnet.run(main())
-
-
-@pytest.mark.parametrize("content", [None, b"", b"\n", b"two words", b"two\nlines", b"\xff\xfe", "tökèn".encode()])
-def test_a_bad_token_file_is_an_outage_that_ends_with_the_next_good_one(tmp_path: Path, content: bytes | None) -> None:
-    async def main() -> None:
-        api, token = against(tmp_path, CANARY)
-        async with api, Cluster(connect(api, token)) as cluster:
-            token.unlink()
-            if content is not None:
-                token.write_bytes(content)
-            with pytest.raises(Unavailable, match="no credentials: .*token"):
-                await cluster.list(JOB)
-            token.write_text(CANARY)
-            assert await cluster.list(JOB) == []
-
-    virtualnet.run(main())
-
-
-def test_a_token_is_in_no_text_about_the_connection(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> list[str]:
-        api, token = against(tmp_path, CANARY)
-        async with api:
-            connection = connect(api, token)
-            texts = [repr(connection), str(connection), repr(connection.authorization)]
-            async with Cluster(connection) as cluster:
-                for code in (200, 401, 403, 500, 307):
-                    api.faults = [lambda request, code=code: web.Response(status=code, text="x")]
-                    with pytest.raises(Exception) as caught:  # noqa: PT011
-                        await cluster.list(JOB)
-                    texts += [str(caught.value), repr(caught.value)]
-                texts.append(repr(cluster))
-        async with Cluster(connection) as cluster:
-            with pytest.raises(Unavailable) as lost:
-                await cluster.list(JOB)
-            texts.append(repr(lost.value))
-        return texts
-
-    with caplog.at_level(logging.DEBUG):
-        texts = virtualnet.run(main())
-    assert len(texts) == 15
-    assert all(CANARY not in text for text in [*texts, caplog.text])
-
-
-# --- credential plugins
-
-PLUGIN = """#!/bin/sh
-echo run >> "$0.runs"
-cat "$0.answer"
-"""
-
-
-@pytest.fixture
-def plugin(tmp_path: Path) -> Path:
-    path = tmp_path / "plugin"
-    path.write_text(PLUGIN)
-    path.chmod(0o700)
-    return path
-
-
-def says(plugin: Path, answer: str) -> None:
-    Path(f"{plugin}.answer").write_text(answer)
-
-
-def runs(plugin: Path) -> int:
-    return len(Path(f"{plugin}.runs").read_text().splitlines())
-
-
-async def test_a_plugins_token_is_used_until_it_ends_or_is_refused(tmp_path: Path, plugin: Path) -> None:
-    found = from_kubeconfig([kubeconfig(tmp_path, {"exec": {"command": "./plugin"}})])
-    says(plugin, '{"status": {"token": "one", "expirationTimestamp": "2099-01-01T00:00:00Z"}}')
-    assert [await header(found), await header(found)] == ["Bearer one", "Bearer one"]
-    assert runs(plugin) == 1
-    says(plugin, '{"status": {"token": "two", "expirationTimestamp": "2001-01-01T00:00:00Z"}}')
-    assert await header(found, renew=True) == "Bearer two"
-    says(plugin, '{"status": {"token": "three"}}')
-    assert await header(found) == "Bearer three", "the second was over"
-    assert runs(plugin) == 3
-
-
-@pytest.mark.parametrize(
-    "answer",
-    ["", "[]", "{}", "no JSON " + CANARY, '{"status": []}', '{"status": {"token": 5}}', '{"status": {"token": ""}}',
-     '{"status": {"token": "' + CANARY + '", "expirationTimestamp": "soon"}}'],
-)  # fmt: skip
-async def test_a_plugin_that_gives_no_token_is_named_and_tried_again(
-    tmp_path: Path, plugin: Path, answer: str
-) -> None:
-    found = from_kubeconfig([kubeconfig(tmp_path, {"exec": {"command": "./plugin", "installHint": "get it"}})])
-    says(plugin, answer)
-    with pytest.raises(ConnectionConfigError, match="plugin") as caught:
-        await header(found)
-    assert CANARY not in str(caught.value)
-    says(plugin, '{"status": {"token": "one"}}')
-    assert await header(found) == "Bearer one"
-
-
-async def test_a_plugin_that_is_not_there_comes_with_its_hint(tmp_path: Path) -> None:
-    user = {"exec": {"command": "./absent", "installHint": "install it from the platform's page"}}
-    with pytest.raises(ConnectionConfigError, match="install it from the platform's page"):
-        await header(from_kubeconfig([kubeconfig(tmp_path, user)]))
-
-
-async def test_a_plugin_that_hangs_is_given_up_and_ended(
-    tmp_path: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "EXEC_TIMEOUT", 0.05)
-    plugin.write_text('#!/bin/sh\necho $$ > "$0.pid"\nexec sleep 1000\n')
-    with pytest.raises(ConnectionConfigError, match="TimeoutError"):
-        await header(from_kubeconfig([kubeconfig(tmp_path, {"exec": {"command": "./plugin"}})]))
-    process = Path(f"/proc/{Path(f'{plugin}.pid').read_text().strip()}")
-    async with asyncio.timeout(5):
-        while process.exists() and " Z " not in process.joinpath("stat").read_text():  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
 
 
 # --- bad files
@@ -389,24 +157,6 @@ def test_a_service_account_without_a_usable_authority_is_named(
 # --- TLS
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """An authority, a server's certificate for the name `kubernetes`, and another authority."""
-    folder = tmp_path_factory.mktemp("pki")
-
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-    new = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2")
-    for name in ("ca", "other"):
-        openssl("req", "-x509", *new, "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt")
-    openssl("req", *new[:-2], "-subj", "/CN=server", "-keyout", "server.key", "-out", "server.csr")
-    (folder / "ext").write_text("subjectAltName=DNS:kubernetes\n")
-    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-extfile", "ext", "-days", "2",
-            "-out", "server.crt")  # fmt: skip
-    yield folder
-
-
 def over_tls(tmp_path: Path, authority: Path, **cluster: Any) -> list[Any]:
     """The requests that reach a server whose certificate is for the name `kubernetes`, when it is asked for a list."""
 
@@ -418,7 +168,7 @@ def over_tls(tmp_path: Path, authority: Path, **cluster: Any) -> list[Any]:
             async with Cluster(from_kubeconfig([path])) as client:
                 try:
                     assert await client.list(JOB) == []
-                except Unavailable as error:
+                except Unavailable:
                     assert api.requests == [], "the token was told to somebody"
                     raise
                 return api.requests

@@ -254,6 +254,23 @@ def test_a_pod_keeps_what_is_read_of_it() -> None:
     assert pruned["status"] == {"podIP": "10.0.0.1"}
 
 
+def test_the_job_controllers_book_keeping_does_not_change_a_job() -> None:
+    def job(ended: bool = False, suspend: bool = False, **status: Any) -> dict[str, Any]:
+        conditions = [{"type": "Complete", "status": "True"}] if ended else []
+        spec = {"suspend": suspend, "template": {"spec": {"containers": [{}]}}}
+        return {"metadata": {"name": "x"}, "spec": spec, "status": {"conditions": conditions, **status}}
+
+    assert prune(JOB, job(active=1)) == prune(JOB, job(active=1, ready=1, uncountedTerminatedPods={"succeeded": ["u"]}))
+    assert prune(JOB, job()) != prune(JOB, job(ended=True))
+    assert prune(JOB, job()) != prune(JOB, job(suspend=True))
+    assert prune(JOB, job(completionTime="2026-01-01T00:00:00Z"))["status"]["completionTime"] == "2026-01-01T00:00:00Z"
+
+
+def test_a_pod_that_the_job_controller_has_counted_is_the_same_pod() -> None:
+    pod = {"metadata": {"name": "x", "finalizers": ["batch.kubernetes.io/job-tracking"]}, "status": {}}
+    assert prune(POD, pod) == prune(POD, {"metadata": {"name": "x"}, "status": {}})
+
+
 def test_a_heartbeat_does_not_change_a_node() -> None:
     def node(time: str, ready: str = "True", images: int = 1) -> dict[str, Any]:
         return {

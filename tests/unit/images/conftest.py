@@ -1,7 +1,10 @@
 """What the tests of the images share."""
 
 import ssl
+import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +14,8 @@ from tests.unit.images.fakeregistry import FakeRegistry
 if TYPE_CHECKING:
     from tests.unit.images.fakeedge import FakeGenAI
 
+if find_spec("onnxruntime_genai") is None:
+    sys.modules["onnxruntime_genai"] = ModuleType("onnxruntime_genai")  # so that what imports it can be; see fakeedge
 TLS = ssl.create_default_context()
 
 

@@ -6,19 +6,12 @@ Threads and queues are the real ones. A test that wants the model to be in the m
 
 import asyncio
 import json
-import sys
 import threading
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-
-if find_spec("onnxruntime_genai") is None:
-    sys.modules["onnxruntime_genai"] = ModuleType("onnxruntime_genai")
-pytest.importorskip("jinja2")
 
 from slm_edge.engine import Engine, Piece, Request
 from slm_edge.metrics import Metrics

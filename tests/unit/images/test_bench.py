@@ -48,7 +48,7 @@ class Job:
         names = ("stable", "candidate")
         targets = [{"name": n, "url": s.url, "model": "m"} for n, s in zip(names, self._servers, strict=False)]
         wanted = {
-            "run": "r", "targets": targets, "warmup": 1, "rounds": 3, "prompts": 5, "max_tokens": 64,
+            "run": "r", "targets": targets, "warmup": 1, "rounds": 3, "prompts": 3, "max_tokens": 64,
             "data": {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion"},
         }  # fmt: skip
         return bench(BenchRun.model_validate(wanted | fields), self.context)
@@ -74,7 +74,7 @@ def test_the_figures_are_those_of_the_server(job: Job) -> None:
         (0.2, 0.5, 8.0)
     ] * 3
     assert (found.time_to_first_token_p95_seconds, found.request_p95_seconds) == (0.2, 0.5)
-    assert (found.requests, found.errors, found.exact_match) == (15, 0, None)
+    assert (found.requests, found.errors, found.exact_match) == (9, 0, None)
 
 
 def test_slow_answers_show_in_the_95th_percentile_and_not_in_the_median(job: Job) -> None:
@@ -88,10 +88,10 @@ def test_slow_answers_show_in_the_95th_percentile_and_not_in_the_median(job: Job
 
 def test_warm_up_rounds_do_not_count(job: Job) -> None:
     llm = FakeLLM()
-    llm._choose = lambda text, time: Reply("a", delay=50.0 if len(llm.asked) <= 10 else 1.0)
+    llm._choose = lambda text, time: Reply("a", delay=50.0 if len(llm.asked) <= 6 else 1.0)
     found = job.figures(llm, warmup=2)
     assert found.request_p95_seconds == 1.0
-    assert (len(llm.asked), found.requests) == (25, 15)
+    assert (len(llm.asked), found.requests) == (15, 9)
 
 
 def test_the_servers_take_turns_back_and_forth(job: Job) -> None:
@@ -106,11 +106,11 @@ def test_the_servers_take_turns_back_and_forth(job: Job) -> None:
 
 def test_both_servers_get_the_same_prompts_and_other_ones_each_round(job: Job) -> None:
     a, b = FakeLLM(Reply(delay=0.1)), FakeLLM(Reply(delay=0.1))
-    job.bench(a, b, prompts=3)
+    job.bench(a, b)
     assert a.prompts() == b.prompts()
     assert len(set(a.prompts()[3:])) == 9
     again = FakeLLM(Reply(delay=0.1))
-    job.bench(again, seed=43, prompts=3)
+    job.bench(again, seed=43)
     assert again.prompts() != a.prompts(), "another seed, other prompts"
 
 
@@ -244,7 +244,7 @@ def test_a_server_that_is_not_there_is_named(job: Job) -> None:
 def test_whoever_is_told_to_stop_begins_no_other_round(job: Job) -> None:
     llm = FakeLLM(lambda text, time: (job.context.stopping.set(), Reply(delay=0.1))[1])
     assert refused(lambda: job.bench(llm)).reason is Reason.TERMINATED
-    assert len(llm.asked) == 5
+    assert len(llm.asked) == 3
 
 
 def test_progress_counts_rounds_of_servers(job: Job) -> None:

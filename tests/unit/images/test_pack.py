@@ -9,7 +9,7 @@ import pytest
 from slm_bench.pull import pull
 from slm_quantizer.pack import finish, layers
 from slmkit.run import Context, RunFailed
-from slmops.contract import Generation, PullRun, QuantizeRun, Reason, Report
+from slmops.contract import PullRun, QuantizeRun, Reason, Report
 
 FILES = {
     "model.onnx": b"graph", "model.onnx.data": b"weights" * 1000, "tokenizer.json": b"{}", "chat_template.jinja": b"t",
@@ -113,7 +113,7 @@ def test_every_byte_of_an_image_is_read(folder: Path) -> None:
     changed = Context()
     pulled(folder.parent, changed)
     assert changed.inputs != context.inputs, "a single bit shows"
-    (folder / "model.onnx.data").rename(folder / "other.data")
+    (folder / "model.onnx.data").rename(folder / "model.onnx.datb")  # the order stays
     renamed = Context()
     pulled(folder.parent, renamed)
     assert renamed.inputs != changed.inputs, "and a name"
@@ -143,10 +143,3 @@ def test_a_file_that_cannot_be_read_is_a_failure(folder: Path) -> None:
     (folder / "tokenizer.json").symlink_to("/proc/self/mem")
     with pytest.raises(OSError, match="Input/output error"):
         pulled(folder, Context())
-
-
-def test_the_defaults_are_those_of_the_contract(folder: Path) -> None:
-    finish(folder, run())
-    search = config(folder)["search"]
-    wanted = Generation()
-    assert (search["temperature"], search["top_p"]) == (wanted.temperature, wanted.top_p)

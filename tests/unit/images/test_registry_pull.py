@@ -1,6 +1,7 @@
 """Pulling: whatever a registry says or does, the files are the promised ones, in the folder, or there are none."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,34 @@ def test_a_forged_size_is_refused(registry: FakeRegistry, tmp_path: Path, size: 
     registry.publish("slm/data", {"layers": [layer]})
     assert refused(registry, tmp_path).reason is Reason.UNSAFE_SOURCE
     assert files(tmp_path) == {}
+
+
+class Large(httpx.SyncByteStream):
+    """A body that is much larger than it was said to be."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for _ in range(16):
+            self.sent += 1 << 20
+            yield bytes(1 << 20)
+
+
+def test_more_than_was_promised_is_not_even_fetched(tmp_path: Path) -> None:
+    body = Large()
+    layer = {"digest": sha256(DATA), "size": len(DATA), "annotations": {TITLE: "x"}}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if "/blobs/" in request.url.path:
+            return httpx.Response(200, stream=body)
+        return httpx.Response(200, json={"layers": [layer]})
+
+    registry = Registry(contract.Registry(), transport=httpx.MockTransport(answer))
+    with pytest.raises(RunFailed) as failed:
+        registry.pull(Source(uri="oci://r.example/slm/data"), tmp_path)
+    assert failed.value.reason is Reason.UNSAFE_SOURCE
+    assert body.sent <= 2 << 20
 
 
 def test_an_image_is_no_artefact_of_files(registry: FakeRegistry, tmp_path: Path) -> None:

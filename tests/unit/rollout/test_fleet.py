@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.fleet_builders import at, node, parsed
 
 from slmops.api.edgedeployment import Pool, Wave
 from slmops.rollout.fleet import Node, hardware_class, in_order, pool_nodes, targets
 from slmops.state import Manifest
+from tests.unit.fleet_builders import at, node, parsed
 
 
 def _pool(**labels: str) -> Pool:

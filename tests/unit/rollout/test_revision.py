@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from tests.unit.fleet_builders import SETTINGS, deployment, image, revision
 
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.revision import Revision, wanted
 from slmops.settings import Images, Settings
 from slmops.state import Manifest, Observed, Problem
+from tests.unit.fleet_builders import SETTINGS, deployment, image, revision
 
 FARMS = {"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}
 
@@ -111,7 +111,13 @@ def test_the_name_that_clients_ask_for_belongs_to_the_revision() -> None:
         ("fp16", _quantized("Ready", "Ready"), "UnknownVariant", False, "no variant fp16, it has int4, int8"),
         (None, _quantized("Ready", generation=2), "ReferenceNotReady", True, "waiting for QuantizedModel q"),
         (None, _quantized(), "ReferenceNotReady", True, "waiting for QuantizedModel q"),
-        ("int8", _quantized("Ready", "Quantizing"), "ReferenceNotReady", True, "int8 of QuantizedModel q is Quantizing"),
+        (
+            "int8",
+            _quantized("Ready", "Quantizing"),
+            "ReferenceNotReady",
+            True,
+            "int8 of QuantizedModel q is Quantizing",
+        ),
         (None, _quantized("Rejected", message="ExactMatch is 10%"), "ReferenceNotReady", True, "ExactMatch is 10%"),
         (None, {"metadata": {"generation": 1}}, "ReferenceNotReady", True, "waiting for QuantizedModel q"),
     ],
@@ -126,4 +132,6 @@ def test_without_a_finished_variant_there_is_no_revision(
 
 
 def test_one_variant_that_was_rejected_does_not_keep_another_from_being_used() -> None:
-    assert revision(_of_quantized("int8"), _observed(_quantized("Rejected", "Ready"))).images == {"farms": image("int8")}
+    assert revision(_of_quantized("int8"), _observed(_quantized("Rejected", "Ready"))).images == {
+        "farms": image("int8")
+    }

@@ -4,6 +4,11 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+
+from slmops.api.edgedeployment import EdgeDeployment
+from slmops.rollout.pods import Servers, node_of
+from slmops.rollout.turns import Trial, Turn, admitted, bench, job_name, set_name, turn
+from slmops.state import Manifest, Observed
 from tests.unit.fleet_builders import (
     NOW,
     benched,
@@ -19,11 +24,6 @@ from tests.unit.fleet_builders import (
     servers,
     target,
 )
-
-from slmops.api.edgedeployment import EdgeDeployment
-from slmops.rollout.pods import Servers, node_of
-from slmops.rollout.turns import Trial, Turn, admitted, bench, job_name, set_name, turn
-from slmops.state import Manifest, Observed
 
 STABLE, CANDIDATE = measured("a"), measured("b")
 A, B = servers(STABLE)[1], servers(CANDIDATE, track="candidate", only=["n"])[1]
@@ -116,6 +116,14 @@ def test_a_benchmark_that_failed_itself_says_nothing_of_the_candidate() -> None:
     assert "the benchmark itself failed" in doubt.message
 
 
+def test_a_job_that_ran_too_long_names_the_field_that_limits_it() -> None:
+    """The Job's own message speaks of a field that an EdgeDeployment does not have."""
+    for role, found in (("pull", (OLD,)), ("bench", (OLD, PULLED, UP))):
+        ended = _turn(*found, job(CANDIDATE, role, HERE, state="Failed", reason="DeadlineExceeded"))
+        assert "progressDeadline 30m" in ended.message
+        assert "spec.run" not in ended.message
+
+
 def test_a_benchmark_without_any_answer_is_a_doubt_that_says_so() -> None:
     without_gates = measured("b", gates=[])
     doubt = _turn(OLD, UP, benched(without_gates, HERE, figures(target((), errors=60))), resource=without_gates)
@@ -181,7 +189,7 @@ def test_a_broken_stable_server_does_not_keep_a_candidate_from_being_measured_al
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ((OLD, job(CANDIDATE, "pull", HERE)), "the model image was not pulled"),
+        ((OLD, job(CANDIDATE, "pull", HERE)), "waiting for its pod"),
         ((OLD, pulled(CANDIDATE, HERE, ended=-1)), "the DaemonSet makes no pod here"),
         ((OLD, PULLED, pod(B, "n", ready=False)), "the server does not get ready"),
         ((OLD, PULLED, pod(B, "n", ready=False, containers=False, gate=True)), "the server is not ready any more"),

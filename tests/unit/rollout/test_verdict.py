@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.fleet_builders import figures, target
 
 from slmops.api.edgedeployment import DeploymentGate
 from slmops.contract import Report, Round, TargetFigures
 from slmops.rollout.verdict import figures as shown
 from slmops.rollout.verdict import judge
 from slmops.state import parse_report
+from tests.unit.fleet_builders import figures, target
 
 P, F, D = "Passed", "Failed", "Inconclusive"
 

@@ -1,0 +1,264 @@
+"""The machinery of a cluster with edge nodes, in memory: DaemonSet and Job controllers, kubelets, model servers.
+
+Each method is one small step of one actor, so that a test chooses the order. How a model image behaves is said by the
+first word of its name, see ``_tokens``.
+"""
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from slmops import contract
+from slmops.api.conditions import timestamp
+from slmops.state import Manifest
+from tests.unit.fleet_builders import NOW, pinned
+
+Key = tuple[str, str]
+
+
+class Machines:
+    """The objects, and everybody who works on them but the operator and people."""
+
+    def __init__(self) -> None:
+        self.now: datetime = NOW
+        self.objects: dict[Key, Manifest] = {}
+        self.pods: dict[str, Manifest] = {}
+        self.nodes: dict[str, Manifest] = {}
+        self.version = 0
+        """Grows with every change of anything."""
+        self._number = 0
+
+    def number(self) -> int:
+        """Another one each time."""
+        self._number += 1
+        return self._number
+
+    def of_kind(self, kind: str) -> list[Manifest]:
+        """Children of a kind, by name."""
+        return [self.objects[key] for key in sorted(self.objects) if key[0] == kind]
+
+    def is_online(self, name: str) -> bool:
+        """Whether the kubelet reports."""
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in self.nodes[name]["status"]["conditions"])
+
+    def pods_on(self, name: str, role: str | None = None) -> list[Manifest]:
+        """The pods of a node."""
+        pods = [pod for pod in self.pods.values() if on(pod) == name]
+        return [pod for pod in pods if role in (None, pod["metadata"]["labels"]["slmops.dev/role"])]
+
+    def daemon_set(self, found: Manifest) -> None:
+        """One look of the DaemonSet controller: a pod on each node that fits, none elsewhere."""
+        uid = found["metadata"]["uid"]
+        mine = [pod for pod in self.pods.values() if _owner(pod) == uid and "deletionTimestamp" not in pod["metadata"]]
+        for name, machine in self.nodes.items():
+            here = [pod for pod in mine if on(pod) == name]
+            if _fits(found, machine["metadata"]["labels"]) and not here:
+                self._create_pod(found, {"affinity": pinned(name)})
+            elif not _fits(found, machine["metadata"]["labels"]):
+                for pod in here:
+                    self.delete_pod(pod)
+
+    def collect(self) -> None:
+        """The garbage collector: pods without an owner."""
+        owners = {child["metadata"]["uid"] for child in self.objects.values()}
+        for pod in list(self.pods.values()):
+            if _owner(pod) not in owners and "deletionTimestamp" not in pod["metadata"]:
+                self.delete_pod(pod)
+
+    def jobs(self) -> None:
+        """The Job controller."""
+        for job in self.of_kind("Job"):
+            pods = [pod for pod in self.pods.values() if _owner(pod) == job["metadata"]["uid"]]
+            if job.get("status", {}).get("conditions"):
+                continue
+            if not pods:
+                host = job["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/hostname"]
+                if name := self._by_host(host):
+                    self._create_pod(job, {"nodeName": name})
+                continue
+            ended = pods[0]["status"]["containerStatuses"][0]["state"].get("terminated")
+            if ended:
+                done = "Complete" if ended["exitCode"] == 0 else "Failed"
+                stamp = timestamp(self.now)
+                job["status"] = {"conditions": [{"type": done, "status": "True", "lastTransitionTime": stamp}]}
+                job["status"] |= {"completionTime": stamp} if ended["exitCode"] == 0 else {}
+                self.version += 1
+
+    def kubelet(self, name: str) -> None:
+        """One look of a node's kubelet at its pods; a silent one does nothing."""
+        if not self.is_online(name):
+            return
+        for pod in self.pods_on(name):
+            if "deletionTimestamp" in pod["metadata"]:
+                del self.pods[pod["metadata"]["name"]]
+                self.version += 1
+            elif "nodeName" not in pod["spec"]:
+                pod["spec"]["nodeName"] = name
+                self.version += 1
+            elif pod["metadata"]["labels"]["slmops.dev/role"] == "serve":
+                self._serve(pod)
+            else:
+                self._run(pod)
+
+    def _serve(self, pod: Manifest) -> None:
+        status = pod["status"]
+        (container,) = status["containerStatuses"]
+        if status["phase"] == "Pending":
+            status |= {"phase": "Running", "podIP": f"10.0.0.{self.number()}"}
+            container["state"] = {"running": {}}
+            self.version += 1
+        elif model_of(pod).startswith("crashing"):
+            container["restartCount"] += container["restartCount"] < 5
+            self.version += container["restartCount"] < 5
+            return
+        else:
+            self.set_condition(pod, "ContainersReady", True)
+        gates = [gate["conditionType"] for gate in pod["spec"].get("readinessGates") or []]
+        self.set_condition(pod, "Ready", all(holds(pod, type) for type in ["ContainersReady", *gates]))
+
+    def _run(self, pod: Manifest) -> None:
+        (container,) = pod["status"]["containerStatuses"]
+        if "terminated" in container["state"]:
+            return
+        self.version += 1
+        if pod["status"]["phase"] == "Pending":
+            pod["status"]["phase"] = "Running"
+            container["state"] = {"running": {}}
+            return
+        report = self._bench(pod) if pod["metadata"]["labels"]["slmops.dev/role"] == "bench" else self._pull(pod)
+        good = report.outcome == "Succeeded"
+        pod["status"]["phase"] = "Succeeded" if good else "Failed"
+        container["state"] = {"terminated": {"exitCode": 0 if good else 3, "message": report.model_dump_json()}}
+
+    def _pull(self, pod: Manifest) -> contract.Report:
+        if model_of(pod).startswith("broken"):
+            return contract.Report(outcome="Failed", reason=contract.Reason.UNSUPPORTED_MODEL, message="no *.onnx")
+        return contract.Report(outcome="Succeeded")
+
+    def _bench(self, pod: Manifest) -> contract.Report:
+        (name,) = [v["configMap"]["name"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+        run = contract.BenchRun.model_validate_json(self.objects["ConfigMap", name]["data"][contract.CONFIG_KEY])
+        targets = {}
+        for target in run.targets:
+            server = self._server(target.url)
+            if server is None or not holds(server, "ContainersReady"):
+                return contract.Report(outcome="Failed", reason=contract.Reason.TARGET_UNREACHABLE, message=target.url)
+            hardware = self.nodes[str(on(pod))]["metadata"]["labels"]["slmops.dev/hardware-class"]
+            speeds = _tokens(model_of(server), hardware)
+            rounds = tuple(
+                contract.Round(time_to_first_token_seconds=0.1, tokens_per_second=speed, request_seconds=1)
+                for speed in speeds
+            )
+            requests = 20 * len(speeds)
+            targets[target.name] = contract.TargetFigures(rounds=rounds, requests=requests, errors=0)
+        return contract.Report(outcome="Succeeded", targets=targets)
+
+    def _server(self, url: str) -> Manifest | None:
+        for pod in self.pods.values():
+            owner = next((c for c in self.objects.values() if c["metadata"]["uid"] == _owner(pod)), None)
+            if owner is None or owner["kind"] != "DaemonSet":
+                continue
+            run = json.loads(self.objects["ConfigMap", owner["metadata"]["name"]]["data"][contract.CONFIG_KEY])
+            if url == f"http://{pod['status'].get('podIP')}:{run['port']}":
+                return pod
+        return None
+
+    # --- what they share
+
+    def _by_host(self, host: str) -> str | None:
+        named = (n for n, m in self.nodes.items() if m["metadata"]["labels"].get("kubernetes.io/hostname") == host)
+        return next(named, None)
+
+    def set_node_ready(self, name: str, status: str) -> None:
+        """Set a node's condition."""
+        condition = next(c for c in self.nodes[name]["status"]["conditions"] if c["type"] == "Ready")
+        if condition["status"] != status:
+            condition |= {"status": status, "lastTransitionTime": timestamp(self.now)}
+            self.version += 1
+
+    def set_condition(self, pod: Manifest, type: str, value: bool) -> None:
+        """Set a pod's condition; its time moves when it flips."""
+        conditions = pod["status"]["conditions"]
+        if holds(pod, type) != value or not any(c["type"] == type for c in conditions):
+            conditions[:] = [c for c in conditions if c["type"] != type]
+            conditions.append({"type": type, "status": str(value), "lastTransitionTime": timestamp(self.now)})
+            self.version += 1
+
+    def _create_pod(self, owner: Manifest, spec: Manifest) -> None:
+        template = owner["spec"]["template"]
+        name = f"{owner['metadata']['name']}-{self.number()}"
+        labels = dict(template["metadata"]["labels"])
+        self.pods[name] = {
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": "edge-ai", "uid": f"uid-{name}", "labels": labels,
+                         "creationTimestamp": timestamp(self.now), "ownerReferences": [
+                             {"kind": owner["kind"], "uid": owner["metadata"]["uid"], "controller": True}]},
+            "spec": copy.deepcopy(template["spec"]) | spec,
+            "status": {"phase": "Pending", "conditions": [], "containerStatuses": [
+                {"name": "run", "restartCount": 0, "state": {"waiting": {}}}]},
+        }  # fmt: skip
+        self.version += 1
+
+    def delete_pod(self, pod: Manifest) -> None:
+        """At once where the kubelet can confirm it; else the pod stays until the node is back."""
+        self.version += 1
+        if (name := on(pod)) in self.nodes and not self.is_online(str(name)):
+            pod["metadata"]["deletionTimestamp"] = timestamp(self.now)
+        else:
+            del self.pods[pod["metadata"]["name"]]
+
+
+def _tokens(model: str, hardware: str) -> Sequence[float]:
+    """Tokens a second in three rounds."""
+    match model.split("-")[0]:
+        case "slow":
+            return (10, 10, 10)
+        case "lame":
+            return (10, 10, 10) if hardware == "small" else (30, 30, 30)
+        case "noisy":
+            return (5, 30, 60)
+        case "silent":
+            return ()
+    return (30, 30, 30)
+
+
+def _owner(pod: Manifest) -> str:
+    return str(pod["metadata"]["ownerReferences"][0]["uid"])
+
+
+def on(pod: Manifest) -> str | None:
+    spec = pod["spec"]
+    if "nodeName" in spec:
+        return str(spec["nodeName"])
+    (term,) = spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    return str(term["matchFields"][0]["values"][0])
+
+
+def model_of(pod: Manifest) -> str:
+    (reference,) = [v["image"]["reference"] for v in pod["spec"]["volumes"] if "image" in v]
+    return str(reference.split("/")[-1].split("@")[0])
+
+
+def holds(pod: Manifest, type: str) -> bool:
+    return any(c["type"] == type and c["status"] == "True" for c in pod["status"]["conditions"])
+
+
+def _fits(daemon_set: Manifest, labels: Mapping[str, str]) -> bool:
+    affinity = daemon_set["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    return all(_matches(expression, labels) for expression in term["matchExpressions"])
+
+
+def _matches(expression: Manifest, labels: Mapping[str, str]) -> bool:
+    match expression["operator"]:
+        case "Exists":
+            assert "values" not in expression
+            return expression["key"] in labels
+        case "In":
+            assert expression["values"]
+            return labels.get(expression["key"]) in expression["values"]
+        case "NotIn":
+            assert expression["values"]
+            return labels.get(expression["key"]) not in expression["values"]
+    raise AssertionError(expression)

@@ -1,0 +1,116 @@
+"""The edge runtime as a process sees it: over real sockets, with clients that hang up, and SIGTERM."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+pytest.importorskip("jinja2")
+pytest.importorskip("starlette")
+pytest.importorskip("uvicorn")
+
+from slm_edge import __main__ as program
+from slmops.contract import ServeRun
+from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, model_folder
+
+CHAT = "/v1/chat/completions"
+
+
+def asked(text: str = "q", **fields: Any) -> dict[str, Any]:
+    return {"model": "m", "messages": [{"role": "user", "content": text}], **fields}
+
+
+async def ready(client: httpx.AsyncClient) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            with contextlib.suppress(httpx.ConnectError):
+                if (await client.get("/ready")).status_code == 200:
+                    return
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def client(
+    library: FakeGenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a server that runs until the test or SIGTERM ends it."""
+    monkeypatch.setattr("slm_edge.engine.og", library)
+    model_folder(tmp_path)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    run = ServeRun(model_name="m", model_path=str(tmp_path), port=port)
+    serving = asyncio.create_task(program.serve(run))
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE) as client:
+        await ready(client)
+        yield client
+        library.free()
+        if not serving.done():
+            os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE):
+        await serving
+
+
+async def test_answers_come_over_http_in_whole_and_in_streams(client: httpx.AsyncClient) -> None:
+    whole = await client.post(CHAT, json=asked())
+    assert whole.json()["choices"][0]["message"]["content"] == "yes"
+    async with client.stream("POST", CHAT, json=asked(stream=True)) as stream:
+        lines = [line async for line in stream.aiter_lines() if line]
+    assert lines[-1] == "data: [DONE]"
+    said = [json.loads(line[6:])["choices"][0]["delta"].get("content", "") for line in lines[:-1]]
+    assert "".join(said) == "yes"
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_client_that_hangs_up_frees_the_model(
+    client: httpx.AsyncClient, library: FakeGenAI, stream: bool
+) -> None:
+    library.answer = lambda prompt: "x" * 80
+    before = library.tokens
+    library.hold(after=5)
+    gone = asyncio.create_task(client.post(CHAT, json=asked("gone", stream=stream)))
+    await library.held()
+    gone.cancel()
+    await asyncio.wait([gone])
+    for _ in range(3):  # client and server share a loop: what the kernel told it before this, it has seen by then
+        metrics = (await client.get("/metrics")).text
+    assert stream or 'requests_total{code="499"} 1.0' in metrics
+    library.free()
+    assert (await client.post(CHAT, json=asked("next", max_tokens=1))).status_code == 200
+    assert library.tokens - before == 5 + 1 + 1
+
+
+async def test_on_sigterm_what_was_begun_is_finished(client: httpx.AsyncClient, library: FakeGenAI) -> None:
+    library.hold(after=1)
+    begun = asyncio.create_task(client.post(CHAT, json=asked()))
+    await library.held()
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            try:
+                late = await client.post(CHAT, json=asked("late"))
+            except httpx.TransportError:
+                break
+            assert late.status_code == 503, "who comes before the door is shut is told to go elsewhere"
+    library.free()
+    answer = await begun
+    assert answer.json()["choices"][0]["message"]["content"] == "yes"
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["missing.json"], ["bad.json"]])
+def test_a_configuration_that_cannot_be_used_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.json").write_text('{"model_name": 5}')
+    monkeypatch.setattr(sys, "argv", ["slm_edge", *arguments])
+    assert program.main() == 2

@@ -1,0 +1,118 @@
+"""The bench itself: what counts as a write, when a target is missed, and what the simulated kubelet reports."""
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bench import figures, reconcile, task
+from bench.audit import Write, by_resource, writes
+from bench.reconcile import Measured
+from slmops.state import parse_report
+
+STAGES = Path(__file__).parents[1] / "cluster" / "kwok" / "stages.yaml"
+
+
+def line(resource: str = "jobs", verb: str = "create", agent: str = "slmops", at: str = "10", **about: str) -> str:
+    event = {
+        "stage": "ResponseComplete", "verb": verb, "userAgent": agent,
+        "objectRef": {"resource": resource, "namespace": "bench", **about},
+        "requestReceivedTimestamp": f"1970-01-01T00:00:{at}.500000Z",
+    }  # fmt: skip
+    return json.dumps(event, separators=(",", ":")) + "\n"
+
+
+def log(folder: Path, *lines: str, name: str = "audit.log") -> Path:
+    path = folder / name
+    path.write_text("".join(lines))
+    os.utime(path, (100, 100))
+    return path
+
+
+def test_only_writes_of_these_clients_in_this_namespace_since_then_are_counted(tmp_path: Path) -> None:
+    path = log(
+        tmp_path,
+        line(),
+        line("finetunes", "patch", subresource="status"),
+        line(verb="get"),
+        line(verb="watch"),
+        line("leases", "update"),
+        line(agent="kubectl/v1"),
+        line(namespace="elsewhere"),
+        line(at="01"),
+        line()[:40],
+    )
+    assert by_resource(writes(path, "bench", ["slmops"], since=5)) == {"create jobs": 1, "patch finetunes/status": 1}
+
+
+def test_writes_before_the_log_was_rotated_are_counted_too(tmp_path: Path) -> None:
+    log(tmp_path, line(at="08"), name="audit-1970-01-01T00-00-09.000.log")
+    path = log(tmp_path, line(at="10"))
+    assert [write.at for write in writes(path, "bench", ["slmops"], since=5)] == [8.5, 10.5]
+
+
+OURS = Measured(
+    objects=100, first=1, taken_up=5, whole=50, cpu_taken_up=0.5, cpu_whole=1, cpu_quiet=0.1, phase_changes=300,
+    writes=[Write(1, "slmops", "patch", "finetunes/status")] * 300, quiet=[], rss=1, peak=1,
+)  # fmt: skip
+NAIVE = replace(OURS, taken_up=10, cpu_whole=2)
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        ({}, []),
+        ({"taken_up": 5.1}, ["reconcile throughput"]),
+        ({"cpu_whole": 1.01}, ["operator CPU per object"]),
+        ({"phase_changes": 299}, ["status writes per phase change"]),
+        ({"quiet": OURS.writes[:1]}, ["writes in the minute after convergence"]),
+    ],
+)
+def test_a_target_is_met_exactly_up_to_its_bound(change: dict[str, Any], missed: list[str]) -> None:
+    found = reconcile.judge(replace(OURS, **change), NAIVE)
+    assert [figure.name for figure in found if not figure.met] == missed
+
+
+def test_what_was_not_measured_is_missed() -> None:
+    found = {figure.name: figure for figure in task.judge({"model": {"ExactMatch": 0.9}})}
+    assert not any(figure.met for figure in found.values() if figure.target)
+    assert "not measured" in found["student's inference time"].value
+
+
+def test_the_table_replaces_the_one_before_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "benchmarks.md"
+    monkeypatch.setattr(figures, "PAGE", page)
+    page.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
+    figures.write([figures.Figure("speed", "fast", "slow", met=False)], "python -m bench")
+    figures.write([figures.Figure("speed", "fast", "quick")], "python -m bench")
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "quick" in text
+    assert "slow" not in text
+    assert "old" not in text
+
+
+def test_a_page_without_markers_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "benchmarks.md"
+    page.write_text("no place for a table\n")
+    monkeypatch.setattr(figures, "PAGE", page)
+    with pytest.raises(RuntimeError, match="markers"):
+        figures.write([], "python -m bench")
+    assert page.read_text() == "no place for a table\n"
+
+
+def test_the_simulated_kubelet_reports_what_the_operator_takes_for_a_success() -> None:
+    ends = next(s for s in yaml.safe_load_all(STAGES.read_text()) if s["metadata"]["name"] == "pod-succeeded")
+    template = re.sub(r"\{\{.*?\}\}(?=\s|$)", "x", ends["spec"]["next"]["statusTemplate"])
+    found = re.search(r"message: >-\n(.*?)\n\s+reason: Completed", template, re.DOTALL)
+    assert found
+    report = parse_report(" ".join(found[1].split()))
+    assert report is not None
+    assert report.outcome == "Succeeded"
+    assert {"adapter", "model"} <= report.artifacts.keys()
