@@ -34,7 +34,7 @@ test: venv ## Everything: unit, property and cluster tests
 	@$(PY) -m pytest -q
 
 test-unit: venv ## Tests that need no cluster
-	@$(PY) -m pytest -q -m "not cluster"
+	@$(PY) -m pytest -q -m "not cluster" -n auto
 
 bench: venv ## Benchmarks: figures against their targets
 	@$(PY) -m demo images

@@ -138,6 +138,8 @@ class Machines:
 
     def _bench(self, pod: Manifest) -> contract.Report:
         (name,) = [v["configMap"]["name"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+        if ("ConfigMap", name) not in self.objects:  # taken away with its Job, whose pod is still to be collected
+            return contract.Report(outcome="Failed", reason=contract.Reason.TERMINATED)
         run = contract.BenchRun.model_validate_json(self.objects["ConfigMap", name]["data"][contract.CONFIG_KEY])
         targets = {}
         for target in run.targets:

@@ -12,7 +12,7 @@ from slmops.api.edgedeployment import EdgeDeployment, EdgeDeploymentStatus
 from slmops.cluster.objects import NODE, POD, differs, gvk_of, prune, status_differs
 from slmops.plan.edgedeployment import plan_edgedeployment
 from slmops.rollout.rollout import Rollout
-from slmops.state import LABEL_REVISION, Manifest, Observed, Plan
+from slmops.state import LABEL_REVISION, Manifest, Observed, Plan, owners
 from slmops.status.edgedeployment import edgedeployment_status
 from tests.unit.edgemachines import Key, Machines, holds, model_of, on
 from tests.unit.fleet_builders import GATES, SETTINGS, image, manifest, node
@@ -101,10 +101,11 @@ class World(Machines):
     # --- the operator
 
     def observed(self) -> Observed:
-        """What the operator's cache holds."""
+        """What the operator's cache holds; a pod whose owner is gone is not among it."""
+        uids = {child["metadata"]["uid"] for child in self.objects.values()}
         return Observed(
             children=tuple(prune(gvk_of(child), child) for child in self.objects.values()),
-            pods=tuple(prune(POD, pod) for pod in self.pods.values()),
+            pods=tuple(prune(POD, pod) for pod in self.pods.values() if uids & owners(pod)),
             nodes=tuple(prune(NODE, found) for found in self.nodes.values()),
         )
 

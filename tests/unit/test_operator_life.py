@@ -53,7 +53,7 @@ def test_an_api_server_that_comes_up_late_is_waited_for(fault: Any) -> None:
         async with FakeApi() as api:
             api.faults.append(fault)
             found = Replica(api)
-            await asyncio.sleep(600)
+            await asyncio.sleep(200)
             assert (await found.get("/healthz"))[0] == 200
             assert (await found.get("/readyz"))[0] == 503
             api.faults.clear()

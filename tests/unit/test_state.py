@@ -76,7 +76,7 @@ def test_a_container_that_cannot_be_made_says_why(reason: str) -> None:
 
 
 def test_a_pod_that_waits_for_a_volume_tells_where_to_look() -> None:
-    assert "kubectl describe pod" in waiting_for(pod(job(), state=waiting("ContainerCreating")))
+    assert "a missing volume or Secret" in waiting_for(pod(job(), state=waiting("ContainerCreating")))
 
 
 def test_words_of_others_are_cut_to_a_line() -> None:

@@ -73,8 +73,26 @@ class NetworkLoop(VirtualLoop):
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Like asyncio.run, in virtual time."""
+
+    async def to_the_end() -> T:
+        try:
+            return await main
+        finally:
+            await _end_the_rest()
+
     with asyncio.Runner(loop_factory=NetworkLoop) as runner:
-        return runner.run(main)
+        return runner.run(to_the_end())
+
+
+async def _end_the_rest() -> None:
+    """Cancel what a test that failed left behind, again and again: kopf swallows a cancellation here and there."""
+    for _ in range(20):
+        rest = asyncio.all_tasks() - {asyncio.current_task()}
+        if not rest:
+            return
+        for task in rest:
+            task.cancel()
+        await asyncio.wait(rest, timeout=10)
 
 
 def now() -> float:

@@ -74,11 +74,13 @@ def play(scenario: Scenario, *, namespaces: tuple[str, ...] = (), begin: Callabl
             if begin:
                 begin(api)
             watching = Watching(api, api.connection(), namespaces)
-            if up:
-                await watching.up()
-            await scenario(api, watching)
-            watching.alive()
-            await watching.stop()
+            try:
+                if up:
+                    await watching.up()
+                await scenario(api, watching)
+                watching.alive()
+            finally:
+                await watching.stop()
             assert api.writes(but=None) == []
 
     virtualnet.run(main())

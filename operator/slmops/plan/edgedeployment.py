@@ -207,7 +207,8 @@ def _reports(observed: Observed) -> list[tuple[Manifest, dict[str, str]]]:
 
 
 def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: Sequence[Retired]) -> list[Manifest]:
-    """Children of revisions that are nowhere needed any more, and what has done its duty.
+    """Children of revisions that are nowhere needed any more, and what has done its duty; configurations last, so that
+    nothing is left without its own wherever we are cut off.
 
     Benchmarks of the wanted and of the stable revision stay: they are the evidence for what was decided.
     """
@@ -231,7 +232,7 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
             keep = revision == rollout.on_trial and name not in again
         if not keep:
             out.append(child)
-    return out
+    return sorted(out, key=lambda child: bool(child.get("kind") == "ConfigMap"))
 
 
 def _to_repeat(resource: EdgeDeployment, rollout: Rollout, observed: Observed) -> set[str]:

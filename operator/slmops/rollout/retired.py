@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.pods import condition, may_serve
-from slmops.rollout.rollout import PoolState, Rollout
+from slmops.rollout.rollout import PoolState, Rollout, daemon_set_of
 from slmops.state import LABEL_POOL, LABEL_REVISION, Manifest, Observed
 
 
@@ -31,14 +31,22 @@ def retired(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> l
         pool, revision = pools.get(labels.get(LABEL_POOL, "")), labels.get(LABEL_REVISION)
         if pool is None or revision is None or revision in (rollout.stays, rollout.on_trial):
             continue
-        hosts = _needed(resource, rollout, pool, revision)
+        hosts = set()
+        # What failed is not kept where nothing will take its place: in the first rollout ever, in a pool that is new.
+        if revision not in resource.status.failed or _comes(resource, observed, rollout, pool):
+            hosts = _needed(rollout, pool, revision)
         found.append(Retired(pool.name, daemon_set, hosts))
     return sorted(found, key=lambda item: str(item.daemon_set["metadata"]["name"]))
 
 
-def _needed(resource: EdgeDeployment, rollout: Rollout, pool: PoolState, revision: str) -> set[str]:
-    if rollout.stays is None and revision in resource.status.failed:
-        return set()  # nothing will take its place, and what failed is not kept for that
+def _comes(resource: EdgeDeployment, observed: Observed, rollout: Rollout, pool: PoolState) -> bool:
+    """Whether the pool has the stable revision, or gets it now."""
+    wanted = rollout.wanted is not None and rollout.stays == rollout.wanted.name
+    return wanted or daemon_set_of(resource, observed, pool.name, rollout.stays) is not None
+
+
+def _needed(rollout: Rollout, pool: PoolState, revision: str) -> set[str]:
+    """Host names of nodes that it serves and nobody else does."""
     hosts = set()
     for node in pool.nodes:
         pod = rollout.servers.get(pool.name, revision, node.name)

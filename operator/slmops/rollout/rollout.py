@@ -116,15 +116,16 @@ def _of_node(turn: Turn) -> str:
 def stable_revision(resource: EdgeDeployment, observed: Observed, asked: str | None) -> str | None:
     """The revision promoted last: the DaemonSets say it, which nobody writes but us.
 
-    Two are called stable where a promotion was cut off between two pools: it is decided, so it is carried on.
+    Two are called stable where a promotion was cut off in the middle: it is decided, so it is carried on.
     """
     found = {
         labels.get(LABEL_REVISION)
         for daemon_set in observed.of_kind("DaemonSet")
         if (labels := daemon_set["metadata"].get("labels") or {}).get(LABEL_TRACK) == "stable"
     }
-    before = resource.status.stable.revision if resource.status.stable else None
-    return next((name for name in (asked, before) if name in found), min((n for n in found if n), default=None))
+    status = resource.status
+    likely = [asked, *(known.revision for known in (status.candidate, status.stable) if known)]
+    return next((name for name in likely if name in found), min((n for n in found if n), default=None))
 
 
 def overlap(pools: list[PoolState]) -> Problem | None:

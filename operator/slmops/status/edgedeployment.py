@@ -16,7 +16,7 @@ from slmops.api.edgedeployment import (
     WaveStatus,
 )
 from slmops.rollout.fleet import Node
-from slmops.rollout.rollout import PoolState, Rollout, wave_seen
+from slmops.rollout.rollout import PoolState, Rollout, daemon_set_of, wave_seen
 from slmops.rollout.turns import bench as bench_of
 from slmops.rollout.verdict import figures
 from slmops.state import Observed, Plan
@@ -42,7 +42,7 @@ def edgedeployment_status(
     if rollout.decision == "RollBack" and candidate:
         failed = [*(name for name in failed if name != candidate), candidate][-10:]
         candidate = None
-    shown = _revision(before.candidate, candidate, rollout, now)
+    shown = _revision(before.candidate, candidate, _images(resource, observed, rollout, candidate), now)
     if rollout.problem is not None:
         shown = before.candidate  # it is where it was; what the spec asks for cannot be told now
     pools = [_pool(resource, observed, state, shown.revision if shown else stable, rollout) for state in rollout.pools]
@@ -51,7 +51,7 @@ def edgedeployment_status(
     return EdgeDeploymentStatus(
         phase=_phase(rollout, facts),
         observed_generation=resource.metadata.generation,
-        stable=_revision(before.stable, stable, rollout, now),
+        stable=_revision(before.stable, stable, _images(resource, observed, rollout, stable), now),
         candidate=shown,
         failed=failed,
         last_outcome=outcome,
@@ -124,16 +124,24 @@ def _phase(rollout: Rollout, facts: list[Fact]) -> str:
     return "Ready" if facts[-1].status == "True" else "Degraded" if facts[-1].status == "False" else "Pending"
 
 
-def _revision(
-    before: RevisionStatus | None, name: str | None, rollout: Rollout, now: datetime
-) -> RevisionStatus | None:
-    if name is None:
-        return None
-    if before is not None and before.revision == name:
-        return before
-    wanted = rollout.wanted
-    images = wanted.images if wanted is not None and wanted.name == name else {}
+def _revision(before: RevisionStatus | None, name: str | None, images: dict[str, str],
+              now: datetime) -> RevisionStatus | None:  # fmt: skip
+    if name is None or (before is not None and before.revision == name):
+        return before if name is not None else None
     return RevisionStatus(revision=name, images=images, since=timestamp(now))
+
+
+def _images(resource: EdgeDeployment, observed: Observed, rollout: Rollout, name: str | None) -> dict[str, str]:
+    """Model image by pool of a revision, by the DaemonSets where the spec does not ask for it (any more)."""
+    if rollout.wanted is not None and rollout.wanted.name == name:
+        return rollout.wanted.images
+    return {
+        pool.name: str(volume["image"]["reference"])
+        for pool in rollout.pools
+        if (daemon_set := daemon_set_of(resource, observed, pool.name, name)) is not None
+        for volume in daemon_set["spec"]["template"]["spec"]["volumes"]
+        if "image" in volume
+    }
 
 
 def _outcome(before: EdgeDeploymentStatus, rollout: Rollout, now: datetime) -> OutcomeStatus | None:

@@ -306,6 +306,23 @@ def test_a_failed_first_revision_leaves_nothing_behind() -> None:
     assert world.of_kind("DaemonSet") == []
 
 
+def test_a_failed_candidate_leaves_a_new_pool_as_empty_as_it_was() -> None:
+    """The stable revision was never there, so nothing would ever take the place of what failed."""
+    world = _running({"n1": "big", "n2": "small"})
+    world.join("b1", "big", "barns")
+    farms = world.parent["spec"]["pools"]
+    world.change(pools=[*farms, {"name": "barns", "selector": {"matchLabels": {"pool": "barns"}}}])
+    world.deploy("lame-1")
+    _until(world, lambda w: w.serving("n1") == w.serving("b1") == ["lame-1"])
+    world.settle()
+    assert world.status["phase"] == "Degraded"
+    assert [world.serving(name) for name in world.nodes] == [["good-1"], ["good-1"], []]
+    assert len(world.of_kind("DaemonSet")) == 1
+    world.deploy("good-2")
+    world.settle()
+    assert [world.serving(name) for name in world.nodes] == [["good-2"]] * 3
+
+
 def test_the_annotation_tries_a_failed_candidate_again_and_only_once() -> None:
     world = _running(TWO)
     world.deploy("slow-1")
@@ -476,6 +493,17 @@ def test_a_soak_that_ends_sooner_is_looked_at_sooner() -> None:
     observed = Observed(children=(*both, pulled(resource, node("n"))), pods=pods, nodes=(node("n"), node("m")))
     soaking = measured("b", strategy={"waves": waves}, status=status)
     assert plan_edgedeployment(soaking, observed, SETTINGS, NOW).deadline == 5
+
+
+def test_what_is_cleared_away_never_leaves_a_server_without_its_configuration() -> None:
+    """Its pods would stay, and no new one could start, if the operator were killed in between."""
+    old = [*servers(measured("z")), benched(measured("z"), node("n"), figures(target()))]
+    for order in (old, old[::-1]):
+        stable = servers(measured("a"))
+        observed = Observed(children=(*stable, *order), pods=(pod(stable[1], "n"),), nodes=(node("n"),))
+        plan = plan_edgedeployment(measured("a"), observed, SETTINGS, NOW)
+        assert [child["kind"] for child in plan.remove][-1] == "ConfigMap"
+        assert len(plan.remove) == 3
 
 
 def test_benchmarks_stay_as_evidence_and_pulls_go_when_they_have_done_their_duty() -> None:

@@ -243,8 +243,8 @@ def test_a_node_that_two_pools_select_is_refused() -> None:
 # --- what is stable
 
 
-def _stable(status: str | None, *sets: tuple[str, str], asked: str = "b") -> str | None:
-    """The stable model where DaemonSets of these models have these tracks."""
+def _stable(status: str | None, *sets: tuple[str, str], trial: str = "", asked: str = "b") -> str | None:
+    """The stable model where DaemonSets of these models have these tracks, and status says this."""
     names = {revision(measured(model)).name: model for model in "abc"}
     children = []
     for number, (model, of_track) in enumerate(sets):
@@ -252,7 +252,8 @@ def _stable(status: str | None, *sets: tuple[str, str], asked: str = "b") -> str
         daemon_set["metadata"]["name"] += f"-{number}"
         assert track(daemon_set) == of_track
         children.append(daemon_set)
-    before = {"stable": {"revision": revision(measured(status)).name, "since": at(-60)}} if status else None
+    said = {"stable": status, "candidate": trial}
+    before = {k: {"revision": revision(measured(v)).name, "since": at(-60)} for k, v in said.items() if v}
     resource = measured(asked, status=before)
     orders = [children, children[::-1]]
     found = {read(resource, Observed(children=tuple(order)), SETTINGS, NOW).stable for order in orders}
@@ -277,3 +278,10 @@ def test_the_daemon_sets_say_what_is_stable(
     status: str | None, sets: tuple[tuple[str, str], ...], expected: str | None
 ) -> None:
     assert _stable(status, *sets) == expected
+
+
+def test_a_promotion_that_was_cut_off_stands_also_when_the_user_wants_something_else_by_then() -> None:
+    """The one before may have lost its parts already."""
+    both = (("a", "stable"), ("c", "stable"))
+    assert _stable("a", *both, trial="c") == "c"
+    assert _stable("c", *both) == "c", "and the one before is forgotten once status has said so"

@@ -190,6 +190,14 @@ def test_the_same_outcome_keeps_its_time() -> None:
     assert status.last_outcome.at == at(-9)
 
 
+def test_what_is_stable_is_known_by_image_even_where_the_status_is_lost() -> None:
+    """A backup has none, and the spec may ask for something else by then."""
+    for resource in (measured("b"), measured("b", model={"quantizedModel": {"name": "nowhere"}})):
+        status = _status(resource)
+        assert status.stable
+        assert (status.stable.revision, status.stable.images) == (revision(measured("a")).name, {"farms": image("a")})
+
+
 def test_only_the_last_failures_are_remembered() -> None:
     many = [f"r{i}" for i in range(10)]
     children, pods = _on_trial(verdict=BAD)
