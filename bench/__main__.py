@@ -6,8 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from bench import figures, memory, reconcile, task
-from bench.place import heed_sigterm
-from tests.cluster import Cluster
+from bench.place import CLUSTER, heed_sigterm
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args(arguments)
     wanted = [options.what] if options.what else ["task", "reconcile", "memory"]
-    if not Cluster().healthy():
+    if not CLUSTER.healthy():
         print("bench: the local cluster does not run; start it with: make cluster", file=sys.stderr)
         return 2
     heed_sigterm()

@@ -19,7 +19,7 @@ from bench import lives
 from bench.api import Api, Manifest, all_of
 from bench.audit import by_resource, writes
 from bench.figures import Figure, mb
-from bench.place import drop_namespace, ensure_kinds, fresh_namespace, operator_aside, operator_command
+from bench.place import CLUSTER, drop_namespace, ensure_kinds, fresh_namespace, operator_aside, operator_command
 from bench.process import Process
 from bench.reconcile import free_port
 from demo.steps import ROOT, Kubectl
@@ -40,14 +40,14 @@ SOMEBODY = "slmops.dev/bench"
 
 def run(objects: int) -> list[Figure]:
     """Make them, measure, and take them away."""
-    kubectl = Kubectl()
+    kubectl = Kubectl(CLUSTER)
     ensure_kinds(kubectl)
     with operator_aside(kubectl):
         return asyncio.run(_run(kubectl, objects))
 
 
 async def _run(kubectl: Kubectl, objects: int) -> list[Figure]:
-    async with Api(kubectl.cluster.kubeconfig) as api:
+    async with Api(CLUSTER.kubeconfig) as api:
         await fresh_namespace(kubectl, api, NAMESPACE)
         try:
             begun = time.monotonic()
@@ -88,7 +88,7 @@ async def _measure(kubectl: Kubectl, objects: int) -> list[Figure]:
             sys.executable, Path(folder, "operator.json"), watchNamespaces=[NAMESPACE], leaseNamespace=NAMESPACE,
             leaseName="bench", httpPort=port, resyncSeconds=RESYNC_SECONDS, logLevel="warning",
         )  # fmt: skip
-        environment = {"KUBECONFIG": str(kubectl.cluster.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
+        environment = {"KUBECONFIG": str(CLUSTER.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
         since = time.time()
         with Process("operator", command, environment, Path(folder, "log")) as process:
             begun = time.monotonic()
@@ -100,7 +100,7 @@ async def _measure(kubectl: Kubectl, objects: int) -> list[Figure]:
             await _until(process, port, lambda m: m.get(twice, 0) >= 2 * objects and not m["slmops_queue_depth"])
             steady, most = process.memory()
             cpu = process.cpu()
-        found = writes(kubectl.cluster.audit_log, NAMESPACE, ("slmops",), since)
+        found = writes(CLUSTER.audit_log, NAMESPACE, ("slmops",), since)
         found = [write for write in found if not write.agent.startswith("slmops-bench")]
     print(f"operator: {objects} first passes in {first_passes:.0f} s, RSS then {mb(after_first)}; after a comparison "
           f"{mb(steady)}, at most {mb(most)}; {cpu:.0f} s CPU in all; writes: {by_resource(found) or 'none'}")  # fmt: skip

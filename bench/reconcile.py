@@ -23,6 +23,7 @@ from bench.api import Api, all_of
 from bench.audit import Write, by_resource, writes
 from bench.figures import Figure, mb
 from bench.place import (
+    CLUSTER,
     drop_namespace,
     ensure_kinds,
     fresh_namespace,
@@ -111,9 +112,9 @@ class Measured:
 
 def run(objects: int) -> list[Figure]:
     """Measure both and judge ours."""
-    kubectl = Kubectl()
+    kubectl = Kubectl(CLUSTER)
     ensure_kinds(kubectl)
-    with operator_aside(kubectl), simulated_nodes(kubectl):
+    with operator_aside(kubectl), simulated_nodes():
         ours, naive = asyncio.run(_both(kubectl, objects))
     for contender, found in zip(CONTENDERS, (ours, naive), strict=True):
         print(_told(contender.name, found), flush=True)
@@ -142,7 +143,7 @@ def judge(ours: Measured, naive: Measured) -> list[Figure]:
 
 
 async def _both(kubectl: Kubectl, objects: int) -> list[Measured]:
-    async with Api(kubectl.cluster.kubeconfig) as api:
+    async with Api(CLUSTER.kubeconfig) as api:
         return [await measure(kubectl, api, contender, objects) for contender in CONTENDERS]
 
 
@@ -163,7 +164,7 @@ async def measure(kubectl: Kubectl, api: Api, contender: Contender, objects: int
 async def _live(
     kubectl: Kubectl, contender: Contender, namespace: str, seen: lives.Lives, objects: int, folder: Path
 ) -> Measured:
-    environment = {"KUBECONFIG": str(kubectl.cluster.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
+    environment = {"KUBECONFIG": str(CLUSTER.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
     process = Process(contender.name, contender.command(namespace, folder), environment, folder / "log")
     async with asyncio.TaskGroup() as group:
         following = group.create_task(seen.follow())
@@ -180,7 +181,7 @@ async def _live(
             rss, peak = process.memory()
             process.check()
         following.cancel()
-    found = writes(kubectl.cluster.audit_log, namespace, contender.agents, since)
+    found = writes(CLUSTER.audit_log, namespace, contender.agents, since)
     assert seen.began is not None
     return Measured(
         objects=objects, first=seen.began - begun, taken_up=taken_up - begun, whole=whole - begun,

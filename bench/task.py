@@ -14,7 +14,7 @@ from typing import Any
 
 from bench.api import Api
 from bench.figures import Figure, mb
-from bench.place import drop_namespace, ensure_kinds, fresh_namespace, operator_aside, operator_command
+from bench.place import CLUSTER, drop_namespace, ensure_kinds, fresh_namespace, operator_aside, operator_command
 from bench.process import Process
 from bench.reconcile import free_port
 from demo.steps import ROOT, Kubectl, build_images, condition, ensure_teacher
@@ -26,8 +26,8 @@ LIMIT = 3600.0
 
 def run() -> list[Figure]:
     """Distil and judge."""
-    kubectl = Kubectl(namespace=NAMESPACE)
-    images = build_images(kubectl.cluster.registry)
+    kubectl = Kubectl(CLUSTER, NAMESPACE)
+    images = build_images(CLUSTER)
     ensure_kinds(kubectl)
     with operator_aside(kubectl):
         evaluation = asyncio.run(_run(kubectl, images))
@@ -61,18 +61,17 @@ def judge(evaluation: dict[str, dict[str, float]]) -> list[Figure]:
 
 
 async def _run(kubectl: Kubectl, images: dict[str, str]) -> dict[str, dict[str, float]]:
-    async with Api(kubectl.cluster.kubeconfig) as api:
+    async with Api(CLUSTER.kubeconfig) as api:
         await fresh_namespace(kubectl, api, NAMESPACE)
         try:
-            registry = kubectl.cluster.registry
-            await asyncio.to_thread(ensure_teacher, kubectl, images, registry, lambda text: print(text, flush=True))
+            await asyncio.to_thread(ensure_teacher, kubectl, images, lambda text: print(text, flush=True))
             with tempfile.TemporaryDirectory() as folder:
                 command = operator_command(
                     sys.executable, Path(folder, "operator.json"), watchNamespaces=[NAMESPACE], leaseName="bench",
-                    leaseNamespace=NAMESPACE, httpPort=free_port(), plainHttpRegistries=[registry],
+                    leaseNamespace=NAMESPACE, httpPort=free_port(), plainHttpRegistries=[CLUSTER.registry],
                     images={name: image for name, image in images.items() if name != "operator"},
                 )  # fmt: skip
-                environment = {"KUBECONFIG": str(kubectl.cluster.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
+                environment = {"KUBECONFIG": str(CLUSTER.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
                 with Process("operator", command, environment, Path(folder, "log")) as process:
                     kubectl("apply", "-f", MANIFEST)
                     return await _followed(kubectl, process)

@@ -33,7 +33,7 @@ SELECTOR = {MANAGED_BY: MANAGER}
 """Labels of the children: other people's Jobs and Pods never enter this process."""
 NODE_DELAY = 0.5
 """Nodes change in crowds (a switch fails, a pool is labelled): one pass for all of it."""
-CHILD_DELAY = 0.1
+CHILD_DELAY = 0.25
 """A Job that starts or ends changes itself and its pod several times in a moment: one pass for all of it."""
 RELIST_DELAY = 2.0
 Wake = Callable[[Key, float], None]

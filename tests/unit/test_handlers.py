@@ -96,6 +96,21 @@ def test_kopf_keeps_nothing_of_the_objects_it_saw() -> None:
     play(scenario)
 
 
+def test_an_event_that_cannot_be_taken_in_costs_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario(api: FakeApi, watching: Watching) -> None:
+        watching.fails_at = "bad"
+        api.put(FINE_TUNE, "bad")
+        api.put(FINE_TUNE, "good")
+        await watching.hears("good", 5)
+        api.put(FINE_TUNE, "bad", spec={"x": 1})
+        watching.fails_at = ""
+        api.put(FINE_TUNE, "bad", spec={"x": 2})
+        await watching.hears("bad", 5)
+
+    play(scenario)
+    assert [record for record in caplog.records if record.exc_info and "odd" in str(record.exc_info[1])], "it is told"
+
+
 def test_objects_marked_for_deletion_are_left_to_go() -> None:
     """kopf's own finalizer on an object of an earlier installation is not touched either."""
 

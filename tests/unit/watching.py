@@ -24,6 +24,8 @@ class Watching:
         self.api = api
         self.events: list[tuple[GVK, str | None, str]] = []
         self.bodies: list[Manifest] = []
+        self.fails_at = ""
+        """Name of an object whose events cannot be taken in."""
         self.relisted: list[tuple[GVK, str | None]] = []
         self.namespaces = namespaces
         watches = [(gvk, ns if gvk.namespaced else None) for gvk in WATCHED for ns in namespaces or (None,)]
@@ -36,6 +38,8 @@ class Watching:
         )
 
     def _take(self, gvk: GVK, type: str | None, body: Manifest) -> None:
+        if body["metadata"]["name"] == self.fails_at:
+            raise KeyError("odd")
         self.events.append((gvk, type, body["metadata"]["name"]))
         self.bodies.append(body)
 

@@ -210,6 +210,13 @@ def test_an_unseen_write_stays_unseen_over_the_next_write() -> None:
     assert cache.put(FINE_TUNE, body("a", 7, spec=2))
 
 
+def test_what_we_created_is_no_news_and_what_follows_is() -> None:
+    cache = Cache()
+    cache.wrote(DAEMON_SET, body("a", 7, spec=1), created=True)
+    assert not cache.put(DAEMON_SET, body("a", 7, spec=1))
+    assert cache.put(DAEMON_SET, body("a", 8, spec=2))
+
+
 def test_our_write_does_not_hide_a_newer_event() -> None:
     cache = Cache()
     cache.put(FINE_TUNE, body("a", 9, spec=3))
