@@ -132,7 +132,7 @@ def judge(ours: Measured, naive: Measured) -> list[Figure]:
                f"{ours.cpu_each * 1000:.1f} against {naive.cpu_each * 1000:.1f} ms: {cheaper:.0%}", cheaper <= 0.5),
         Figure("whole life of all objects", "", f"{ours.whole:.0f} against {naive.whole:.0f} s"),
         Figure("status writes per phase change", "at most 1",
-               f"{ours.status_writes_each:.2f} (naive {naive.status_writes_each:.2f})", ours.status_writes_each <= 1),
+               f"{ours.status_writes_each:.3f} (naive {naive.status_writes_each:.3f})", ours.status_writes_each <= 1),
         Figure("writes per object", "", f"{len(ours.writes) / ours.objects:.1f} against "
                f"{len(naive.writes) / naive.objects:.1f}"),
         Figure("writes in the minute after convergence", "0",

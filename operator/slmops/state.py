@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from pydantic import ValidationError
@@ -61,7 +62,7 @@ class Observed:
 
     def child(self, kind: str, name: str) -> Manifest | None:
         """The child of that kind and name."""
-        return next((c for c in self.of_kind(kind) if c["metadata"]["name"] == name), None)
+        return self._by_name.get((kind, name))
 
     def of_kind(self, kind: str) -> list[Manifest]:
         """The children of a kind."""
@@ -69,9 +70,21 @@ class Observed:
 
     def pods_of(self, owner: Manifest) -> list[Manifest]:
         """The pods of a child, oldest first."""
-        uid = owner["metadata"]["uid"]
-        mine = [pod for pod in self.pods if uid in owners(pod)]
+        mine = self._pods_by_owner.get(owner["metadata"]["uid"], [])
         return sorted(mine, key=lambda pod: (pod["metadata"].get("creationTimestamp") or "", pod["metadata"]["name"]))
+
+    @cached_property
+    def _by_name(self) -> Mapping[tuple[str, str], Manifest]:
+        """Children by kind and name: a rollout asks for thousands in one pass."""
+        return {(str(c.get("kind")), c["metadata"]["name"]): c for c in reversed(self.children)}
+
+    @cached_property
+    def _pods_by_owner(self) -> Mapping[str, list[Manifest]]:
+        found: dict[str, list[Manifest]] = {}
+        for pod in self.pods:
+            for uid in owners(pod):
+                found.setdefault(uid, []).append(pod)
+        return found
 
     def job(self, name: str) -> "JobState":
         """What a Job has come to."""

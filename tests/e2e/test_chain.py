@@ -33,7 +33,7 @@ def test_no_work_was_done_twice(chain: Seen) -> None:
 def test_the_student_is_measured_against_teacher_and_untrained_student(chain: Seen) -> None:
     status = _status(chain, "distillation", "farm-assistant")
     figures = status["evaluation"]
-    assert figures["teacher"]["ExactMatch"] > 0.9
+    assert figures["teacher"]["ExactMatch"] > 0.8
     assert figures["baseline"]["ExactMatch"] < 0.05 < figures["model"]["ExactMatch"]
     assert status["dataset"]["prompts"] == PROMPTS + 100
     assert status["dataset"]["kept"] > 0.9 * PROMPTS

@@ -27,6 +27,10 @@ NAME_RULES = [
         "message": "metadata.name is at most 40 characters: names of Jobs and Services are made from it",
     },
     {
+        "rule": "self.metadata.name.matches('^[a-z]')",
+        "message": "metadata.name begins with a letter: names of Services are made from it",
+    },
+    {
         "rule": "!self.metadata.name.contains('.')",
         "message": "metadata.name holds no dot: names of Jobs and Services are made from it",
     },

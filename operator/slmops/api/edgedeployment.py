@@ -78,7 +78,7 @@ class Wave(ApiModel):
     nodes: IntOrPercent
     """Nodes of each pool that have the candidate at the end of the wave, counted from the first wave on."""
     soak: Duration | None = None
-    """Time to wait after the wave before the next one begins."""
+    """Time to wait after the wave before the next one begins, and after the last one before the promotion."""
 
 
 class Strategy(ApiModel):

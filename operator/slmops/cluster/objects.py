@@ -159,8 +159,9 @@ _SUFFIXES = {
     "E": Decimal("1e18"),
     **{prefix + "i": Decimal(1024) ** power for power, prefix in enumerate("KMGTPE", start=1)},
 }  # fmt: skip
-_MERGE_KEYS = ("name", "key", "type", "uid", "mountPath")
-"""What identifies an element in the lists of the Kubernetes API that are maps in disguise."""
+_MERGE_KEYS = ("name", "type", "uid", "mountPath")
+"""What identifies an element in the lists of the Kubernetes API that are maps in disguise. Not ``key``: expressions of
+selectors and tolerations are replaced as a whole, so one too many is a difference."""
 
 
 def quantity(value: object) -> Decimal | None:
