@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ("operator/slmops/__init__.py", "operator/slmops/contract.py")
 KIT = "images/kit/slmkit"
 ACCEPT = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
-DISK_GIB = 12
+DISK_GIB = 8
 
 
 @dataclass(frozen=True)
