@@ -100,7 +100,7 @@ def start_apiserver() -> None:
           f"--kubelet-client-certificate={PKI / 'admin.crt'}", f"--kubelet-client-key={PKI / 'admin.key'}",
           "--kubelet-preferred-address-types=InternalIP", "--authorization-mode=Node,RBAC",
           "--enable-admission-plugins=NodeRestriction", f"--audit-policy-file={policy}",
-          f"--audit-log-path={AUDIT_LOG}", "--audit-log-maxsize=200", "--audit-log-maxbackup=1", "--profiling=false",
+          f"--audit-log-path={AUDIT_LOG}", "--audit-log-maxsize=200", "--audit-log-maxbackup=5", "--profiling=false",
           "--allow-privileged=true", "--event-ttl=1h", "--v=0")  # fmt: skip
     wait("the API server's readiness", lambda: bool(kubectl("get", "--raw", "/readyz", check=False)), 60,
          LOGS / "kube-apiserver.log")  # fmt: skip

@@ -83,6 +83,8 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "image that looks like an option": (EDGE, {"spec.runtime.image": f"--privileged/t@{DIGEST}"}),
     # Names and lists.
     "name of 41 characters": (FINETUNE, {"metadata.name": "a" * 41}),
+    "name that begins with a digit": (EDGE, {"metadata.name": "2farms"}),
+    "share as a percentage": (FINETUNE, {"spec.data.validationSplit": "20%", "spec.data.validation": None}),
     "name with a dot": (EDGE, {"metadata.name": "farms.v2"}),
     "reference into another namespace": (EDGE, {"spec.model.quantizedModel.name": "other/farm-irrigation"}),
     "variant in capitals": (QUANTIZED, {"spec.variants.0.name": "CPU-INT4"}),

@@ -43,7 +43,7 @@ def _finetune(platform: Platform, name: str, data: str, **spec: Any) -> Manifest
         "spec": {
             "base": {"uri": f"oci://{platform.registry}/slm/teacher:v1"},
             "lora": {"rank": 4},
-            "data": {"train": {"uri": data}, "validationSplit": "20%"},
+            "data": {"train": {"uri": data}, "validationSplit": 0.2},
             "training": {"epochs": 1, "batchSize": 8},
             "evaluation": {"samples": 4, "maxNewTokens": 8},
             "output": {"repository": f"{platform.registry}/slm/{name}"},

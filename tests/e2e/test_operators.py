@@ -67,7 +67,7 @@ def test_every_pod_of_ours_is_as_restricted_as_can_be(platform: Platform, chain:
         assert found["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     workers = platform.kubectl.items("pods", "-l", "app.kubernetes.io/managed-by=slmops")
     roles = {pod["metadata"]["labels"]["slmops.dev/role"].partition("-")[0] for pod in workers}
-    assert {"label", "train", "quantize", "serve"} <= roles, roles
+    assert {"label", "train", "q", "serve"} <= roles, roles
     for pod in workers + platform.operators():
         where, spec = pod["metadata"]["name"], pod["spec"]
         (container,) = spec["containers"]
@@ -117,7 +117,7 @@ def test_the_operator_uses_every_right_that_it_has(platform: Platform, local: Cl
     used: set[Right] = set()
     for event in _requests(platform, local):
         what = event.get("objectRef")
-        if what and event.get("responseStatus", {}).get("code", 500) < 400:
+        if what and event.get("responseStatus", {}).get("code", 500) not in (401, 403, 500):  # 404 is an answer too
             resource = "/".join(part for part in (what["resource"], what.get("subresource")) if part)
             used.add((what.get("apiGroup", ""), resource, event["verb"]))
             if (event["verb"], event["responseStatus"]["code"]) == ("patch", 201):
