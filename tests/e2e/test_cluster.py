@@ -230,7 +230,7 @@ def test_the_registry_knows_referrers_and_forgets_nothing_over_a_restart(local: 
     check()
     stop("registry")
     try:
-        with pytest.raises(OSError, match="refused|reset"):
+        with pytest.raises(OSError, match=r"refused|reset"):
             get(f"http://{local.registry}/v2/")
     finally:
         controlplane.start_registry()
