@@ -76,7 +76,8 @@ def main() -> int:
         known = json.loads(options.output.read_text()) if options.output.exists() else {}
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(json.dumps(known | made, indent=2) + "\n")
-    print(json.dumps(made, indent=2))
+    else:
+        print(json.dumps(made, indent=2))
     return 0
 
 

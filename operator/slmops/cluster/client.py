@@ -29,8 +29,8 @@ from slmops.cluster.objects import (
 
 TIMEOUT = 10.0
 LIST_TIMEOUT = 60.0
-PAGE = 200
-"""Objects in one page of a list. Parsed they take some 10 KB each, and memory once taken is seldom given back."""
+PAGE = 50
+"""Objects in one page of a list. Parsed they take some 50 KB each, and memory once taken is seldom given back."""
 STATUS_MANAGER = f"{MANAGER}-status"
 PROGRESS_PORT = 9090
 PROGRESS_TIMEOUT = 1.0
