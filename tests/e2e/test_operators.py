@@ -15,17 +15,15 @@ ACCOUNT = "slmops-operator"
 USER = f"system:serviceaccount:{SYSTEM}:{ACCOUNT}"
 Right = tuple[str, str, str]
 """API group, resource with its subresource, verb."""
+EXISTS = (
+    "what exists where the cache did not show it is read, and applied if it is ours: a leader was killed in between"
+)
 RARE: dict[Right, str] = {
-    (
-        "coordination.k8s.io",
-        "leases",
-        "create",
-    ): "the chart brings the Lease; only one that somebody deleted is made anew",
-    (
-        "apps",
-        "daemonsets",
-        "delete",
-    ): "a revision that was rolled back or replaced; test_chain has one, a chain has none",
+    ("batch", "jobs", "get"): EXISTS,
+    ("", "configmaps", "get"): EXISTS,
+    ("", "configmaps", "patch"): EXISTS,
+    ("coordination.k8s.io", "leases", "create"): "the chart brings the Lease; one that is deleted is made anew",
+    ("apps", "daemonsets", "delete"): "a revision that was rolled back: test_chain has one, a chain has none",
 }
 """Rights that a chain does not use by itself, and what they are for."""
 
