@@ -83,13 +83,14 @@ class Platform:
         return self.kubectl.items("pods", "-l", "app.kubernetes.io/instance=slmops", namespace=SYSTEM)
 
     def settle(self) -> list[Manifest]:
-        """The operator's pods, once they are two and ready."""
+        """The operator's pods, once they are two and ready, and one of them leads."""
 
         def ready() -> bool:
             pods = self.operators()
-            return len(pods) == 2 and all(pod["status"].get("containerStatuses", [{}])[0].get("ready") for pod in pods)
+            up = [p["metadata"]["name"] for p in pods if p["status"].get("containerStatuses", [{}])[0].get("ready")]
+            return len(pods) == len(up) == 2 and self.holder() in up
 
-        wait_for("two ready operators", ready, 60)
+        wait_for("two ready operators of which one leads", ready, 60)
         return self.operators()
 
     def lease(self) -> Manifest:
@@ -106,9 +107,13 @@ class Platform:
 
         wait_for(f"{count} renewals of the Lease", renewed, 60, pause=0.5)
 
+    def holder(self) -> str:
+        """Name of the pod that holds the Lease; empty when none does."""
+        return str(self.lease().get("holderIdentity") or "").partition("_")[0]
+
     def leader(self) -> Manifest:
         """The pod that leads."""
-        holder = str(self.lease().get("holderIdentity") or "").partition("_")[0]
+        holder = self.holder()
         found = [pod for pod in self.operators() if pod["metadata"]["name"] == holder]
         assert found, f"no operator leads: the Lease names {holder!r}"
         return found[0]
