@@ -74,6 +74,7 @@ def start(name: str, *command: str | Path, environment: dict[str, str] | None = 
             start_new_session=True,
             env={**os.environ, **(environment or {})},
         )
+    process.returncode = 0  # it outlives us and is known by its file: Python need not warn that it still runs
     _file(name).write_text(json.dumps({"pid": process.pid, "started": _started(process.pid)}))
 
 

@@ -1,6 +1,7 @@
 """The platform, once for all end-to-end tests: cluster, images, chart, a teacher in the registry."""
 
 import time
+import tracemalloc  # noqa: F401  (pytest imports it at an unclosed socket; another one meanwhile would fail a test)
 from collections.abc import Iterator
 
 import pytest

@@ -37,11 +37,17 @@ def test_of_two_replicas_one_leads(platform: Platform) -> None:
 
 def test_a_leader_that_is_told_to_stop_hands_over_at_once(platform: Platform) -> None:
     platform.settle()
-    name = platform.leader()["metadata"]["name"]
+    pod = platform.leader()["metadata"]["name"]
+
+    def ended() -> Manifest:
+        """How the container ended last."""
+        found = platform.kubectl.get("pod", pod, SYSTEM) or {}
+        return dict(found["status"]["containerStatuses"][0]["lastState"].get("terminated") or {})
+
+    before = ended()
     assert platform.end_leader(hard=False) <= 3
-    pods = platform.settle()
-    stopped = next(pod for pod in pods if pod["metadata"]["name"] == name)
-    assert stopped["status"]["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 0
+    wait_for("the container's end in its pod's status", lambda: ended() != before, 30)
+    assert ended()["exitCode"] == 0
 
 
 def test_a_leader_that_is_killed_is_replaced(platform: Platform) -> None:
