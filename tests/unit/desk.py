@@ -96,7 +96,7 @@ def play(scenario: Scenario, **fields: Any) -> None:
 
 
 def paths(requests: list[Request]) -> list[str]:
-    return [f"{request.method} {request.path.split('/namespaces/farm/')[-1]}" for request in requests]
+    return [f"{request.method} {request.path.split(f'/namespaces/{builders.NAMESPACE}/')[-1]}" for request in requests]
 
 
 def end(api: FakeApi, job: Manifest, state: Manifest, *conditions: Manifest) -> None:

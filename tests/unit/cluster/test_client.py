@@ -17,6 +17,7 @@ from slmops.cluster.errors import (
     NotOurs,
 )
 from slmops.cluster.objects import EVENT, FINE_TUNE, JOB, LEASE, POD, Manifest
+from tests.unit.builders import NAMESPACE
 from tests.unit.cluster.against import child, play
 from tests.unit.fakeapi import FakeApi, Request
 
@@ -39,7 +40,7 @@ def test_a_child_is_applied_with_our_field_manager() -> None:
     async def scenario(api: FakeApi, cluster: Cluster) -> None:
         answer = await cluster.apply(child())
         request = only_write(api)
-        assert (request.method, request.path) == ("PATCH", "/apis/batch/v1/namespaces/farm/jobs/job")
+        assert (request.method, request.path) == ("PATCH", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs/job")
         assert request.query == {"fieldManager": "slmops", "force": "true"}
         assert request.headers["Content-Type"] == "application/apply-patch+yaml"
         assert answer["metadata"]["uid"] == api.get(JOB, "job")["metadata"]["uid"]
@@ -130,7 +131,7 @@ def test_a_child_that_is_never_changed_is_made_with_one_request() -> None:
         assert created
         assert made == api.get(JOB, "job")
         (request,) = api.requests
-        assert (request.method, request.path) == ("POST", "/apis/batch/v1/namespaces/farm/jobs")
+        assert (request.method, request.path) == ("POST", f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs")
         assert request.query == {"fieldManager": "slmops"}
         again, created = await cluster.make(child())
         assert not created
@@ -183,7 +184,7 @@ def test_a_status_is_applied_to_the_subresource_alone() -> None:
         live = api.put(FINE_TUNE, "a", spec={"x": 1}, metadata={"labels": {"team": "blue"}})
         await cluster.apply_status({**live, "spec": {"x": 2}, "status": {"phase": "Ready", "inputs": {}, "gates": []}})
         request = only_write(api)
-        assert request.path == "/apis/slmops.dev/v1alpha1/namespaces/farm/finetunes/a/status"
+        assert request.path == f"/apis/slmops.dev/v1alpha1/namespaces/{NAMESPACE}/finetunes/a/status"
         assert request.query == {"fieldManager": "slmops-status", "force": "true"}
         assert request.body == {
             "apiVersion": "slmops.dev/v1alpha1",

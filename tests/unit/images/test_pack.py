@@ -14,7 +14,7 @@ from slmops.contract import PullRun, QuantizeRun, Reason, Report
 FILES = {
     "model.onnx": b"graph", "model.onnx.data": b"weights" * 1000, "tokenizer.json": b"{}", "chat_template.jinja": b"t",
     "genai_config.json": b'{"model": {"context_length": 1024, "type": "qwen2"}, "search": {"num_beams": 1, "top_k": 50}}',
-    "model_config.json": b'{"model_path": "/work/canary"}',
+    "model_config.json": b'{"model_path": "/scratch/canary"}',
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 def run(**generation: Any) -> QuantizeRun:
     return QuantizeRun.model_validate({
-        "run": "r", "model": {"uri": "oci://r.example/m"}, "name": "farm", "variant": "cpu-int4", "precision": "INT4",
+        "run": "r", "model": {"uri": "oci://r.example/m"}, "name": "barn", "variant": "cpu-int4", "precision": "INT4",
         "output": {"repository": "r.example/q"}, "generation": generation,
     })  # fmt: skip
 
@@ -45,7 +45,7 @@ def test_what_servers_look_for_is_added(folder: Path) -> None:
         "do_sample": True,
     }  # fmt: skip
     assert config(folder)["model"] == {"context_length": 1024, "type": "qwen2"}
-    assert json.loads((folder / "inference_model.json").read_text()) == {"Name": "farm-cpu-int4:1"}
+    assert json.loads((folder / "inference_model.json").read_text()) == {"Name": "barn-cpu-int4:1"}
 
 
 def test_answers_are_never_longer_than_the_models_context(folder: Path) -> None:
@@ -74,10 +74,10 @@ def test_finishing_twice_changes_nothing(folder: Path) -> None:
 
 def test_weights_and_settings_are_layers_of_their_own(folder: Path) -> None:
     finish(folder, run())
-    weights, settings = layers(folder, "farm")
-    assert set(weights.files) == {"models/farm/model.onnx", "models/farm/model.onnx.data"}
+    weights, settings = layers(folder, "barn")
+    assert set(weights.files) == {"models/barn/model.onnx", "models/barn/model.onnx.data"}
     assert set(settings.files) == {
-        f"models/farm/{name}"
+        f"models/barn/{name}"
         for name in ("tokenizer.json", "chat_template.jinja", "genai_config.json", "inference_model.json")
     }
     assert b"canary" not in b"".join([*weights.chunks(), *settings.chunks()]), "nothing of the pod that built it"
@@ -85,9 +85,9 @@ def test_weights_and_settings_are_layers_of_their_own(folder: Path) -> None:
 
 def test_a_changed_setting_changes_the_small_layer_alone(folder: Path) -> None:
     finish(folder, run(temperature=0.1))
-    before = [layer.digest() for layer in layers(folder, "farm")]
+    before = [layer.digest() for layer in layers(folder, "barn")]
     finish(folder, run(temperature=0.2))
-    after = [layer.digest() for layer in layers(folder, "farm")]
+    after = [layer.digest() for layer in layers(folder, "barn")]
     assert after[0] == before[0]
     assert after[1] != before[1]
 

@@ -160,7 +160,7 @@ def test_secrets_with_names_alike_are_two_volumes(one: str, other: str) -> None:
 
 def test_a_secret_and_a_claim_of_one_name_are_two_volumes() -> None:
     found = sources()
-    found.data(DataSource(uri="pvc://farm/x", credentials=SecretKey(secret="farm")))
+    found.data(DataSource(uri="pvc://barn/x", credentials=SecretKey(secret="barn")))
     assert len({volume["name"] for volume in found.volumes}) == 2
 
 
