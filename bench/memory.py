@@ -7,7 +7,6 @@ first pass of every object, to the end of a comparison of everything with fresh 
 """
 
 import asyncio
-import sys
 import tempfile
 import time
 import urllib.request
@@ -19,10 +18,18 @@ from bench import lives
 from bench.api import Api, Manifest, all_of
 from bench.audit import by_resource, writes
 from bench.figures import Figure, mb
-from bench.place import CLUSTER, drop_namespace, ensure_kinds, fresh_namespace, operator_aside, operator_command
+from bench.place import (
+    CLUSTER,
+    ENVIRONMENT,
+    drop_namespace,
+    ensure_kinds,
+    free_port,
+    fresh_namespace,
+    operator_aside,
+    operator_command,
+)
 from bench.process import Process
-from bench.reconcile import free_port
-from demo.steps import ROOT, Kubectl
+from demo.steps import Kubectl
 from slmops.api.finetune import FineTune
 from slmops.contract import Artifact, Figures, Report
 from slmops.plan.finetune import plan_finetune
@@ -84,13 +91,10 @@ async def finished(api: Api, index: int) -> None:
 async def _measure(kubectl: Kubectl, objects: int) -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
-        command = operator_command(
-            sys.executable, Path(folder, "operator.json"), watchNamespaces=[NAMESPACE], leaseNamespace=NAMESPACE,
-            leaseName="bench", httpPort=port, resyncSeconds=RESYNC_SECONDS, logLevel="warning",
-        )  # fmt: skip
-        environment = {"KUBECONFIG": str(CLUSTER.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
+        more = {"httpPort": port, "resyncSeconds": RESYNC_SECONDS, "logLevel": "warning"}
+        command = operator_command(Path(folder), NAMESPACE, **more)
         since = time.time()
-        with Process("operator", command, environment, Path(folder, "log")) as process:
+        with Process("operator", command, ENVIRONMENT, Path(folder, "log")) as process:
             begun = time.monotonic()
             await _until(process, port, lambda m: m.get('slmops_reconcile_total{kind="FineTune"', 0) >= objects)
             first_passes, (after_first, _) = time.monotonic() - begun, process.memory()

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import signal
+import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,10 +79,23 @@ AS_IN_THE_IMAGE = "import sys; sys.modules['kubernetes'] = None; from slmops.__m
 as soon as it is there."""
 
 
-def operator_command(python: str, settings: Path, **values: object) -> list[str]:
-    """The command of our operator with these settings; ``settings`` is the file that they are written to."""
-    settings.write_text(json.dumps(values))
-    return [python, "-c", AS_IN_THE_IMAGE, "run", "--config", str(settings)]
+ENVIRONMENT = {"KUBECONFIG": str(CLUSTER.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
+"""What an operator under measurement has besides our own environment."""
+
+
+def operator_command(folder: Path, namespace: str, **more: object) -> list[str]:
+    """The command of our operator for one namespace; its settings, and ``more`` of them, go into a file of the folder."""
+    own = {"watchNamespaces": [namespace], "leaseNamespace": namespace, "leaseName": "bench", "httpPort": free_port()}
+    settings = folder / "operator.json"
+    settings.write_text(json.dumps({**own, **more}))
+    return [sys.executable, "-c", AS_IN_THE_IMAGE, "run", "--config", str(settings)]
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return int(listener.getsockname()[1])
 
 
 def heed_sigterm() -> None:

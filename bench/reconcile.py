@@ -10,7 +10,6 @@ scheduler on nodes whose kubelet is simulated. Clocks and counts are taken from 
 """
 
 import asyncio
-import socket
 import sys
 import tempfile
 import time
@@ -24,6 +23,7 @@ from bench.audit import Write, by_resource, writes
 from bench.figures import Figure, mb
 from bench.place import (
     CLUSTER,
+    ENVIRONMENT,
     drop_namespace,
     ensure_kinds,
     fresh_namespace,
@@ -54,10 +54,7 @@ class Contender:
 
 
 def _ours(namespace: str, folder: Path) -> list[str]:
-    return operator_command(
-        sys.executable, folder / "operator.json", watchNamespaces=[namespace], leaseNamespace=namespace,
-        leaseName="bench", httpPort=free_port(), logLevel="warning",
-    )  # fmt: skip
+    return operator_command(folder, namespace, logLevel="warning")
 
 
 def _naive(namespace: str, folder: Path) -> list[str]:
@@ -164,8 +161,7 @@ async def measure(kubectl: Kubectl, api: Api, contender: Contender, objects: int
 async def _live(
     kubectl: Kubectl, contender: Contender, namespace: str, seen: lives.Lives, objects: int, folder: Path
 ) -> Measured:
-    environment = {"KUBECONFIG": str(CLUSTER.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
-    process = Process(contender.name, contender.command(namespace, folder), environment, folder / "log")
+    process = Process(contender.name, contender.command(namespace, folder), ENVIRONMENT, folder / "log")
     async with asyncio.TaskGroup() as group:
         following = group.create_task(seen.follow())
         await seen.listed.wait()
@@ -203,10 +199,3 @@ def _told(name: str, found: Measured) -> str:
         f"  in the minute after: {by_resource(found.quiet) or 'no write'}, {found.cpu_quiet:.2f} s CPU",
     ]
     return "\n".join(lines)
-
-
-def free_port() -> int:
-    """A TCP port that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("", 0))
-        return int(listener.getsockname()[1])

@@ -6,7 +6,6 @@ same node, greedy, in FP32. Nothing is compared with a figure from elsewhere.
 """
 
 import asyncio
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,9 +13,16 @@ from typing import Any
 
 from bench.api import Api
 from bench.figures import Figure, mb
-from bench.place import CLUSTER, drop_namespace, ensure_kinds, fresh_namespace, operator_aside, operator_command
+from bench.place import (
+    CLUSTER,
+    ENVIRONMENT,
+    drop_namespace,
+    ensure_kinds,
+    fresh_namespace,
+    operator_aside,
+    operator_command,
+)
 from bench.process import Process
-from bench.reconcile import free_port
 from demo.steps import ROOT, Kubectl, build_images, condition, ensure_teacher
 
 NAMESPACE = "slmops-bench-task"
@@ -66,13 +72,11 @@ async def _run(kubectl: Kubectl, images: dict[str, str]) -> dict[str, dict[str, 
         try:
             await asyncio.to_thread(ensure_teacher, kubectl, images, lambda text: print(text, flush=True))
             with tempfile.TemporaryDirectory() as folder:
+                workers = {name: image for name, image in images.items() if name != "operator"}
                 command = operator_command(
-                    sys.executable, Path(folder, "operator.json"), watchNamespaces=[NAMESPACE], leaseName="bench",
-                    leaseNamespace=NAMESPACE, httpPort=free_port(), plainHttpRegistries=[CLUSTER.registry],
-                    images={name: image for name, image in images.items() if name != "operator"},
-                )  # fmt: skip
-                environment = {"KUBECONFIG": str(CLUSTER.kubeconfig), "PYTHONPATH": str(ROOT / "operator")}
-                with Process("operator", command, environment, Path(folder, "log")) as process:
+                    Path(folder), NAMESPACE, plainHttpRegistries=list(CLUSTER.plain_http), images=workers
+                )
+                with Process("operator", command, ENVIRONMENT, Path(folder, "log")) as process:
                     kubectl("apply", "-f", MANIFEST)
                     return await _followed(kubectl, process)
         finally:

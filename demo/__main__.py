@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from demo.steps import (
+    CHAIN,
     NAMESPACE,
     Kubectl,
     build_images,
@@ -23,14 +24,6 @@ from demo.summary import summary
 from tests.cluster import choose
 from tests.cluster.shell import Failed
 
-CHAIN = (
-    ("quantizedmodel", "teacher", "Succeeded"),
-    ("edgedeployment", "teacher", "Ready"),
-    ("distillation", "farm-assistant", "Succeeded"),
-    ("finetune", "farm-irrigation", "Succeeded"),
-    ("quantizedmodel", "farm-irrigation", "Succeeded"),
-    ("edgedeployment", "farms", "Ready"),
-)
 LIMIT_SECONDS = 45 * 60
 
 

@@ -27,6 +27,15 @@ SYSTEM = "slmops-system"
 EXAMPLES = ROOT / "crds" / "examples"
 REGISTRY = "registry.slm.local:5000"
 """What the examples name: the local cluster's."""
+CHAIN = (
+    ("quantizedmodel", "teacher", "Succeeded"),
+    ("edgedeployment", "teacher", "Ready"),
+    ("distillation", "farm-assistant", "Succeeded"),
+    ("finetune", "farm-irrigation", "Succeeded"),
+    ("quantizedmodel", "farm-irrigation", "Succeeded"),
+    ("edgedeployment", "farms", "Ready"),
+)
+"""What the examples come to, in the order in which it comes true: kind, name, condition."""
 Manifest = dict[str, Any]
 
 
@@ -159,6 +168,14 @@ def _progress(pods: list[Manifest]) -> str | None:
         eta = f", {said['eta_seconds']:.0f} s to go" if said.get("eta_seconds") else ""
         return f"teacher: {said['stage']}{share}{eta}"
     return None
+
+
+def ask(base: str, model: str, content: str, **more: Any) -> Any:
+    """One question to a server with the OpenAI API, greedy; the HTTP answer. More of the request's fields may be set."""
+    body = {"model": model, "messages": [{"role": "user", "content": content}], "temperature": 0, **more}
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{base}/v1/chat/completions", json.dumps(body).encode(), headers)
+    return urllib.request.urlopen(request, timeout=30)
 
 
 def condition(manifest: Manifest | None, type: str) -> Manifest:

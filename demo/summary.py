@@ -1,12 +1,11 @@
 """What the demo has made, told from the cluster and the registry alone: figures, lineage, and where to look further."""
 
 import json
-import urllib.request
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
-from demo.steps import NAMESPACE, Kubectl, Manifest
+from demo.steps import NAMESPACE, Kubectl, Manifest, ask
 from slmkit.registry import Registry
 from slmkit.run import RunFailed
 from slmops import contract
@@ -131,10 +130,7 @@ def edge_node(kubectl: Kubectl) -> tuple[str, str]:
 
 def chat(url: str) -> str:
     """One question to a node."""
-    body = {"model": "farm-irrigation", "messages": [{"role": "user", "content": QUESTION}], "temperature": 0}
-    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(),
-                                     {"Content-Type": "application/json"})  # fmt: skip
-    with urllib.request.urlopen(request, timeout=30) as answer:
+    with ask(url, "farm-irrigation", QUESTION) as answer:
         return str(json.load(answer)["choices"][0]["message"]["content"])
 
 

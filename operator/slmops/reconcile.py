@@ -33,7 +33,7 @@ from slmops.cluster.objects import (
 from slmops.contract import Progress
 from slmops.kinds import KINDS, Kind, refers_to
 from slmops.settings import Settings
-from slmops.state import JOB_NAME_LABEL, Manifest, Observed, Plan, Problem, job_state, owners
+from slmops.state import JOB_NAME_LABEL, Manifest, Observed, Plan, Problem, ended, job_state, owners
 
 log = logging.getLogger(__name__)
 REFUSED_RETRY_SECONDS = 30.0
@@ -122,7 +122,7 @@ class Reconciler:
             if job.get("kind") != "Job":
                 continue
             mine = [pod for pod in pods if job["metadata"]["uid"] in owners(pod)]
-            if _over(job) and job_state(job, mine, {}).report is None:
+            if ended(job) and job_state(job, mine, {}).report is None:
                 namespace = job["metadata"]["namespace"]
                 live = await self._cluster.list(POD, namespace, {JOB_NAME_LABEL: job["metadata"]["name"]})
                 for pod in live:
@@ -244,12 +244,6 @@ def _parse(kind: Kind, body: Manifest) -> Resource[Any, Any]:
         if all(problem["loc"][:1] != ("status",) for problem in error.errors(include_input=False)):
             raise
     return kind.model.model_validate({**body, "status": {}})
-
-
-def _over(job: Manifest) -> bool:
-    """Whether a Job has ended, or is about to."""
-    found = {c["type"] for c in (job.get("status") or {}).get("conditions") or [] if c.get("status") == "True"}
-    return not found.isdisjoint(("Complete", "SuccessCriteriaMet", "Failed", "FailureTarget"))
 
 
 def _with(observed: Observed, made: Sequence[Manifest]) -> Observed:

@@ -6,7 +6,7 @@ can never read the same Job in two ways.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -163,27 +163,41 @@ class JobState:
         return self.phase == "Failed" or self.reason == IMAGE_UNAVAILABLE
 
 
+GOOD_END, BAD_END = ("Complete", "SuccessCriteriaMet"), ("Failed", "FailureTarget")
+"""Conditions of a Job that has ended, or is about to once its pods are gone."""
+
+
+def ended(job: Manifest) -> bool:
+    """Whether a Job has ended, or is about to."""
+    return not _holding(job).keys().isdisjoint((*GOOD_END, *BAD_END))
+
+
+def _holding(job: Manifest) -> dict[str, Manifest]:
+    """The conditions of a Job that hold."""
+    return {c["type"]: c for c in (job.get("status") or {}).get("conditions") or [] if c.get("status") == "True"}
+
+
 def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progress]) -> JobState:
     """Read a Job and its pods, which are given oldest first."""
-    conditions = {c["type"]: c for c in job.get("status", {}).get("conditions") or [] if c.get("status") == "True"}
+    conditions = _holding(job)
     kept = (job["metadata"].get("annotations") or {}).get(ANNOTATION_REPORT)
     report = parse_report(kept) if kept else None
     recorded = report is not None
     attempts = len(pods)
-    ended = [found for pod in pods if (found := _termination(pod)) is not None]
-    if "Complete" in conditions or "SuccessCriteriaMet" in conditions:
-        if report is None and ended:
-            report = next((r for t in reversed(ended) if t.get("exitCode") == 0 and (r := _report(t))), None)
+    terminated = [found for pod in pods if (found := _termination(pod)) is not None]
+    if not conditions.keys().isdisjoint(GOOD_END):
+        if report is None and terminated:
+            report = next((r for t in reversed(terminated) if t.get("exitCode") == 0 and (r := _report(t))), None)
         if report is not None and report.outcome == "Succeeded":
             return JobState("Succeeded", report, attempts=attempts, recorded=recorded)
-        if not ended and pods:
+        if not terminated and pods:
             return JobState("Running", attempts=attempts)
         return JobState("Failed", None, "ReportMissing", "the Job ended well but left no readable report",
                         attempts=attempts)  # fmt: skip
-    if "Failed" in conditions or "FailureTarget" in conditions:
-        if report is None and ended:
-            report = _report(ended[-1]) or _killed(ended[-1])
-        reason, message = _failure(conditions, ended, report)
+    if not conditions.keys().isdisjoint(BAD_END):
+        if report is None and terminated:
+            report = _report(terminated[-1]) or _killed(terminated[-1])
+        reason, message = _failure(conditions, terminated, report)
         return JobState("Failed", report, reason, message, attempts=attempts, recorded=recorded)
     if job.get("spec", {}).get("suspend"):
         return JobState("Queued", message="waiting to be admitted by the queue")
@@ -258,7 +272,7 @@ def _image_missing(pod: Manifest) -> bool:
     return (_status(pod).get("state") or {}).get("waiting", {}).get("reason") in NO_IMAGE
 
 
-def waiting_for(pod: Manifest, containers: Iterable[str] = ()) -> str:
+def waiting_for(pod: Manifest) -> str:
     """Why a pod's containers do not run yet, in words for a person; empty when nothing is known."""
     for status in pod.get("status", {}).get("containerStatuses") or []:
         waiting = (status.get("state") or {}).get("waiting") or {}

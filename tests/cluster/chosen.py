@@ -1,13 +1,11 @@
 """A cluster of the user's own, chosen with KUBECONFIG. It is looked at and used, never started, stopped or mended."""
 
-import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 from tests.cluster.binaries import binary
-from tests.cluster.layout import KUBECONFIG
+from tests.cluster.layout import KUBECONFIG, NAMESPACES, restricted
 from tests.cluster.shell import Failed, run
 
 POOLS = {"gpu": "where training runs", "farms": "where the model is served"}
@@ -44,13 +42,12 @@ class UserCluster:
             raise Failed("set REGISTRY to the registry (host:port) that your cluster's nodes pull from and that takes "
                          "pushes without credentials, and REGISTRY_PLAIN_HTTP=1 if it speaks no TLS")  # fmt: skip
         self.bin("helm")
-        nodes = json.loads(self._kubectl("get", "nodes", "-o", "json"))["items"]
-        ready = [node for node in nodes if _ready(node)]
+        ready = "jsonpath={.items[*].status.conditions[?(@.type=='Ready')].status}"
         for pool, use in POOLS.items():
-            if not any(node["metadata"]["labels"].get("pool") == pool for node in ready):
+            if "True" not in self._kubectl("get", "nodes", "-l", f"pool={pool}", "-o", ready).split():
                 raise Failed(f"no Ready node has the label pool={pool} ({use}); set it: "
                              f"kubectl label node NODE pool={pool}")  # fmt: skip
-        for namespace in ("edge-ai", "slmops-system"):
+        for namespace in NAMESPACES:
             self.namespace(namespace)
 
     def bin(self, name: str) -> Path:
@@ -64,13 +61,7 @@ class UserCluster:
 
     def namespace(self, name: str) -> None:
         """A namespace where Pod Security *restricted* is enforced."""
-        labels = {"pod-security.kubernetes.io/enforce": "restricted"}
-        body = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
-        self._kubectl("apply", "-f", "-", stdin=json.dumps(body))
+        self._kubectl("apply", "-f", "-", stdin=restricted(name))
 
     def _kubectl(self, *arguments: str, stdin: str | None = None) -> str:
         return run(self.bin("kubectl"), "--kubeconfig", self.kubeconfig, *arguments, stdin=stdin)
-
-
-def _ready(node: dict[str, Any]) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in node["status"].get("conditions") or [])

@@ -14,7 +14,18 @@ from pathlib import Path
 from tests.cluster import controlplane, network, pki
 from tests.cluster.binaries import KWOK, PROGRAMS, binary, build, folder
 from tests.cluster.controlplane import kubectl
-from tests.cluster.layout import AUDIT_LOG, CONFIG, KUBECONFIG, LOGS, NODES, PAUSE, REGISTRY, STATE
+from tests.cluster.layout import (
+    AUDIT_LOG,
+    CONFIG,
+    KUBECONFIG,
+    LOGS,
+    NAMESPACES,
+    NODES,
+    PAUSE,
+    REGISTRY,
+    STATE,
+    restricted,
+)
 from tests.cluster.node import Node
 from tests.cluster.shell import Failed, alive, names, pid, run, say, start, stop, wait
 
@@ -77,7 +88,7 @@ class Cluster:
             for node in self.nodes:
                 wait(f"{node.name} to be Ready", node.ready, 60, LOGS / f"kubelet-{node.name}.log")
                 node.finish()
-            for namespace in ("edge-ai", "slmops-system"):
+            for namespace in NAMESPACES:
                 self.namespace(namespace)
             say(f"three nodes Ready in {time.monotonic() - begun:.0f} s")
             say(f"KUBECONFIG={KUBECONFIG}  logs: {LOGS}")
@@ -96,16 +107,7 @@ class Cluster:
 
     def namespace(self, name: str) -> None:
         """A namespace where Pod Security *restricted* is enforced."""
-        kubectl(
-            "apply",
-            "-f",
-            "-",
-            stdin=f"""\
-apiVersion: v1
-kind: Namespace
-metadata: {{name: {name}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}
-""",
-        )
+        kubectl("apply", "-f", "-", stdin=restricted(name))
 
     def push_archive(self, archive: Path, repository: str, tag: str) -> str:
         """Push an OCI archive (a tar of an OCI layout). Returns its reference by digest."""

@@ -1,5 +1,6 @@
 """Where everything is: folders, addresses, names. One place, so that nothing is spelled twice."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,14 @@ REGISTRY = "registry.slm.local:5000"
 REGISTRY_HOST = "registry.slm.local"
 HOSTS_MARK = "# slmops local cluster"
 PAUSE = f"{REGISTRY}/pause:1"
+NAMESPACES = ("edge-ai", "slmops-system")
+"""Where the examples and the operator run."""
+
+
+def restricted(name: str) -> str:
+    """A namespace where Pod Security *restricted* is enforced, as JSON."""
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    return json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
 
 
 @dataclass(frozen=True)

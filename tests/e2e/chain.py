@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from demo.assets import TAG, records
-from demo.steps import Manifest, condition
+from demo.steps import CHAIN, Manifest, condition
 from demo.task import BASE_DOMAINS
 from slmkit.data import write_messages
 from slmkit.registry import Registry
@@ -19,14 +19,6 @@ from slmops.contract import DATASET_TYPE, Sink
 from tests.e2e.platform import NODE_PORT, Platform, examples
 
 PROMPTS = 1500
-CHAIN = (
-    ("quantizedmodel", "teacher", "Succeeded"),
-    ("edgedeployment", "teacher", "Ready"),
-    ("distillation", "farm-assistant", "Succeeded"),
-    ("finetune", "farm-irrigation", "Succeeded"),
-    ("quantizedmodel", "farm-irrigation", "Succeeded"),
-    ("edgedeployment", "farms", "Ready"),
-)
 STAGES = {"label", "train", "finetune", "quantize", "rollout"}
 LIMIT = 20 * 60
 
@@ -67,7 +59,7 @@ def chain(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Seen:
             case "EdgeDeployment" if manifest["metadata"]["name"] == "farms":
                 spec["runtime"]["nodePort"] = NODE_PORT
 
-    platform.apply(*examples(platform.registry, smaller))
+    platform.apply(*examples(platform.cluster, smaller))
     seen = Seen()
     deadline = time.monotonic() + LIMIT
     waiting = list(CHAIN)

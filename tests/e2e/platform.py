@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from demo.steps import EXAMPLES, SYSTEM, Kubectl, Manifest, condition, wait_for
+from demo import steps
+from demo.steps import SYSTEM, Kubectl, Manifest, ask, condition, wait_for
 from tests.cluster import AnyCluster, Cluster
 
 NAMESPACE = "slmops-e2e"
@@ -147,11 +147,7 @@ class Platform:
 
     def chat(self, base: str, content: str, model: str, stream: bool = False) -> Any:
         """Ask a server. Returns the answer, or with ``stream`` the list of its events."""
-        messages = [{"role": "user", "content": content}]
-        body = {"model": model, "messages": messages, "temperature": 0, "max_tokens": 64, "stream": stream}
-        request = urllib.request.Request(f"{base}/v1/chat/completions", json.dumps(body).encode(),
-                                         {"Content-Type": "application/json"})  # fmt: skip
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with ask(base, model, content, max_tokens=64, stream=stream) as answer:
             if not stream:
                 return json.load(answer)
             return [line[6:] for raw in answer if (line := raw.decode().strip()).startswith("data: ")]
@@ -178,10 +174,9 @@ def waiting(name: str, namespace: str = NAMESPACE) -> Manifest:
     }  # fmt: skip
 
 
-def examples(registry: str, change: Callable[[Manifest], None] = lambda manifest: None) -> Iterator[Manifest]:
+def examples(cluster: AnyCluster, change: Callable[[Manifest], None] = lambda manifest: None) -> Iterator[Manifest]:
     """The examples as they are shipped, in the tests' namespace."""
-    for file in sorted(EXAMPLES.glob("*.yaml")):
-        text = file.read_text().replace("edge-ai", NAMESPACE).replace("registry.slm.local:5000", registry)
-        for manifest in yaml.safe_load_all(text):
+    for text in steps.examples(cluster):
+        for manifest in yaml.safe_load_all(text.replace(steps.NAMESPACE, NAMESPACE)):
             change(manifest)
             yield manifest

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from demo.assets import records
-from demo.steps import Manifest, condition, wait_for
+from demo.steps import CHAIN, Manifest, condition, wait_for
 from demo.task import IRRIGATION
-from tests.e2e.chain import CHAIN, PROMPTS, STAGES, Seen
+from tests.e2e.chain import PROMPTS, STAGES, Seen
 from tests.e2e.platform import NAMESPACE, NODE_PORT, Platform
 
 pytestmark = pytest.mark.cluster

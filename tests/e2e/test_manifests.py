@@ -21,12 +21,12 @@ def _apply(platform: Platform, manifest: dict[str, Any]) -> subprocess.Completed
 
 def _example(platform: Platform, named: tuple[str, str], changes: dict[str, Any]) -> dict[str, Any]:
     """An example by kind and name, called "bad" now, with the changes made."""
-    found = (m for m in examples(platform.registry) if (m["kind"], m["metadata"]["name"]) == named)
+    found = (m for m in examples(platform.cluster) if (m["kind"], m["metadata"]["name"]) == named)
     return changed(next(found), {"metadata.name": "bad"} | changes)
 
 
 def test_every_example_is_accepted(platform: Platform) -> None:
-    found = list(examples(platform.registry))
+    found = list(examples(platform.cluster))
     assert {m["kind"] for m in found} == {"Distillation", "FineTune", "QuantizedModel", "EdgeDeployment"}
     for manifest in found:
         done = _apply(platform, manifest)

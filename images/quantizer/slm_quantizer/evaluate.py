@@ -2,33 +2,23 @@
 
 import json
 import resource
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from slmkit.apart import measure_apart
 from slmkit.data import Example
-from slmkit.run import RunFailed
 from slmops.contract import Figures, Reason
 
 
 def measure(folder: Path, prompts: Sequence[str], examples: Sequence[Example], limit: int, work: Path) -> Figures:
     """Exact match, time and memory of greedy answers."""
-    asked = work / "evaluate.json"
     answers = [example.completion for example in examples]
-    asked.write_text(json.dumps({"folder": str(folder), "limit": limit, "prompts": list(prompts), "answers": answers}))
-    done = subprocess.run([sys.executable, "-m", "slm_quantizer.evaluate", str(asked)], capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    asked.unlink()
-    if done.returncode == -signal.SIGKILL:
-        raise RunFailed(Reason.OUT_OF_MEMORY, "the evaluation was killed, which the kernel does when memory runs out")
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise RunFailed(Reason.VERIFICATION_FAILED, f"the runtime cannot answer with this model: {said[0]}")
-    return Figures.model_validate_json(done.stdout.splitlines()[-1])
+    asked = {"folder": str(folder), "limit": limit, "prompts": list(prompts), "answers": answers}
+    trouble = "the runtime cannot answer with this model"
+    return measure_apart("slm_quantizer.evaluate", asked, work, Reason.VERIFICATION_FAILED, trouble)
 
 
 def _main() -> None:

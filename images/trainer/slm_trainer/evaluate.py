@@ -5,8 +5,6 @@ Every model is measured in a process of its own, so that one model's memory is n
 
 import json
 import resource
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -14,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from slmkit.apart import measure_apart
 from slmkit.data import Example
-from slmkit.run import RunFailed
 from slmops.contract import Figures, Reason
 
 TIMED = 30
@@ -35,20 +33,9 @@ def choose(examples: Sequence[Example], samples: int, seed: int) -> list[Example
 
 def measure(folder: Path, examples: Sequence[Example], max_new_tokens: int, work: Path) -> Figures:
     """Measure a saved model in a process of its own."""
-    asked = work / "evaluate.json"
-    asked.write_text(json.dumps({
-        "folder": str(folder), "limit": max_new_tokens,
-        "examples": [[list(example.prompt), example.completion] for example in examples],
-    }))  # fmt: skip
-    done = subprocess.run([sys.executable, "-m", "slm_trainer.evaluate", str(asked)], capture_output=True, text=True,
-                          check=False)  # fmt: skip
-    asked.unlink()
-    if done.returncode == -signal.SIGKILL:
-        raise RunFailed(Reason.OUT_OF_MEMORY, "the evaluation was killed, which the kernel does when memory runs out")
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise RunFailed(Reason.INTERNAL_ERROR, f"the evaluation failed: {said[0]}")
-    return Figures.model_validate_json(done.stdout.splitlines()[-1])
+    records = [[list(example.prompt), example.completion] for example in examples]
+    asked = {"folder": str(folder), "limit": max_new_tokens, "examples": records}
+    return measure_apart("slm_trainer.evaluate", asked, work, Reason.INTERNAL_ERROR, "the evaluation failed")
 
 
 def evaluate(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int) -> tuple[float, float]:

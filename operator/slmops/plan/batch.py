@@ -9,7 +9,7 @@ from typing import Any
 
 from slmops.api.resource import Resource
 from slmops.plan.job import Work
-from slmops.state import ANNOTATION_REPORT, ANNOTATION_RETRY, Manifest, Observed, Plan, Problem
+from slmops.state import ANNOTATION_REPORT, ANNOTATION_RETRY, JobState, Manifest, Observed, Plan, Problem
 
 POLL_SECONDS = 10.0
 """How often a running pod is asked for its progress."""
@@ -34,8 +34,8 @@ def batch_plan(
             apply.append(item.job)
         elif state.phase == "Failed" and _retry_wanted(resource, job):
             retried.append(job)
-        elif state.finished and state.report is not None and not state.recorded:
-            annotate.append((job, {ANNOTATION_REPORT: state.report.model_dump_json(exclude_defaults=True)}))
+        else:
+            annotate += unrecorded(job, state)
         busy = busy or not state.finished
     wanted = {item.step.name for item in works}
     stale = [c for c in observed.children if c["metadata"]["name"] not in wanted]
@@ -47,6 +47,13 @@ def batch_plan(
         problem=problem,
         deadline=POLL_SECONDS if busy else None,
     )
+
+
+def unrecorded(job: Manifest, state: JobState) -> list[tuple[Manifest, dict[str, str]]]:
+    """The report of a Job that is over and does not carry it yet."""
+    if not state.finished or state.report is None or state.recorded:
+        return []
+    return [(job, {ANNOTATION_REPORT: state.report.model_dump_json(exclude_defaults=True)})]
 
 
 def _retry_wanted(resource: Resource[Any, Any], job: Manifest) -> bool:

@@ -14,6 +14,7 @@ from slmops import contract
 from slmops.api.base import seconds
 from slmops.api.common import RunSpec, Toleration
 from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.plan.batch import unrecorded
 from slmops.plan.job import Work, work
 from slmops.plan.serving import bound, config_map, daemon_set, model_volume, serve_run, service
 from slmops.plan.sources import Sources, Unresolved
@@ -22,7 +23,7 @@ from slmops.rollout.retired import Retired, retired
 from slmops.rollout.rollout import PoolState, Rollout, daemon_set_of, read
 from slmops.rollout.turns import Turn, job_name, set_name, void
 from slmops.settings import Settings
-from slmops.state import ANNOTATION_REPORT, LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, Problem
+from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, Problem
 
 WATCH_SECONDS = 10.0
 """How often a rollout under way is looked at without an event: deadlines pass silently."""
@@ -198,12 +199,8 @@ def _target(name: Literal["stable", "candidate"], pod: Manifest, run: contract.S
 
 
 def _reports(observed: Observed) -> list[tuple[Manifest, dict[str, str]]]:
-    out = []
-    for job in observed.of_kind("Job"):
-        state = observed.job(job["metadata"]["name"])
-        if state.finished and state.report is not None and not state.recorded:
-            out.append((job, {ANNOTATION_REPORT: state.report.model_dump_json(exclude_defaults=True)}))
-    return out
+    jobs = observed.of_kind("Job")
+    return [found for job in jobs for found in unrecorded(job, observed.job(job["metadata"]["name"]))]
 
 
 def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: Sequence[Retired]) -> list[Manifest]:

@@ -105,10 +105,8 @@ def bound(live: Manifest, pool: Pool, track: str, *, only: Collection[str] | Non
     """The DaemonSet of another revision as it is, on the given host names only, or on all but the excluded ones."""
     spec = copy.deepcopy(live["spec"])
     pod = spec["template"]["spec"]
-    if only is not None:
-        pod["affinity"] = _affinity(pool.selector.match_labels, "In", only)
-    else:
-        pod["affinity"] = _affinity(pool.selector.match_labels, "NotIn", excluded or None)
+    operator, hosts = ("In", only) if only is not None else ("NotIn", excluded or None)
+    pod["affinity"] = _affinity(pool.selector.match_labels, operator, hosts)
     if track == "stable":
         pod.pop("readinessGates", None)
     meta = {key: live["metadata"][key] for key in ("name", "namespace", "labels", "ownerReferences")}
