@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import bases
 
 ROOT = Path(__file__).resolve().parent.parent
-CONTRACT = ("operator/slmops/__init__.py", "operator/slmops/contract.py")
+CONTRACT = ("operator/slmops/__init__.py", "operator/slmops/contract")
 KIT = "images/kit/slmkit"
 ACCEPT = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 DISK_GIB = 8

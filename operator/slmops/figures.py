@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from slmops.api.base import quantity, ratio, seconds
-from slmops.api.common import GateStatus, QualityGate
+from slmops.api.batch import GateStatus
+from slmops.api.evaluation import QualityGate
 from slmops.contract import Figures
 
 RATIOS = {"ExactMatch", "AccuracyRetained", "InferenceTimeReduction", "WeightsReduction", "PeakMemoryReduction",

@@ -10,7 +10,7 @@ from jsonschema import Draft4Validator
 from pydantic import TypeAdapter
 
 from slmops.api import crd
-from slmops.api.common import BatchStatus
+from slmops.api.batch import BatchStatus
 from slmops.contract import LARGEST, AnyRun, DatasetCounts, Progress
 from slmops.kinds import KINDS
 from slmops.state import ANNOTATION_REPORT, ANNOTATION_RETRY, Manifest, Observed, Plan

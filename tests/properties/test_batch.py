@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmops.api.common import BatchStatus
+from slmops.api.batch import BatchStatus
 from slmops.kinds import KINDS
 from slmops.state import Manifest, Observed, Plan
 from tests.properties.batches import (

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmops.api.common import QualityGate
+from slmops.api.evaluation import QualityGate
 from slmops.contract import LARGEST, Figures
 from slmops.figures import bound, comparison, display, duration, evaluation, quality_gates, shown, significant, size
 from tests.unit.builders import figures

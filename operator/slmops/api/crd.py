@@ -13,12 +13,12 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from slmops.api.base import BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VERSION, ApiModel
-from slmops.api.common import DATA_KEY, DIGEST_REFERENCE, FILE, OBJECT_NAME, REPOSITORY, URI
 from slmops.api.distillation import URL, Distillation
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.api.finetune import LAYER, FineTune
 from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.resource import Resource
+from slmops.api.sources import DATA_KEY, DIGEST_REFERENCE, FILE, OBJECT_NAME, REPOSITORY, URI
 
 KINDS: tuple[type[Resource[Any, Any]], ...] = (Distillation, FineTune, QuantizedModel, EdgeDeployment)
 NAME_RULES = [

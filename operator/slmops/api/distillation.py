@@ -5,20 +5,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Duration, Rule, exactly_one_of
-from slmops.api.common import (
-    ArtifactStatus,
-    BatchStatus,
-    DataSource,
-    Evaluation,
-    ModelSource,
-    Output,
-    QualityGate,
-    RunSpec,
-    SecretKey,
-    Share,
-    Training,
-)
+from slmops.api.batch import ArtifactStatus, BatchStatus
+from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.resource import Column, Resource
+from slmops.api.run import RunSpec
+from slmops.api.sources import DataSource, ModelSource, Output, SecretKey, Share
+from slmops.api.training import Training
 
 URL = r"^https?://[A-Za-z0-9][^\s/@]*(/[^\s]*)?$"
 

@@ -5,17 +5,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Bound, Duration, IntOrPercent, Name, Percent, Rule, exactly_one_of
-from slmops.api.common import (
-    DIGEST_REFERENCE,
-    DataSource,
-    GateStatus,
-    Number,
-    Reference,
-    Resources,
-    Toleration,
-)
+from slmops.api.batch import GateStatus, Number
 from slmops.api.conditions import Condition
 from slmops.api.resource import Column, Resource
+from slmops.api.run import Resources, Toleration
+from slmops.api.sources import DIGEST_REFERENCE, DataSource, Reference
 
 
 class DeployedModel(ApiModel):

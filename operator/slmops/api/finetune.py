@@ -5,19 +5,12 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Rule
-from slmops.api.common import (
-    ArtifactStatus,
-    BatchStatus,
-    DataSource,
-    Evaluation,
-    ModelSource,
-    Output,
-    QualityGate,
-    RunSpec,
-    Share,
-    Training,
-)
+from slmops.api.batch import ArtifactStatus, BatchStatus
+from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.resource import Column, Resource
+from slmops.api.run import RunSpec
+from slmops.api.sources import DataSource, ModelSource, Output, Share
+from slmops.api.training import Training
 
 LAYER = r"^[A-Za-z0-9_.-]+$"
 

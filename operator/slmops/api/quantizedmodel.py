@@ -5,18 +5,11 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Name, Rule
-from slmops.api.common import (
-    BatchStatus,
-    Evaluation,
-    GateStatus,
-    ModelSource,
-    Number,
-    Output,
-    ProgressStatus,
-    QualityGate,
-    RunSpec,
-)
+from slmops.api.batch import BatchStatus, GateStatus, Number, ProgressStatus
+from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.resource import Column, Resource
+from slmops.api.run import RunSpec
+from slmops.api.sources import ModelSource, Output
 
 
 class Target(ApiModel):

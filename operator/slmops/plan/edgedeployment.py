@@ -12,8 +12,8 @@ from typing import Literal
 
 from slmops import contract
 from slmops.api.base import seconds
-from slmops.api.common import RunSpec, Toleration
 from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.api.run import RunSpec, Toleration
 from slmops.plan.batch import unrecorded
 from slmops.plan.job import Work, work
 from slmops.plan.serving import bound, config_map, daemon_set, model_volume, serve_run, service

@@ -12,8 +12,8 @@ from typing import Any
 
 from slmops import contract
 from slmops.api.base import quantity, seconds
-from slmops.api.common import Resources, RunSpec
 from slmops.api.resource import Resource
+from slmops.api.run import Resources, RunSpec
 from slmops.plan.sources import Sources
 from slmops.settings import Settings
 from slmops.state import (

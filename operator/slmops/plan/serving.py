@@ -10,8 +10,8 @@ from typing import Any
 
 from slmops import contract
 from slmops.api.base import quantity
-from slmops.api.common import Resources
 from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.api.run import Resources
 from slmops.plan.job import child_labels, pod_spec
 from slmops.rollout.fleet import HOSTNAME
 from slmops.rollout.pods import SERVING

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from slmops import contract
-from slmops.api.common import DataSource, ModelSource, Output, SecretKey
 from slmops.api.conditions import ConditionType
+from slmops.api.sources import DataSource, ModelSource, Output, SecretKey
 from slmops.state import Manifest, Observed, Problem, digest8
 
 REGISTRY_KEY = ".dockerconfigjson"

@@ -3,7 +3,8 @@
 from typing import Any
 
 from slmops import contract
-from slmops.api.common import Evaluation, Training
+from slmops.api.evaluation import Evaluation
+from slmops.api.training import Training
 from slmops.plan.sources import Sources
 
 DEFAULT_SPLIT = 0.1

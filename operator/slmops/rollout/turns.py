@@ -20,7 +20,7 @@ from functools import partial
 from typing import Literal
 
 from slmops.api.base import ratio, seconds
-from slmops.api.common import GateStatus
+from slmops.api.batch import GateStatus
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import Report
 from slmops.rollout.fleet import HOSTNAME, Node

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Literal
 
 from slmops.api.base import ratio
-from slmops.api.common import GateStatus
+from slmops.api.batch import GateStatus
 from slmops.api.edgedeployment import DeploymentGate
 from slmops.contract import Report, TargetFigures
 from slmops.figures import bound, display, significant

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from slmops.api.common import ArtifactStatus, GateStatus, ProgressStatus
+from slmops.api.batch import ArtifactStatus, GateStatus, ProgressStatus
 from slmops.api.conditions import Condition, ConditionType, Fact, false, merge, true, unknown
 from slmops.api.resource import Resource
 from slmops.contract import Artifact, Progress

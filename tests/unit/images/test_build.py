@@ -34,7 +34,7 @@ def tree(build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(build, "ROOT", tmp_path)
     for name in (
         "images/bench/Containerfile", "images/bench/constraints.txt", "operator/slmops/__init__.py",
-        "operator/slmops/contract.py", "images/kit/slmkit/run.py", "images/bench/slm_bench/bench.py",
+        "operator/slmops/contract/train.py", "images/kit/slmkit/run.py", "images/bench/slm_bench/bench.py",
         "images/bench/slm_bench/deep/er.py", "images/edge/slm_edge/server.py",
     ):  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def test_the_same_tree_has_the_same_tag(build: ModuleType, tree: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["images/bench/Containerfile", "images/bench/constraints.txt", "operator/slmops/contract.py",
+    ["images/bench/Containerfile", "images/bench/constraints.txt", "operator/slmops/contract/train.py",
      "images/kit/slmkit/run.py", "images/bench/slm_bench/bench.py", "images/bench/slm_bench/deep/er.py",
      "images/bench/slm_bench/new.py", "images/kit/slmkit/new.py"],
 )  # fmt: skip

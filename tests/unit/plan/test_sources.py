@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from slmops.api.common import DataSource, ModelSource, Output, SecretKey
+from slmops.api.sources import DataSource, ModelSource, Output, SecretKey
 from slmops.plan.sources import Sources, Unresolved
 from slmops.state import Manifest, Observed, Problem
 from tests.unit.builders import DIGEST, artifact, reference, together

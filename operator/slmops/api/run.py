@@ -1,0 +1,50 @@
+"""Where and how Jobs run."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from slmops.api.base import ApiModel, Duration, Quantity
+from slmops.api.sources import DIGEST_REFERENCE
+
+
+class Toleration(ApiModel):
+    """A taint that the pods tolerate, as in a Pod."""
+
+    key: str | None = None
+    """Taint key; all keys when absent with operator Exists."""
+    operator: Literal["Equal", "Exists"] = "Equal"
+    """How key and value are compared."""
+    value: str | None = None
+    """Taint value."""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = None
+    """Taint effect; all effects when absent."""
+
+
+class Resources(ApiModel):
+    """Compute resources of a container, as in a Pod."""
+
+    requests: Annotated[dict[str, Quantity], Field(max_length=16)] = {}
+    """What the scheduler sets aside."""
+    limits: Annotated[dict[str, Quantity], Field(max_length=16)] = {}
+    """What the container may not exceed. GPUs are asked for here: nvidia.com/gpu: 1."""
+
+
+class RunSpec(ApiModel):
+    """Where and how Jobs run."""
+
+    image: Annotated[str, Field(pattern=DIGEST_REFERENCE, max_length=512)] | None = None
+    """Image to run instead of the installation's own, by digest."""
+    resources: Resources = Resources()
+    """Compute resources of the container; the installation's defaults fill what is absent."""
+    node_selector: dict[str, str] = {}
+    """Labels that a node must have."""
+    tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
+    """Taints that are tolerated."""
+    priority_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """PriorityClass of the pods."""
+    deadline: Duration = "24h"
+    """The Job is stopped and fails after this time."""
+    retries: Annotated[int, Field(ge=0, le=10)] = 2
+    """Further attempts after a failure that may pass by itself. Preemption, eviction and node loss do not count, and
+    failures that a retry cannot mend (bad data, bad configuration) are not tried again."""

@@ -1,0 +1,43 @@
+"""Paths, media types and limits that both sides know, and the base of all messages."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict
+
+CONFIG_KEY = "run.json"
+CONFIG_DIR = "/etc/slmops"
+CONFIG_PATH = f"{CONFIG_DIR}/{CONFIG_KEY}"
+WORK_DIR = "/work"
+"""Writable scratch of every Job pod (an emptyDir); everything else of the root file system is read-only."""
+MODEL_DIR = "/models"
+"""Where an image volume with a model image is mounted; its files lie at ``/models/models/<name>``."""
+PROGRESS_PORT = 9090
+REPORT_LIMIT = 4096
+"""Bytes that the kubelet keeps of a termination message."""
+TERMINATION_PATH = "/dev/termination-log"
+DATASET_TYPE = "application/vnd.slmops.dataset.v1"
+MODEL_TYPE = "application/vnd.slmops.model.v1"
+ADAPTER_TYPE = "application/vnd.slmops.adapter.v1"
+REPORT_TYPE = "application/vnd.slmops.report.v1"
+
+
+class Message(BaseModel):
+    """Base of all messages: unknown fields are ignored, so that an older image reads a newer operator's file."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Metric(StrEnum):
+    """The figures that an evaluation or a benchmark can produce, named once for API, operator and images."""
+
+    ACCURACY = "Accuracy"
+    EXACT_MATCH = "ExactMatch"
+    F1 = "F1"
+    PERPLEXITY = "Perplexity"
+    INFERENCE_TIME = "InferenceTime"
+    PEAK_MEMORY = "PeakMemory"
+    WEIGHT_BYTES = "WeightBytes"
+    TOKENS_PER_SECOND = "TokensPerSecond"
+    TIME_TO_FIRST_TOKEN = "TimeToFirstToken"  # noqa: S105  (a metric)
+    REQUEST_LATENCY = "RequestLatency"
+    ERROR_RATE = "ErrorRate"

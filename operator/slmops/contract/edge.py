@@ -1,0 +1,56 @@
+"""What runs on edge nodes: the server, the proof that an image is whole, the benchmark."""
+
+from typing import Literal
+
+from slmops.contract.base import Message
+from slmops.contract.sources import Data, Run
+
+
+class ServeRun(Message):
+    """How the edge runtime serves a model image (its configuration file, not a Job)."""
+
+    type: Literal["Serve"] = "Serve"
+    model_name: str
+    """Name that clients ask for."""
+    model_path: str
+    """Folder with ``genai_config.json``; found by looking for it below this path."""
+    revision: str = ""
+    port: int = 8080
+    max_queue: int = 32
+    request_timeout_seconds: float = 60.0
+    max_length: int | None = None
+
+
+class PullRun(Message):
+    """Prove that a model image is on the node and whole: it is mounted; list its files and hash them."""
+
+    type: Literal["Pull"] = "Pull"
+    run: str
+    model_path: str
+
+
+class Target(Message):
+    """A running server to measure."""
+
+    name: Literal["stable", "candidate"]
+    url: str
+    """``http://<pod address>:<port>``, no path."""
+    model: str
+
+
+class BenchRun(Run):
+    """Measure one or two servers on the same node, taking turns, so that both see the same node in the same minute."""
+
+    type: Literal["Bench"] = "Bench"
+    targets: tuple[Target, ...]
+    data: Data
+    """Prompts with the expected answers (exact match is measured where a record has one)."""
+    warmup: int = 1
+    """Rounds that are run and thrown away."""
+    rounds: int = 3
+    prompts: int = 20
+    """Prompts a round."""
+    max_tokens: int = 64
+    concurrency: int = 1
+    timeout_seconds: float = 60.0
+    seed: int = 42

@@ -1,0 +1,55 @@
+"""A labelling run: a teacher answers prompts."""
+
+from typing import Literal
+
+from slmops.contract.base import Message
+from slmops.contract.sources import Credentials, Data, Run, Sink, Source
+
+
+class Sampling(Message):
+    """How a teacher answers; the names and ranges are those of the OpenAI API."""
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+
+
+class Endpoint(Message):
+    """An OpenAI-compatible server."""
+
+    url: str
+    """Base URL including ``/v1``."""
+    model: str
+    credentials: Credentials | None = None
+    concurrency: int = 8
+    timeout_seconds: float = 60.0
+    """Of one request."""
+    startup_seconds: float = 300.0
+    """How long a server that does not answer yet is waited for."""
+    min_success_ratio: float = 0.7
+
+
+class LabelRun(Run):
+    """Have a teacher answer every prompt of a data set, and publish the answers as a data set.
+
+    The result holds ``train.jsonl`` and ``validation.jsonl`` in Messages format. Exactly one of ``endpoint`` and
+    ``model`` is set.
+    """
+
+    type: Literal["Label"] = "Label"
+    endpoint: Endpoint | None = None
+    model: Source | None = None
+    sampling: Sampling = Sampling()
+    system_prompt: str | None = None
+    train: Data
+    validation: Data | None = None
+    validation_split: float = 0.1
+    """Share of ``train`` held out when ``validation`` is absent; chosen by hash of the prompt, so it is stable."""
+    deduplicate: bool = True
+    max_tokens: int | None = None
+    """Records longer than this (prompt and answer, in the teacher's or else whitespace tokens) are dropped."""
+    seed: int = 42
+    output: Sink

@@ -1,0 +1,35 @@
+"""A quantization run: one variant of a model."""
+
+from typing import Literal
+
+from slmops.contract.base import Message
+from slmops.contract.sources import Run, Sink, Source
+from slmops.contract.train import Evaluation
+
+
+class Generation(Message):
+    """Defaults that a quantized model is shipped with (``genai_config.json``, Foundry Local)."""
+
+    max_length: int = 2048
+    temperature: float = 0.7
+    top_p: float = 0.9
+    repetition_penalty: float = 1.0
+
+
+class QuantizeRun(Run):
+    """Build one variant of a model and publish it as a model image."""
+
+    type: Literal["Quantize"] = "Quantize"
+    model: Source
+    name: str
+    """Name of the model inside the image: its files lie at ``/models/<name>``."""
+    variant: str
+    precision: Literal["INT4", "INT8", "FP32"]
+    algorithm: Literal["RTN", "KQuant"] = "RTN"
+    block_size: int = 32
+    symmetric: bool = True
+    generation: Generation = Generation()
+    architecture: Literal["amd64", "arm64"] = "amd64"
+    evaluation: Evaluation | None = None
+    """Measured on the built variant and, as ``reference``, on the unquantized model."""
+    output: Sink

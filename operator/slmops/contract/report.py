@@ -1,0 +1,122 @@
+"""What a run says: how far it is, and how it ended. All of it is untrusted: every text and number is bounded."""
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from slmops.contract.base import Message
+
+
+class Reason(StrEnum):
+    """Why a run failed. Each has a remedy in the operator's ``status/remedies.py``."""
+
+    INVALID_CONFIGURATION = "InvalidConfiguration"
+    INVALID_DATA = "InvalidData"
+    SOURCE_UNREACHABLE = "SourceUnreachable"
+    SOURCE_NOT_FOUND = "SourceNotFound"
+    SOURCE_UNAUTHORIZED = "SourceUnauthorized"
+    UNSAFE_SOURCE = "UnsafeSource"
+    UNSUPPORTED_MODEL = "UnsupportedModel"
+    TEACHER_UNREACHABLE = "TeacherUnreachable"
+    TOO_FEW_ANSWERS = "TooFewAnswers"
+    REGISTRY_REFUSED = "RegistryRefused"
+    REGISTRY_UNREACHABLE = "RegistryUnreachable"
+    CONVERSION_FAILED = "ConversionFailed"
+    VERIFICATION_FAILED = "VerificationFailed"
+    TRAINING_DIVERGED = "TrainingDiverged"
+    OUT_OF_MEMORY = "OutOfMemory"
+    DISK_FULL = "DiskFull"
+    TERMINATED = "Terminated"
+    TARGET_UNREACHABLE = "TargetUnreachable"
+    INTERNAL_ERROR = "InternalError"
+
+
+LARGEST = 2**53 - 1
+"""The largest whole number that every reader of JSON keeps exact; more of anything is a lie."""
+Text = Annotated[str, Field(max_length=1024)]
+Word = Annotated[str, Field(max_length=63)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Amount = Annotated[float, Field(ge=0, le=LARGEST)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+
+
+class Artifact(Message):
+    """Something that a run pushed."""
+
+    reference: Annotated[str, Field(max_length=512, pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")]
+    """``registry/repository@sha256:…``"""
+    size: Count
+    """Bytes, all layers."""
+
+
+class Figures(Message):
+    """What was measured of one model. Absent means not measured, which is never the same as zero."""
+
+    exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
+    perplexity: Annotated[float, Field(ge=1)] | None = None
+    samples: Count | None = None
+    inference_seconds: Amount | None = None
+    """Median wall time of one whole answer."""
+    peak_memory_bytes: Count | None = None
+    weight_bytes: Count | None = None
+    parameters: Count | None = None
+
+
+class DatasetCounts(Message):
+    """What became of the prompts."""
+
+    prompts: Count
+    labelled: Count
+    kept: Count
+    dropped: Annotated[dict[Word, Count], Field(max_length=32)] = {}
+    tokens: Count = 0
+
+
+class Round(Message):
+    """One round of a benchmark against one target: medians and totals over its prompts."""
+
+    time_to_first_token_seconds: Amount
+    tokens_per_second: Amount
+    request_seconds: Amount
+
+
+class TargetFigures(Message):
+    """What the benchmark saw of one server."""
+
+    rounds: Annotated[tuple[Round, ...], Field(max_length=16)]
+    time_to_first_token_p95_seconds: Amount | None = None
+    request_p95_seconds: Amount | None = None
+    requests: Count
+    errors: Count
+    exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
+    peak_memory_bytes: Count | None = None
+
+
+class Report(Message):
+    """How a run ended: JSON of at most 4096 bytes in the container's termination message."""
+
+    outcome: Literal["Succeeded", "Failed"]
+    reason: Reason | None = None
+    message: Text = ""
+    inputs: Annotated[dict[Text, Text], Field(max_length=16)] = {}
+    """What each source was resolved to: ``oci://…@sha256:…``, ``hf://…@<commit>``."""
+    artifacts: Annotated[dict[Word, Artifact], Field(max_length=16)] = {}
+    dataset: DatasetCounts | None = None
+    evaluation: Annotated[dict[Word, Figures], Field(max_length=8)] = {}
+    """By role: ``student`` or ``model``, ``teacher``, ``baseline``, ``reference``."""
+    targets: Annotated[dict[Word, TargetFigures], Field(max_length=2)] = {}
+    seconds: Amount = 0.0
+    """Wall time of the run, from its process's start."""
+
+
+class Progress(Message):
+    """``GET /progress`` of a running pod."""
+
+    stage: Annotated[str, Field(max_length=32, pattern=r"^[A-Za-z][A-Za-z0-9 _-]*$")]
+    """A word or two: it is printed on terminals as it stands."""
+    step: Count = 0
+    of: Count = 0
+    loss: float | None = None
+    tokens_per_second: Amount | None = None
+    eta_seconds: Amount | None = None

@@ -1,0 +1,62 @@
+"""What every run is told: where bytes come from, and where results go."""
+
+from enum import StrEnum
+
+from slmops.contract.base import Message
+
+
+class Credentials(Message):
+    """A Secret's key mounted as a file; the value itself never appears in a message."""
+
+    path: str
+    """File inside the container: a token, or a ``config.json`` in Docker's format for registries."""
+
+
+class Source(Message):
+    """Where bytes come from: ``oci://``, ``https://``, ``hf://`` or ``pvc://`` (the scheme decides)."""
+
+    uri: str
+    credentials: Credentials | None = None
+
+
+class ExampleFormat(StrEnum):
+    """How one record of a data set looks."""
+
+    MESSAGES = "Messages"
+    """``{"messages": [{"role": "system"|"user"|"assistant", "content": str}, ...]}``"""
+    PROMPT_COMPLETION = "PromptCompletion"
+    """``{"prompt": str, "completion": str}``; the completion may be missing where only prompts are needed."""
+
+
+class Data(Message):
+    """A data set: JSON Lines in the given format. An OCI artefact or directory may hold several ``*.jsonl`` files."""
+
+    source: Source
+    format: ExampleFormat
+    path: str | None = None
+    """File inside the artefact or directory, for example ``train.jsonl``; every ``*.jsonl`` when absent."""
+
+
+class Sink(Message):
+    """A registry repository that a run pushes to; the digest it reports is the address of what it made."""
+
+    repository: str
+    """For example ``registry.example/slm/farm-assistant``, no tag."""
+    credentials: Credentials | None = None
+
+
+class Registry(Message):
+    """How registries are reached."""
+
+    plain_http: tuple[str, ...] = ()
+    """Registry hosts (``host[:port]``) that speak HTTP without TLS: development clusters only."""
+
+
+class Run(Message):
+    """What all runs share."""
+
+    run: str
+    """Name of the run: the Job's name. It goes into the artefacts' annotations."""
+    registry: Registry = Registry()
+    annotations: dict[str, str] = {}
+    """Added to everything that is pushed (kind, name, generation of the resource that asked for it)."""

@@ -1,0 +1,95 @@
+"""A training run."""
+
+from typing import Literal
+
+from slmops.contract.base import Message
+from slmops.contract.sources import Data, Run, Sink, Source
+
+
+class Architecture(Message):
+    """A decoder-only student made from nothing (Qwen2 layout: RMSNorm, rotary positions, grouped-query attention)."""
+
+    hidden_size: int
+    layers: int
+    attention_heads: int
+    key_value_heads: int
+    intermediate_size: int
+    vocabulary_size: int
+    max_position_embeddings: int = 1024
+    tokenizer: Source | None = None
+    """A model whose tokenizer and chat template the student takes; a byte-level BPE is trained when absent."""
+
+
+class Lora(Message):
+    """Low-rank adaptation (Hu et al. 2021, arXiv 2106.09685)."""
+
+    rank: int = 16
+    alpha: int = 32
+    dropout: float = 0.05
+    target_modules: tuple[str, ...] = ("all-linear",)
+
+
+class Hyperparameters(Message):
+    """The training loop's settings."""
+
+    epochs: int = 3
+    max_steps: int | None = None
+    batch_size: int = 8
+    gradient_accumulation: int = 1
+    learning_rate: float = 2e-4
+    scheduler: Literal["Constant", "Linear", "Cosine"] = "Cosine"
+    warmup_ratio: float = 0.03
+    weight_decay: float = 0.01
+    max_gradient_norm: float = 1.0
+    precision: Literal["FP32", "BF16"] = "BF16"
+    max_sequence_length: int = 1024
+    seed: int = 42
+
+
+class Evaluation(Message):
+    """What to measure on a held-out set once training is over."""
+
+    data: Data | None = None
+    """The training data's validation part when absent."""
+    samples: int = 500
+    """At most this many records, chosen by seed."""
+    max_new_tokens: int = 128
+    compare: dict[str, Source] = {}
+    """Other models measured on the same records in the same process, for example ``teacher`` and ``baseline``."""
+    untrained_baseline: bool = True
+    """Measure the model before its first training step too, as ``baseline``."""
+
+
+class Objective(Message):
+    """What the student is taught: the teacher's words, or its next-token distributions (Hinton et al. 2015)."""
+
+    type: Literal["Labels", "Logits"] = "Labels"
+    teacher: Source | None = None
+    """The teacher's weights; needed for Logits."""
+    temperature: float = 2.0
+    alpha: float = 0.5
+    """Weight of the distribution loss against the label loss."""
+    top_k: int = 16
+    """The teacher's probabilities kept per token."""
+
+
+class TrainRun(Run):
+    """Train a model: a student from a data set of answers, or an adapter on a base. One of ``base``/``architecture``.
+
+    Publishes ``model`` (safetensors in the transformers layout; merged when LoRA and ``merge``) and, for LoRA,
+    ``adapter``.
+    """
+
+    type: Literal["Train"] = "Train"
+    base: Source | None = None
+    architecture: Architecture | None = None
+    method: Literal["Full", "LoRA"] = "Full"
+    lora: Lora = Lora()
+    merge: bool = True
+    train: Data
+    validation: Data | None = None
+    validation_split: float = 0.1
+    objective: Objective = Objective()
+    hyperparameters: Hyperparameters = Hyperparameters()
+    evaluation: Evaluation = Evaluation()
+    output: Sink
