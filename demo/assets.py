@@ -16,7 +16,7 @@ from slmkit.registry import Registry
 from slmops import contract
 from slmops.contract import DATASET_TYPE, Architecture, Data, Evaluation, ExampleFormat, Hyperparameters, Sink, Source
 
-TEACHER_RECORDS, PROMPTS, HELD_OUT, ADAPT, BENCHMARK = 20_000, 8_000, 400, 6_000, 200
+TEACHER_RECORDS, PROMPTS, HELD_OUT, ADAPT, BENCHMARK = 30_000, 8_000, 400, 6_000, 200
 TAG = "v1"
 """What the examples under crds/examples/ name; the operator resolves it to a digest."""
 
@@ -92,5 +92,6 @@ def teacher_run(registry: str, access: contract.Registry, lessons: str) -> contr
 
 
 def fingerprint(run: contract.TrainRun) -> str:
-    """A short name for what a run would make."""
-    return hashlib.sha256(json.dumps(run.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()[:12]
+    """A short name for what a run would make; a new field of the contract changes it no more than its result."""
+    wanted = json.dumps(run.model_dump(mode="json", exclude_defaults=True), sort_keys=True)
+    return hashlib.sha256(wanted.encode()).hexdigest()[:12]
