@@ -1,0 +1,42 @@
+"""One training of a FineTune: what is asked for, with all choices made -> the run and its Job.
+
+Several adapters and the trials of a search are each one such training, with a spec of their own.
+"""
+
+from slmops import contract
+from slmops.api.finetune import FineTune, FineTuneSpec, Lora
+from slmops.plan.job import Work, work
+from slmops.plan.sources import Sources
+from slmops.plan.training import evaluation, hyperparameters, split
+from slmops.settings import Settings
+from slmops.state import Observed
+
+TRAIN = "train"
+
+
+def training_run(spec: FineTuneSpec, sources: Sources) -> contract.TrainRun:
+    """What the training is told, its name still empty. Raises Unresolved where a source leads nowhere yet."""
+    lora = spec.lora or Lora()
+    return contract.TrainRun(
+        run="",
+        base=sources.model(spec.base, "spec.base"),
+        method=spec.method,
+        lora=contract.Lora(
+            rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=tuple(lora.target_modules)
+        ),
+        merge=spec.merge,
+        train=sources.data(spec.data.train),
+        validation=sources.data(spec.data.validation) if spec.data.validation else None,
+        validation_split=split(spec.data),
+        hyperparameters=hyperparameters(spec.training),
+        evaluation=evaluation(spec.evaluation, sources, {}),
+        output=sources.sink(spec.output),
+    )
+
+
+def training(resource: FineTune, role: str, spec: FineTuneSpec, observed: Observed, settings: Settings) -> Work:
+    """The Job that trains what ``spec`` says."""
+    sources = Sources(observed)
+    run = training_run(spec, sources)
+    return work(resource, role, run, image=settings.images.trainer, run_spec=spec.run, sources=sources,
+                settings=settings)  # fmt: skip
