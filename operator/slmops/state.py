@@ -133,6 +133,8 @@ class Plan:
     """Seconds until the next pass is due, whatever happens."""
 
 
+STARTING = "starting (an exhausted quota, a missing volume or Secret would keep it here)"
+"""Said before there is a pod and while it is made ready: nobody gains by a write of the status in between."""
 NO_IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName")
 IMAGE_UNAVAILABLE = "ImageUnavailable"
 """Reason of a Job that cannot start until somebody provides its image; the kubelet keeps trying."""
@@ -203,7 +205,7 @@ def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progre
         return JobState("Queued", message="waiting to be admitted by the queue")
     current = pods[-1] if pods else None
     if current is None:
-        return JobState("Starting", message="waiting for its pod", attempts=attempts)
+        return JobState("Starting", message=STARTING, attempts=attempts)
     if _running(current):
         return JobState("Running", progress=progress.get(current["metadata"]["uid"]), attempts=attempts)
     if (done := _termination(current)) is not None:  # the Job's own verdict, or its next pod, follows
@@ -285,7 +287,7 @@ def waiting_for(pod: Manifest) -> str:
         if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
             return f"no node fits: {_short(condition.get('message'))}"
     if pod.get("status", {}).get("phase") == "Pending":
-        return "starting (a missing volume or Secret would keep it here)"
+        return STARTING
     return ""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slmops.contract import Progress, Reason
-from slmops.state import ANNOTATION_REPORT, Manifest, Observed, digest8, job_state, waiting_for
+from slmops.state import ANNOTATION_REPORT, STARTING, Manifest, Observed, digest8, job_state, waiting_for
 from tests.unit.builders import (
     COMPLETE,
     FAILED,
@@ -41,7 +41,7 @@ def test_a_job_that_does_not_exist_is_absent() -> None:
 
 def test_a_job_without_a_pod_is_starting() -> None:
     state = job_state(job(), [], {})
-    assert (state.phase, state.message, state.failing) == ("Starting", "waiting for its pod", False)
+    assert (state.phase, state.message, state.failing) == ("Starting", STARTING, False)
 
 
 def test_a_job_that_a_queue_holds_back_is_queued_even_when_it_ran_before() -> None:

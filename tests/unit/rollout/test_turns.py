@@ -189,7 +189,7 @@ def test_a_broken_stable_server_does_not_keep_a_candidate_from_being_measured_al
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        ((OLD, job(CANDIDATE, "pull", HERE)), "waiting for its pod"),
+        ((OLD, job(CANDIDATE, "pull", HERE)), "starting (an exhausted quota"),
         ((OLD, pulled(CANDIDATE, HERE, ended=-1)), "the DaemonSet makes no pod here"),
         ((OLD, PULLED, pod(B, "n", ready=False)), "the server does not get ready"),
         ((OLD, PULLED, pod(B, "n", ready=False, containers=False, gate=True)), "the server is not ready any more"),
