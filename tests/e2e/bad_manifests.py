@@ -24,6 +24,16 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "two teachers": (DISTILLATION, {"spec.teacher.model": {"uri": "oci://registry.example/slm/teacher:v1"}}),
     "no teacher": (DISTILLATION, {"spec.teacher.endpoint": None}),
     "logits of a teacher that is an endpoint": (DISTILLATION, {"spec.objective": {"type": "Logits"}}),
+    "features of a teacher that is an endpoint": (DISTILLATION, {"spec.objective": {"type": "Features"}}),
+    "layers without features": (DISTILLATION, {"spec.objective": {"layers": [{"student": 1, "teacher": 1}]}}),
+    "attention without features": (DISTILLATION, {"spec.objective": {"attention": True}}),
+    "layer that the student does not have": (
+        DISTILLATION,
+        {
+            "spec.teacher": {"model": {"uri": "oci://registry.example/slm/teacher:v1"}},
+            "spec.objective": {"type": "Features", "layers": [{"student": 3, "teacher": 6}]},
+        },
+    ),
     "two ways to hold out": (DISTILLATION, {"spec.data.validationSplit": 0.1}),
     "heads that do not divide the width": (DISTILLATION, {"spec.student.architecture.attentionHeads": 5}),
     "base of two kinds": (FINETUNE, {"spec.base.uri": "oci://registry.example/slm/student:v1"}),

@@ -2,28 +2,27 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from slm_trainer.objectives import Objective
 from slm_trainer.tokens import Record, batches
 from slmkit.run import Context, RunFailed
 from slmops.contract import Hyperparameters, Reason
 
-Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(logits, tokens, mask, labels) -> loss"""
 REPORT_EVERY = 5
 
 
 def fit(
-    model: Any, records: Sequence[Record], wanted: Hyperparameters, pad: int, loss_of: Loss, context: Context
+    model: Any, records: Sequence[Record], wanted: Hyperparameters, pad: int, objective: Objective, context: Context
 ) -> None:
     """Train in place. Raises RunFailed when the loss is no number any more, or the pod is being taken away."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device).train()
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    objective.extra.to(device).train()
+    trainable = [p for part in (model, objective.extra) for p in part.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trainable, lr=wanted.learning_rate, weight_decay=wanted.weight_decay,
                                   betas=(0.9, 0.95), fused=True)  # fmt: skip
     steps = total_steps(len(records), wanted)
@@ -34,8 +33,8 @@ def fit(
         for tokens, mask, labels in batches(records, wanted.batch_size, pad, wanted.seed + epoch):
             tokens, mask, labels = tokens.to(device), mask.to(device), labels.to(device)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted.precision == "BF16"):
-                logits = model(input_ids=tokens, attention_mask=mask).logits
-            loss = loss_of(logits, tokens, mask, labels)
+                output = model(input_ids=tokens, attention_mask=mask, **objective.options)
+            loss = objective.loss(output, tokens, mask, labels)
             (loss / wanted.gradient_accumulation).backward()
             seen += int(mask.sum())
             part += 1

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 
 from slm_trainer.evaluate import choose, measure
-from slm_trainer.loop import Loss, fit
-from slm_trainer.losses import answer_loss, distillation_loss
+from slm_trainer.loop import fit
 from slm_trainer.model import load_model, load_tokenizer, new_model, save, train_tokenizer, with_lora
+from slm_trainer.objectives import objective_of
 from slm_trainer.split import split
 from slm_trainer.tokens import encode
 from slmkit.data import Example, read_examples
@@ -32,6 +32,7 @@ def train(run: TrainRun, context: Context) -> Report:
     measured = choose(held_out, run.evaluation.samples, run.hyperparameters.seed)
     if not measured:
         raise RunFailed(Reason.INVALID_DATA, "no held-out record has an answer to measure by")
+    objective = objective_of(run, _teacher(run, context, registry), model, tokenizer, records, context)
     figures: dict[str, Figures] = {}
     limit = run.evaluation.max_new_tokens
     if run.evaluation.untrained_baseline:
@@ -40,8 +41,7 @@ def train(run: TrainRun, context: Context) -> Report:
         figures["baseline"] = measure(context.work / "baseline", measured, limit, context.work)
     if run.method == "LoRA":
         model = with_lora(model, run.lora)
-    loss = _loss(run, context, registry, len(tokenizer))
-    fit(model, records, run.hyperparameters, tokenizer.pad_token_id, loss, context)
+    fit(model, records, run.hyperparameters, tokenizer.pad_token_id, objective, context)
     artifacts = {}
     context.stage("Evaluating")
     model.to("cpu")
@@ -105,23 +105,11 @@ def _model(run: TrainRun, context: Context, registry: Registry, training: list[E
     return new_model(run.architecture, tokenizer), tokenizer
 
 
-def _loss(run: TrainRun, context: Context, registry: Registry, vocabulary: int) -> Loss:
-    wanted = run.objective
-    if wanted.type == "Labels" or wanted.teacher is None:
-        return lambda logits, tokens, mask, labels: answer_loss(logits, labels)
-    folder = _fetch(wanted.teacher, "teacher", "teacher", context, registry)
-    if len(load_tokenizer(folder)) != vocabulary:
-        raise RunFailed(Reason.INVALID_CONFIGURATION, "objective Logits needs the teacher's tokenizer; leave "
-                        "student.architecture.tokenizer out, or use objective Labels")  # fmt: skip
-    teacher = load_model(folder).eval()
-
-    def loss(logits: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode():
-            hints = teacher.to(tokens.device)(input_ids=tokens, attention_mask=mask).logits
-        return distillation_loss(logits, labels, hints.clone(), temperature=wanted.temperature, alpha=wanted.alpha,
-                                 top_k=wanted.top_k)  # fmt: skip
-
-    return loss
+def _teacher(run: TrainRun, context: Context, registry: Registry) -> Path | None:
+    """Folder of the weights that show more than words."""
+    if run.objective.teacher is None:
+        return None
+    return _fetch(run.objective.teacher, "teacher", "teacher", context, registry)
 
 
 def _adapter(model: Any, folder: Path) -> dict[str, Path]:

@@ -1,12 +1,13 @@
 """Distillation: a teacher's answers become a small student."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Duration, Rule, exactly_one_of
 from slmops.api.batch import ArtifactStatus, BatchStatus
 from slmops.api.evaluation import Evaluation, QualityGate
+from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, Objective
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
 from slmops.api.sources import DataSource, ModelSource, Output, SecretKey, Share
@@ -139,31 +140,10 @@ class DistillationData(ApiModel):
     """Which of the teacher's answers are kept."""
 
 
-class Objective(ApiModel):
-    """What the student is taught."""
-
-    type: Literal["Labels", "Logits"] = "Labels"
-    """Labels: the teacher's words. Logits: also its probabilities for each next token, which needs teacher.model and
-    a shared tokenizer."""
-    temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
-    """Softens the probabilities (Logits)."""
-    alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Weight of the probabilities against the words (Logits)."""
-    top_k: Annotated[int, Field(ge=1, le=1024)] = 16
-    """The teacher's likeliest tokens that are kept for each position (Logits)."""
-
-
 class DistillationSpec(ApiModel):
     """The wanted student."""
 
-    rules: ClassVar = (
-        Rule(
-            "!has(self.objective) || !has(self.objective.type) || self.objective.type != 'Logits'"
-            " || has(self.teacher.model)",
-            "Logits need teacher.model: an endpoint does not show its probabilities",
-            "objective.type",
-        ),
-    )
+    rules: ClassVar = (NEEDS_WEIGHTS, KNOWN_LAYERS)
 
     teacher: Teacher
     """Who answers the prompts."""

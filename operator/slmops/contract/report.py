@@ -25,6 +25,8 @@ class Reason(StrEnum):
     CONVERSION_FAILED = "ConversionFailed"
     VERIFICATION_FAILED = "VerificationFailed"
     TRAINING_DIVERGED = "TrainingDiverged"
+    VOCABULARY_MISMATCH = "VocabularyMismatch"
+    LAYER_NOT_FOUND = "LayerNotFound"
     OUT_OF_MEMORY = "OutOfMemory"
     DISK_FULL = "DiskFull"
     TERMINATED = "Terminated"

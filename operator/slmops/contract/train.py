@@ -60,17 +60,29 @@ class Evaluation(Message):
     """Measure the model before its first training step too, as ``baseline``."""
 
 
-class Objective(Message):
-    """What the student is taught: the teacher's words, or its next-token distributions (Hinton et al. 2015)."""
+class LayerPair(Message):
+    """A layer of the student and the teacher's that it learns from, counted from 1."""
 
-    type: Literal["Labels", "Logits"] = "Labels"
+    student: int
+    teacher: int
+
+
+class Objective(Message):
+    """What the student is taught: the teacher's words, its next-token distributions (Hinton et al. 2015), or what its
+    layers hold (Romero et al. 2015) and where they look (Zagoruyko and Komodakis 2017)."""
+
+    type: Literal["Labels", "Logits", "Features"] = "Labels"
     teacher: Source | None = None
-    """The teacher's weights; needed for Logits."""
+    """The teacher's weights; needed for Logits and Features."""
     temperature: float = 2.0
     alpha: float = 0.5
-    """Weight of the distribution loss against the label loss."""
+    """Weight of what is beyond the words against the words."""
     top_k: int = 16
     """The teacher's probabilities kept per token."""
+    layers: tuple[LayerPair, ...] = ()
+    """Layers that are compared; spread evenly over the depth when empty."""
+    attention: bool = False
+    """Compare attention maps of those layers, too."""
 
 
 class TrainRun(Run):

@@ -28,6 +28,9 @@ REMEDIES: dict[str, str] = {
     Reason.VERIFICATION_FAILED: "The converted model does not answer like the original; try another precision or "
     "algorithm.",
     Reason.TRAINING_DIVERGED: "Lower spec.training.learningRate, or raise warmupRatio.",
+    Reason.VOCABULARY_MISMATCH: "Leave spec.student.architecture.tokenizer out, so that the student takes the teacher's; "
+    "or take a student of the teacher's family; or use objective Labels, which needs words alone.",
+    Reason.LAYER_NOT_FOUND: "Name layers that both models have in spec.objective.layers, counted from 1, or leave it out.",
     Reason.OUT_OF_MEMORY: "Raise spec.run.resources.limits.memory, or lower training.batchSize or maxSequenceLength.",
     Reason.DISK_FULL: "Use a node with more ephemeral storage.",
     Reason.TERMINATED: "The node took the pod away; set the annotation slmops.dev/retry to try again.",

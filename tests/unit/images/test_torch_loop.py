@@ -13,7 +13,8 @@ pytest.importorskip("torch")
 import torch
 
 from slm_trainer.loop import fit, rate, total_steps
-from slm_trainer.losses import answer_loss
+from slm_trainer.objectives import Objective
+from slm_trainer.objectives.base import by_labels
 from slm_trainer.tokens import Record
 from slm_trainer.train import seed_everything
 from slmkit.run import Context, RunFailed
@@ -48,10 +49,6 @@ def wanted(**fields: Any) -> Hyperparameters:
     return Hyperparameters.model_validate(plain | fields)
 
 
-def by_labels(logits: Any, tokens: Any, mask: Any, labels: Any) -> Any:
-    return answer_loss(logits, labels)
-
-
 def trained(context: Context | None = None, seed: int = 42, **fields: Any) -> tuple[Toy, list[float]]:
     """A model after training, and the loss of every batch."""
     seed_everything(seed)
@@ -62,7 +59,7 @@ def trained(context: Context | None = None, seed: int = 42, **fields: Any) -> tu
         losses.append(float(loss.detach()))
         return loss
 
-    fit(model, records(), wanted(seed=seed, **fields), 0, noted, context or Context())
+    fit(model, records(), wanted(seed=seed, **fields), 0, Objective(noted), context or Context())
     return model, losses
 
 
@@ -91,7 +88,7 @@ def test_two_halves_of_a_batch_are_a_batch() -> None:
     def after(**fields: Any) -> "torch.Tensor":
         seed_everything(1)
         model = Toy()
-        fit(model, records(8), wanted(max_steps=5, weight_decay=0.0, **fields), 0, by_labels, Context())
+        fit(model, records(8), wanted(max_steps=5, weight_decay=0.0, **fields), 0, Objective(by_labels), Context())
         return weights(model)
 
     whole, halves = after(batch_size=8), after(batch_size=4, gradient_accumulation=2)
@@ -120,17 +117,17 @@ def test_a_step_has_the_gradients_of_its_own_batch_alone() -> None:
         assert all(p.grad is None or not p.grad.any() for p in model.parameters())
         return by_labels(*batch)
 
-    fit(model, records(), wanted(max_steps=3), 0, fresh, Context())
+    fit(model, records(), wanted(max_steps=3), 0, Objective(fresh), Context())
 
 
 def test_each_epoch_has_an_order_of_its_own() -> None:
     orders: list[int] = []
 
-    def noted(logits: Any, tokens: Any, mask: Any, labels: Any) -> Any:
+    def noted(output: Any, tokens: Any, mask: Any, labels: Any) -> Any:
         orders.extend(tokens[:, 0].tolist())
-        return by_labels(logits, tokens, mask, labels)
+        return by_labels(output, tokens, mask, labels)
 
-    fit(Toy(), records(16), wanted(max_steps=6, batch_size=8), 0, noted, Context())
+    fit(Toy(), records(16), wanted(max_steps=6, batch_size=8), 0, Objective(noted), Context())
     first, second, third = (orders[i : i + 16] for i in (0, 16, 32))
     assert first != second != third != first
     assert sorted(first) == sorted(second) == sorted(third)
@@ -141,9 +138,22 @@ def test_frozen_weights_stay_as_they_are() -> None:
     model = Toy()
     model.embed.requires_grad_(False)
     frozen, free = model.embed.weight.clone(), model.out.weight.clone()
-    fit(model, records(), wanted(max_steps=5), 0, by_labels, Context())
+    fit(model, records(), wanted(max_steps=5), 0, Objective(by_labels), Context())
     assert torch.equal(model.embed.weight, frozen)
     assert not torch.equal(model.out.weight, free)
+
+
+def test_weights_of_the_objective_learn_beside_the_model() -> None:
+    seed_everything(1)
+    model, beside = Toy(), torch.nn.Linear(WORDS, WORDS)
+    before = beside.weight.clone()
+
+    def through(output: Any, tokens: Any, mask: Any, labels: Any) -> Any:
+        return by_labels(SimpleNamespace(logits=beside(output.logits)), tokens, mask, labels)
+
+    fit(model, records(), wanted(max_steps=5), 0, Objective(through, extra=beside), Context())
+    assert not torch.equal(beside.weight, before)
+    assert len(list(model.parameters())) == len(list(Toy().parameters())), "and are no part of it"
 
 
 def test_progress_shows_where_the_training_is() -> None:
@@ -167,7 +177,7 @@ def test_whoever_is_told_to_stop_stops_within_a_few_steps() -> None:
         return by_labels(*batch)
 
     with pytest.raises(RunFailed) as failed:
-        fit(Toy(), records(), wanted(), 0, stopping, context)
+        fit(Toy(), records(), wanted(), 0, Objective(stopping), context)
     assert failed.value.reason is Reason.TERMINATED
     assert 12 <= len(seen) <= 20
 
@@ -181,7 +191,7 @@ def test_a_loss_that_is_no_number_any_more_is_a_failure_that_names_the_step(bad:
         return by_labels(*batch) * (bad if len(seen) == 7 else 1.0)
 
     with pytest.raises(RunFailed) as failed:
-        fit(Toy(), records(), wanted(), 0, broken, Context())
+        fit(Toy(), records(), wanted(), 0, Objective(broken), Context())
     assert failed.value.reason is Reason.TRAINING_DIVERGED
     assert "at step 7 of 50" in failed.value.message
 
@@ -253,7 +263,7 @@ def test_low_rank_updates_leave_the_base_alone_and_can_be_merged() -> None:
     base = Qwen2ForCausalLM(config)
     before = {name: value.clone() for name, value in base.state_dict().items()}
     model = with_lora(base, Lora(rank=4, alpha=8, dropout=0.0))
-    fit(model, records(), wanted(max_steps=10), 0, by_labels, Context())
+    fit(model, records(), wanted(max_steps=10), 0, Objective(by_labels), Context())
     kept = {
         name.replace(".base_layer", "").removeprefix("base_model.model."): value
         for name, value in model.state_dict().items()

@@ -184,6 +184,15 @@ def test_logits_are_taken_from_the_teacher_and_labels_need_none() -> None:
     assert train_run(LOCAL)["objective"]["teacher"] is None
 
 
+def test_features_are_told_their_layers_and_where_their_teacher_is() -> None:
+    layers = [{"student": 1, "teacher": 3}, {"student": 2, "teacher": 6}]
+    told = train_run(LOCAL | {"objective": {"type": "Features", "layers": layers, "attention": True}})["objective"]
+    assert told["teacher"]["uri"] == "oci://registry.example/slm/teacher:v1"
+    assert (told["type"], told["layers"], told["attention"]) == ("Features", layers, True)
+    plain = train_run(LOCAL | {"objective": {"type": "Features"}})["objective"]
+    assert (plain["layers"], plain["attention"]) == ([], False)
+
+
 def test_a_student_is_a_model_or_an_architecture() -> None:
     old = train_run({"student": {"model": {"uri": "hf://org/student"}}})
     assert (old["base"]["uri"], old["architecture"]) == ("hf://org/student", None)

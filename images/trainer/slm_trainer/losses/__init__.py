@@ -1,0 +1,16 @@
+"""What is minimized: pure functions of tensors, every formula with its source. One file for each kind of teaching."""
+
+from slm_trainer.losses.features import attention_loss, attention_map, hint_loss
+from slm_trainer.losses.labels import IGNORED, answer_loss
+from slm_trainer.losses.logits import distillation_loss, divergence, likeliest
+
+__all__ = [
+    "IGNORED",
+    "answer_loss",
+    "attention_loss",
+    "attention_map",
+    "distillation_loss",
+    "divergence",
+    "hint_loss",
+    "likeliest",
+]
