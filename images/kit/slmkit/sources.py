@@ -16,7 +16,7 @@ from slmkit.run import RunFailed
 from slmops.contract import Reason, Source
 
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".npy", ".npz", ".joblib", ".py", ".pyc", ".so"}
-WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.jsonl"]
+WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.jsonl", "*.jsonl.zst", "*.csv", "*.parquet"]
 FILE_LIMIT = 64 << 30
 HEADER_LIMIT = 100 << 20
 JSON_LIMIT = 16 << 20

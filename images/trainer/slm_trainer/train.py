@@ -25,7 +25,7 @@ def train(run: TrainRun, context: Context) -> Report:
     context.stage("Fetching")
     training, held_out = examples_of(run, context, registry)
     model, tokenizer = _model(run, context, registry, training)
-    records, dropped = encode(tokenizer, training, run.hyperparameters.max_sequence_length)
+    records, dropped = encode(tokenizer, training, run.hyperparameters.max_sequence_length, context.work / "tokens")
     if not records:
         raise RunFailed(Reason.INVALID_DATA, f"no record to train on: {dropped} of {len(training)} are longer than "
                         f"maxSequenceLength {run.hyperparameters.max_sequence_length}")  # fmt: skip

@@ -10,7 +10,7 @@ from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, Objective
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
-from slmops.api.sources import DataSource, ModelSource, Output, SecretKey, Share
+from slmops.api.sources import ModelSource, Output, PromptSource, SecretKey, Share
 from slmops.api.training import Training
 
 URL = r"^https?://[A-Za-z0-9][^\s/@]*(/[^\s]*)?$"
@@ -130,9 +130,9 @@ class DistillationData(ApiModel):
         Rule("!(has(self.validation) && has(self.validationSplit))", "set validation or validationSplit, not both"),
     )
 
-    train: DataSource
+    train: PromptSource
     """Prompts that the student learns from. Answers in the records are not shown to the teacher."""
-    validation: DataSource | None = None
+    validation: PromptSource | None = None
     """Prompts for the evaluation. Where a record has an answer, it is what student and teacher are measured by."""
     validation_split: Share | None = None
     """Share of train that is held out when validation is absent; 0.1 when neither is set."""

@@ -9,7 +9,7 @@ from slmops.api.batch import GateStatus, Number
 from slmops.api.conditions import Condition
 from slmops.api.resource import Column, Resource
 from slmops.api.run import Resources, Toleration
-from slmops.api.sources import DIGEST_REFERENCE, DataSource, Reference
+from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference
 
 
 class DeployedModel(ApiModel):
@@ -95,8 +95,8 @@ class Strategy(ApiModel):
 class Benchmark(ApiModel):
     """How the candidate is measured beside the stable revision, on the node itself."""
 
-    data: DataSource
-    """Prompts with the expected answers."""
+    data: PromptSource
+    """Prompts with the expected answers. The image that measures reads *.jsonl and *.csv."""
     rounds: Annotated[int, Field(ge=2, le=16)] = 3
     """Rounds that count; the servers take turns in each."""
     warmup: Annotated[int, Field(ge=0, le=20)] = 1

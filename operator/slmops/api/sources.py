@@ -62,19 +62,68 @@ class ModelSource(ApiModel):
     """Secret to read the address with."""
 
 
+ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
+Label = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class Columns(ApiModel):
+    """What the fields of a record are called in the files, where that differs from the field's own name."""
+
+    messages: ColumnName | None = None
+    """The list of messages (format Messages)."""
+    prompt: ColumnName | None = None
+    """The prompt (format PromptCompletion)."""
+    completion: ColumnName | None = None
+    """The answer (format PromptCompletion)."""
+    text: ColumnName | None = None
+    """The text (formats Text and Classification)."""
+    label: ColumnName | None = None
+    """The label (format Classification)."""
+    category: ColumnName | None = None
+    """What a record is about (any format); filters.balance can keep categories of like size."""
+
+
 class DataSource(ApiModel):
-    """A data set: JSON Lines, one record a line."""
+    """A data set: files with one record a line or row."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            "!has(self.columns) || ((!has(self.columns.messages) || self.format == 'Messages')"
+            " && ((!has(self.columns.prompt) && !has(self.columns.completion)) || self.format == 'PromptCompletion')"
+            " && (!has(self.columns.text) || self.format in ['Text', 'Classification'])"
+            " && (!has(self.columns.label) || self.format == 'Classification'))",
+            "columns names a field that records of this format do not have: Messages has messages, PromptCompletion prompt"
+            " and completion, Text text, Classification text and label",
+            "columns",
+        ),
+        Rule("!has(self.labels) || self.format == 'Classification'", "labels go with format Classification", "labels"),
+    )
 
     uri: Uri
-    """Address of the data: oci://repository[:tag|@sha256:…] of an artefact that holds *.jsonl files, https:// of one
-    such file, hf:// or pvc://claim/path."""
+    """Address of the data: oci://repository[:tag|@sha256:…] of an artefact that holds files, https:// of one file, hf://
+    or pvc://claim/path. What a file holds is told by its name: *.jsonl, *.jsonl.zst, *.csv, *.parquet."""
     path: Annotated[str, Field(max_length=256, pattern=FILE)] | None = None
-    """File inside the artefact or folder, for example train.jsonl. All *.jsonl files when absent."""
-    format: Literal["Messages", "PromptCompletion"] = "Messages"
+    """File inside the artefact or folder, for example train.jsonl. All files with one of those names when absent."""
+    format: Literal["Messages", "PromptCompletion", "Text", "Classification"] = "Messages"
     """How a record looks: Messages is {"messages": [{"role": …, "content": …}, …]}, PromptCompletion is
-    {"prompt": …, "completion": …}."""
+    {"prompt": …, "completion": …}, Text is {"text": …}, which is learned as a whole, and Classification is
+    {"text": …, "label": …}, where the text is the prompt and the label the answer."""
+    columns: Columns | None = None
+    """Names that the fields have in the files, where those are others: columns of CSV and Parquet, keys of JSON."""
+    labels: Annotated[list[Label], Field(min_length=2, max_length=256)] | None = None
+    """The labels that there are (format Classification): a record with another one is refused. Where absent, any label
+    is taken."""
     credentials: SecretKey | None = None
     """Secret to read the address with."""
+
+
+class PromptSource(DataSource):
+    """A data set whose records begin with a prompt."""
+
+    rules: ClassVar[tuple[Rule, ...]] = (
+        *DataSource.rules,
+        Rule("self.format != 'Text'", "records of format Text have no prompt: use another format here", "format"),
+    )
 
 
 Share = Annotated[float, Field(ge=0.01, le=0.5)]

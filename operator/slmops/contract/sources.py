@@ -26,15 +26,26 @@ class ExampleFormat(StrEnum):
     """``{"messages": [{"role": "system"|"user"|"assistant", "content": str}, ...]}``"""
     PROMPT_COMPLETION = "PromptCompletion"
     """``{"prompt": str, "completion": str}``; the completion may be missing where only prompts are needed."""
+    TEXT = "Text"
+    """``{"text": str}``: learned as a whole, there is no prompt."""
+    CLASSIFICATION = "Classification"
+    """``{"text": str, "label": str}``: the text is the prompt, the label the answer; it may be missing, too."""
 
 
 class Data(Message):
-    """A data set: JSON Lines in the given format. An OCI artefact or directory may hold several ``*.jsonl`` files."""
+    """A data set: records in the given format, in JSON Lines (also packed with Zstandard), CSV or Parquet.
+
+    Any record may say what it is about, in a field ``category``."""
 
     source: Source
     format: ExampleFormat
     path: str | None = None
-    """File inside the artefact or directory, for example ``train.jsonl``; every ``*.jsonl`` when absent."""
+    """File inside the artefact or directory, for example ``train.jsonl``; every ``*.jsonl``, ``*.jsonl.zst``, ``*.csv``
+    and ``*.parquet`` when absent."""
+    columns: dict[str, str] = {}
+    """Field of the format -> its name in the files, where that is another."""
+    labels: tuple[str, ...] = ()
+    """The labels that there are (Classification): another one is refused. Any when empty."""
 
 
 class Sink(Message):

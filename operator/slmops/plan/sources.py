@@ -51,6 +51,8 @@ class Sources:
             source=self._address(source.uri, source.credentials),
             format=contract.ExampleFormat(source.format),
             path=source.path,
+            columns=source.columns.model_dump(exclude_none=True) if source.columns else {},
+            labels=tuple(source.labels or ()),
         )
 
     def own(self, artifact: contract.Artifact, output: Output) -> contract.Source:

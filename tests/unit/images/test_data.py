@@ -64,8 +64,9 @@ def test_empty_lines_windows_lines_and_a_byte_order_mark_are_nothing(tmp_path: P
 
 BAD: list[tuple[str, object, str]] = [
     ("Messages", b"{", "not JSON"),
-    ("Messages", b"\xff\xfe{}", "not JSON"),
-    ("Messages", b'"\xc3("', "not JSON"),
+    ("Messages", b"\xff\xfe{}", "not UTF-8: byte 1 is 0xff"),
+    ("Messages", b'"\xc3("', "not UTF-8: byte 2 is 0xc3"),
+    ("Messages", b'{"a\0": 1}', "not JSON"),
     ("Messages", b"[" * 100_000, "not JSON"),
     ("Messages", [USER], "an object is expected, found list"),
     ("Messages", 5, "an object is expected, found int"),
@@ -88,13 +89,19 @@ BAD: list[tuple[str, object, str]] = [
     ("PromptCompletion", {"prompt": 5}, "prompt: text is expected"),
     ("PromptCompletion", {"prompt": "q", "completion": ""}, "completion: text is expected"),
     ("PromptCompletion", {"prompt": "q", "completion": ["a"]}, "completion: text is expected"),
-    ("PromptCompletion", {"prompt": "q", "completion": "\udc00"}, "completion: text is expected"),
+    ("PromptCompletion", {"prompt": "q", "completion": "\udc00"}, "completion: text is expected, found one with half"),
+    ("PromptCompletion", {"prompt": "q\0"}, "prompt: text is expected, found one with a NUL character"),
+    ("PromptCompletion", {"prompt": "q", "category": 1.5}, "category: text is expected, found float"),
+    ("Text", {"prompt": "q"}, "text: text is expected, found nothing"),
+    ("Text", {"text": ["q"]}, "text: text is expected, found list"),
+    ("Classification", {"text": "q", "label": True}, "label: text is expected, found bool"),
+    ("Classification", {"label": "a"}, "text: text is expected, found nothing"),
 ]
 
 
 @pytest.mark.parametrize(("format", "content", "words"), BAD, ids=lambda value: str(value)[:40])
 def test_a_bad_record_is_named(tmp_path: Path, format: str, content: object, words: str) -> None:
-    good = json.dumps({"messages": [USER], "prompt": "q"}).encode() + b"\n\n"
+    good = json.dumps({"messages": [USER], "prompt": "q", "text": "t"}).encode() + b"\n\n"
     line = content if isinstance(content, bytes) else json.dumps(content).encode()
     message = refused(tmp_path, good + line + b"\n" + good, format)
     assert message.startswith("data.jsonl line 3: ")

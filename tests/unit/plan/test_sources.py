@@ -168,3 +168,26 @@ def test_no_credentials_no_volume() -> None:
     found = sources()
     assert found.data(DataSource(uri="https://example.com/x.jsonl")).source.credentials is None
     assert (found.volumes, found.mounts) == ([], [])
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def test_data_are_read_as_the_spec_says() -> None:
+    source = DataSource.model_validate(
+        {"uri": "oci://r.example/slm/data:v1", "path": "a.csv", "format": "Classification",
+         "columns": {"text": "body", "label": "kind"}, "labels": ["good", "bad"]}
+    )  # fmt: skip
+    found = sources().data(source)
+    assert (found.format, found.path) == ("Classification", "a.csv")
+    assert found.columns == {"text": "body", "label": "kind"}
+    assert found.labels == ("good", "bad")
+
+
+def test_data_without_columns_and_labels_are_what_they_were_before() -> None:
+    """No existing Job gets another name."""
+    found = sources().data(DataSource(uri="oci://r.example/slm/data:v1"))
+    assert found.model_dump(mode="json", exclude_defaults=True) == {
+        "source": {"uri": "oci://r.example/slm/data:v1"},
+        "format": "Messages",
+    }

@@ -1,0 +1,65 @@
+"""Examples -> records of tokens: chat template, and where the answer begins."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from slm_trainer.store import Record, TokenStore, Writer
+from slmkit.data import Example
+from slmkit.run import RunFailed
+from slmops.contract import Reason
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""For tokenizers that are made here: a marker for each role, one for the end."""
+SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
+
+
+def prompt_tokens(tokenizer: Any, example: Example) -> list[int]:
+    """The conversation up to where the answer begins."""
+    text = tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def encode(
+    tokenizer: Any, examples: Iterable[Example], longest: int, into: Path | None = None
+) -> tuple[Sequence[Record], int]:
+    """Records, and how many examples were longer than ``longest`` tokens and therefore dropped.
+
+    With ``into``, a folder, the records are kept there instead of in memory. A plain text is never too long: it is cut
+    into as many records as it needs."""
+    dropped = 0
+
+    def made() -> Iterator[Record]:
+        nonlocal dropped
+        for example in examples:
+            records = _pieces(tokenizer, example, longest) if example.plain else _answer(tokenizer, example, longest)
+            dropped += not records
+            yield from records
+
+    if into is None:
+        return list(made()), dropped
+    with Writer(into) as writer:
+        writer.extend(made())
+    return TokenStore(into), dropped
+
+
+def _answer(tokenizer: Any, example: Example, longest: int) -> list[Record]:
+    whole = tokenizer.apply_chat_template(example.messages(), tokenize=False)
+    prompt = tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True)
+    if not whole.startswith(prompt):
+        raise RunFailed(Reason.UNSUPPORTED_MODEL, "the chat template begins an answer in another way than it writes "
+                        "one: what is trained would not be what is generated")  # fmt: skip
+    head = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
+    # Prompt and answer are cut apart as text, so that training sees the very tokens that generation starts from.
+    tail = list(tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"])
+    return [Record(head + tail, len(head))] if len(head) + len(tail) <= longest else []
+
+
+def _pieces(tokenizer: Any, example: Example, longest: int) -> list[Record]:
+    """A plain text and its end. Every token is learned, but the first of a piece, which nothing predicts."""
+    tokens = [*tokenizer(example.completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    pieces = [tokens[begin : begin + longest] for begin in range(0, len(tokens), longest)]
+    return [Record(piece, 0) for piece in pieces if len(piece) > 1]

@@ -1,0 +1,88 @@
+"""Encoded records on disk: written once, one after the other, then read by number in any order.
+
+Memory does not grow with the data: the system keeps in memory what is in use, and takes it back when others need it.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+TOKEN = np.dtype("<u4")
+ENTRY = np.dtype([("end", "<u8"), ("start", "<u4")])
+"""Of each record: where its tokens end, counted from the beginning of the file, and where its answer begins."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One record as tokens; the answer begins at ``start``."""
+
+    tokens: list[int]
+    start: int
+
+
+class TokenStore(Sequence[Record]):
+    """The records in a folder that a ``Writer`` made."""
+
+    def __init__(self, folder: Path) -> None:
+        self._tokens = _mapped(folder / "tokens", TOKEN)
+        self._entries = _mapped(folder / "entries", ENTRY)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        number = range(len(self))[index]
+        begin = int(self._entries["end"][number - 1]) if number else 0
+        entry = self._entries[number]
+        return Record(self._tokens[begin : int(entry["end"])].tolist(), int(entry["start"]))
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each record."""
+        return np.diff(self._entries["end"].astype(np.int64), prepend=0)
+
+
+class Writer:
+    """Appends records. A context manager; the store can be read once it is left."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._end = 0
+
+    def __enter__(self) -> Self:
+        self._tokens: BinaryIO = (self.folder / "tokens").open("wb")
+        self._entries: BinaryIO = (self.folder / "entries").open("wb")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tokens.close()
+        self._entries.close()
+
+    def extend(self, records: Iterable[Record]) -> None:
+        """Append records."""
+        for record in records:
+            self._tokens.write(np.asarray(record.tokens, TOKEN).tobytes())
+            self._end += len(record.tokens)
+            self._entries.write(np.array((self._end, record.start), ENTRY).tobytes())
+
+
+def lengths(records: Sequence[Record]) -> NDArray[np.int64]:
+    """Tokens of each record, without looking at the tokens where they are on disk."""
+    if isinstance(records, TokenStore):
+        return records.lengths
+    return np.fromiter((len(record.tokens) for record in records), np.int64, len(records))
+
+
+def _mapped(path: Path, dtype: np.dtype) -> NDArray:  # type: ignore[type-arg]
+    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)

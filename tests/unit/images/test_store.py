@@ -1,0 +1,71 @@
+"""Encoded records on disk are the records that were written, in any order and any number."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slm_trainer.encoding import CHAT_TEMPLATE, encode
+from slm_trainer.store import Record, TokenStore, Writer, lengths
+from slmkit.data import Example
+from slmkit.run import RunFailed
+from tests.unit.images.letters import Letters
+
+records = st.lists(
+    st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=20).flatmap(
+        lambda tokens: st.builds(Record, st.just(tokens), st.integers(0, len(tokens)))
+    ),
+    max_size=20,
+)
+
+
+@settings(max_examples=50)
+@given(records)
+def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, records: list[Record]) -> None:
+    folder = tmp_path_factory.mktemp("store")
+    with Writer(folder) as writer:
+        for record in records:
+            writer.extend([record])
+    store = TokenStore(folder)
+    assert list(store) == records
+    assert store[1:5] == records[1:5]
+    assert list(lengths(store)) == list(lengths(records)) == [len(record.tokens) for record in records]
+    if records:
+        assert store[-1] == records[-1]
+    with pytest.raises(IndexError):
+        store[len(records)]
+
+
+def user(text: str, answer: str) -> Example:
+    return Example(({"role": "user", "content": text},), answer)
+
+
+def test_memory_and_disk_hold_the_same_records(tmp_path: Path) -> None:
+    examples = [user("a", "b"), user("long" * 20, "b"), Example((), "plain text" * 10), user("c", "d")]
+    kept, dropped = encode(Letters(), examples, 40)
+    stored, dropped_too = encode(Letters(), examples, 40, tmp_path / "tokens")
+    assert list(stored) == list(kept)
+    assert isinstance(stored, TokenStore)
+    assert dropped == dropped_too == 1
+
+
+def test_a_plain_text_is_cut_into_pieces_that_are_learned_from_their_first_token() -> None:
+    text = "x" * 95
+    found, dropped = encode(Letters(), [Example((), text)], 32)
+    assert [len(record.tokens) for record in found] == [32, 32, 32]
+    assert {record.start for record in found} == {0}
+    assert [token for record in found for token in record.tokens] == [*text.encode(), Letters.eos_token_id]
+    assert dropped == 0
+
+
+def test_an_answer_begins_where_its_prompt_ends() -> None:
+    (record,), _ = encode(Letters(), [user("hello", "yes")], 100)
+    assert bytes(record.tokens[: record.start]) == b"<|user|>hello<|end|><|assistant|>"
+    assert bytes(record.tokens[record.start :]) == b"yes<|end|>"
+
+
+def test_a_template_that_writes_an_answer_in_another_way_is_refused() -> None:
+    odd = Letters(CHAT_TEMPLATE.replace("<|assistant|>", "<|bot|>"))
+    with pytest.raises(RunFailed, match="begins an answer in another way"):
+        encode(odd, [user("a", "b")], 100)
