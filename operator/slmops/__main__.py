@@ -81,6 +81,7 @@ class Operator:
             self._settings,
             phase_seen=lambda key, phase: self.metrics.phase(key.kind, key.namespace, key.name, phase),
             wake=lambda key: self.queue.wake(key, 0.0),
+            spent=self.metrics.spent,
         ).reconcile
 
     def _observe(self, key: Key, outcome: str, seconds: float) -> None:

@@ -1,16 +1,19 @@
 """The four kinds, one line each: model, plan, status. A new kind is one file per column and one line here."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from slmops.api.base import GROUP, ApiModel
+from slmops.api.batch import BatchStatus
 from slmops.api.distillation import Distillation
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.api.finetune import FineTune
 from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.resource import Resource
+from slmops.cost import budget_of, cost
+from slmops.plan.budget import within_budget
 from slmops.plan.distillation import plan_distillation
 from slmops.plan.edgedeployment import plan_edgedeployment
 from slmops.plan.finetune import plan_finetune
@@ -36,15 +39,29 @@ class Kind:
     reads_nodes: bool = False
 
 
-def _timeless(plan: Callable[[Any, Observed, Settings], Plan]) -> PlanFunction:
-    """A plan that needs no time: the batch kinds leave deadlines to their Jobs."""
-    return lambda resource, observed, settings, now: plan(resource, observed, settings)
+def _batch(
+    model: type[Resource[Any, Any]],
+    plan: Callable[[Any, Observed, Settings], Plan],
+    status: Callable[[Any, Observed, Plan, datetime], BatchStatus],
+) -> Kind:
+    """A kind whose work is Jobs that end. What all of them have cost is counted here, and held against the budget."""
+
+    def planned(resource: Any, observed: Observed, settings: Settings, now: datetime) -> Plan:
+        return within_budget(resource, plan(resource, observed, settings), observed, now)
+
+    def stated(resource: Any, observed: Observed, plan: Plan, now: datetime) -> ApiModel:
+        budget = budget_of(resource)
+        spent = cost(resource.status.cost, observed, budget.price if budget else None, now)
+        told = status(resource, replace(observed, halted=plan.halted), plan, now)
+        return told.model_copy(update={"cost": spent})
+
+    return Kind(model, planned, stated)
 
 
 KINDS: dict[str, Kind] = {
-    "Distillation": Kind(Distillation, _timeless(plan_distillation), distillation_status),
-    "FineTune": Kind(FineTune, _timeless(plan_finetune), finetune_status),
-    "QuantizedModel": Kind(QuantizedModel, _timeless(plan_quantizedmodel), quantizedmodel_status),
+    "Distillation": _batch(Distillation, plan_distillation, distillation_status),
+    "FineTune": _batch(FineTune, plan_finetune, finetune_status),
+    "QuantizedModel": _batch(QuantizedModel, plan_quantizedmodel, quantizedmodel_status),
     "EdgeDeployment": Kind(EdgeDeployment, plan_edgedeployment, edgedeployment_status, reads_nodes=True),
 }
 

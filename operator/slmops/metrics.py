@@ -18,6 +18,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from slmops.cost import Growth
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to anybody here
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 PHASES = frozenset((
@@ -45,6 +47,9 @@ class Metrics:
         self._drift = self._counter("resync_drift", "Objects that a resync found changed or gone unnoticed.", "kind")
         self._leader = self._gauge("leader", "1 while this process is the leader.")
         self._objects = self._gauge("objects", "Resources by kind and phase, as the leader last saw them.", "phase")
+        self._gpu_seconds = self._counter("run_gpu_seconds", "GPUs times seconds that Jobs' pods had them.", "kind")
+        self._pod_seconds = self._counter("run_pod_seconds", "Seconds that Jobs' pods were on a node.", "kind")
+        self._cost = self._counter("run_cost", "What Jobs have cost, where a budget has a price.", "kind", "currency")
         self._phases: dict[tuple[str, str, str], str] = {}
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
@@ -90,6 +95,13 @@ class Metrics:
                 self._objects.labels(kind, old).dec()
             if new is not None:
                 self._objects.labels(kind, new).inc()
+
+    def spent(self, kind: str, growth: Growth) -> None:
+        """What Jobs have used since the last time."""
+        self._gpu_seconds.labels(kind).inc(growth.gpu_seconds)
+        self._pod_seconds.labels(kind).inc(growth.pod_seconds)
+        if growth.amount:
+            self._cost.labels(kind, growth.currency).inc(growth.amount)
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge that is read when Prometheus asks."""

@@ -31,6 +31,7 @@ from slmops.cluster.objects import (
     status_differs,
 )
 from slmops.contract import Progress
+from slmops.cost import Growth, growth
 from slmops.kinds import KINDS, Kind, refers_to
 from slmops.settings import Settings
 from slmops.state import JOB_NAME_LABEL, Manifest, Observed, Plan, Problem, ended, job_state, owners
@@ -53,14 +54,17 @@ class Reconciler:
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         phase_seen: Callable[[Key, str | None], None] = lambda key, phase: None,
         wake: Callable[[Key], None] = lambda key: None,
+        spent: Callable[[str, Growth], None] = lambda kind, growth: None,
     ) -> None:
-        """``wake`` gets the resources that refer to one whose status was written: our own writes make no events."""
+        """``wake`` gets the resources that refer to one whose status was written: our own writes make no events.
+        ``spent`` is told what a kind's Jobs have used since the status that stood before."""
         self._cluster = cluster
         self._cache = cache
         self._settings = settings
         self._clock = clock
         self._phase_seen = phase_seen
         self._wake = wake
+        self._spent = spent
 
     async def reconcile(self, key: Key) -> float | None:
         """One pass. Returns the seconds until the next is due without an event, or None."""
@@ -85,6 +89,9 @@ class Reconciler:
             content = {k: v for k, v in content.items() if v is not None}
         await self._write_status(body, content, resource.status.conditions)
         self._phase_seen(key, content.get("phase"))
+        grown = growth(getattr(resource.status, "cost", None), getattr(status, "cost", None))
+        if grown is not None:
+            self._spent(kind.model.kind(), grown)
         return REFUSED_RETRY_SECONDS if failure is not None else plan.deadline
 
     # --- reading

@@ -25,13 +25,20 @@ LABEL_ROLE = "slmops.dev/role"
 LABEL_POOL = "slmops.dev/pool"
 LABEL_REVISION = "slmops.dev/revision"
 LABEL_TRACK = "slmops.dev/track"
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 ANNOTATION_REPORT = "slmops.dev/report"
 ANNOTATION_RETRY = "slmops.dev/retry"
 ANNOTATION_NODE = "slmops.dev/node"
+ANNOTATION_GPUS = "slmops.dev/gpus"
+"""On a Job: GPUs of each of its pods."""
+ANNOTATION_BUDGET = "slmops.dev/budget"
+"""On a Job: a hash of the budget that it was made under."""
 JOB_NAME_LABEL = "batch.kubernetes.io/job-name"
 CONTAINER = "run"
 EXIT_PERMANENT = 3
 """Exit code of an image for a failure that a retry cannot mend (slmkit.run)."""
+EXIT_TERMINATED = 143
+"""Exit code of an image that ended because it got SIGTERM (slmkit.run)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,8 @@ class Observed:
     """All nodes of the cluster (EdgeDeployment only)."""
     progress: Mapping[str, Progress] = field(default_factory=dict)
     """What running pods said on /progress, by pod UID."""
+    halted: Mapping[str, str] = field(default_factory=dict)
+    """Jobs that the budget does not let run, by name, and why."""
 
     def child(self, kind: str, name: str) -> Manifest | None:
         """The child of that kind and name."""
@@ -88,6 +97,8 @@ class Observed:
 
     def job(self, name: str) -> "JobState":
         """What a Job has come to."""
+        if name in self.halted:
+            return JobState("Failed", reason=Reason.BUDGET_EXCEEDED, message=self.halted[name])
         job = self.child("Job", name)
         return job_state(job, self.pods_of(job), self.progress) if job else JobState("Absent")
 
@@ -127,6 +138,8 @@ class Plan:
     """Jobs in the order of the work, as far as it is known."""
     problem: Problem | None = None
     """Why there is no more to do now."""
+    halted: Mapping[str, str] = field(default_factory=dict)
+    """Jobs that the budget does not let run, by name, and why."""
     detail: object = None
     """What the kind's own status function needs besides (EdgeDeployment: its ``Rollout``)."""
     deadline: float | None = None
@@ -202,7 +215,7 @@ def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progre
         reason, message = _failure(conditions, terminated, report)
         return JobState("Failed", report, reason, message, attempts=attempts, recorded=recorded)
     if job.get("spec", {}).get("suspend"):
-        return JobState("Queued", message="waiting to be admitted by the queue")
+        return JobState("Queued", message=_queued(job))
     current = pods[-1] if pods else None
     if current is None:
         return JobState("Starting", message=STARTING, attempts=attempts)
@@ -212,6 +225,17 @@ def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progre
         return JobState("Running", message=_attempt(done, attempts), attempts=attempts)
     reason = IMAGE_UNAVAILABLE if _image_missing(current) else ""
     return JobState("Starting", reason=reason, message=waiting_for(current), attempts=attempts)
+
+
+def _queued(job: Manifest) -> str:
+    """Who has to admit a suspended Job, and where to look when that takes long."""
+    queue = (job["metadata"].get("labels") or {}).get(LABEL_QUEUE)
+    if not queue:
+        return "suspended; it starts when whoever suspended the Job lets it"
+    return (
+        f"waits in queue {queue} until Kueue admits it. If that takes long: kubectl get localqueue {queue}, and "
+        "kubectl describe workloads, in this namespace"
+    )
 
 
 def _attempt(termination: Manifest, number: int) -> str:

@@ -8,6 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from slmops.__main__ import Operator
 from slmops.cluster.connection import Connection
+from slmops.cost import Growth
 from slmops.metrics import OTHER, Metrics
 from slmops.settings import Settings
 
@@ -48,6 +49,7 @@ def everything() -> Metrics:
     metrics.resynced("Job", "compared", 2)
     metrics.leads(True)
     metrics.phase("FineTune", "farm", "a", "Training")
+    metrics.spent("FineTune", Growth(60, 60, 2.5, "EUR"))
     return metrics
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slmops.contract import Progress, Reason
-from slmops.state import ANNOTATION_REPORT, STARTING, Manifest, Observed, digest8, job_state, waiting_for
+from slmops.state import ANNOTATION_REPORT, LABEL_QUEUE, STARTING, Manifest, Observed, digest8, job_state, waiting_for
 from tests.unit.builders import (
     COMPLETE,
     FAILED,
@@ -48,6 +48,15 @@ def test_a_job_that_a_queue_holds_back_is_queued_even_when_it_ran_before() -> No
     held = job(suspend=True)
     for pods in ([], [pod(held, state=ended(143))]):
         assert job_state(held, pods, {}).phase == "Queued"
+
+
+def test_a_queued_job_names_its_queue_and_where_to_look() -> None:
+    held = job(suspend=True)
+    held["metadata"]["labels"] = {LABEL_QUEUE: "team-a"}
+    said = job_state(held, [], {}).message
+    assert "waits in queue team-a" in said
+    assert "kubectl get localqueue team-a" in said
+    assert "queue" not in job_state(job(suspend=True), [], {}).message, "nobody knows of one"
 
 
 def test_a_pod_that_no_node_takes_says_why() -> None:

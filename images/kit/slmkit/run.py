@@ -1,7 +1,7 @@
 """How a run begins and ends: configuration in, progress while it lasts, a report out.
 
 Exit codes: 0 succeeded; 3 failed for a reason that another attempt cannot mend (the Job's podFailurePolicy stops there);
-1 failed, another attempt may succeed.
+143 told to stop (not counted as an attempt); 1 failed, another attempt may succeed.
 """
 
 import errno
@@ -20,6 +20,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from slmkit.budget import Guard
 from slmops.contract import (
     PROGRESS_PORT,
     REPORT_LIMIT,
@@ -39,9 +40,11 @@ PERMANENT = {
     Reason.INVALID_CONFIGURATION, Reason.INVALID_DATA, Reason.UNSAFE_SOURCE, Reason.UNSUPPORTED_MODEL,
     Reason.VERIFICATION_FAILED, Reason.CONVERSION_FAILED, Reason.SOURCE_NOT_FOUND, Reason.SOURCE_UNAUTHORIZED,
     Reason.REGISTRY_REFUSED, Reason.TOO_FEW_ANSWERS, Reason.TRAINING_DIVERGED,
-    Reason.VOCABULARY_MISMATCH, Reason.LAYER_NOT_FOUND,
+    Reason.VOCABULARY_MISMATCH, Reason.LAYER_NOT_FOUND, Reason.BUDGET_EXCEEDED,
 }  # fmt: skip
 EXIT_PERMANENT = 3
+EXIT_TERMINATED = 143
+"""128 + SIGTERM, as the shell has it. The Job's podFailurePolicy does not count such an end."""
 AnyConfiguration = Run | PullRun | BenchRun
 Handler = Callable[[Any, "Context"], Report]
 
@@ -64,6 +67,8 @@ class Context:
         """Set on SIGTERM: end soon, with what there is."""
         self.inputs: dict[str, str] = {}
         """What each source was resolved to."""
+        self.guard: Guard | None = None
+        """Set where the run has a budget."""
         self._clock = clock
         self.started = clock()
         self._stage_started = clock()
@@ -80,13 +85,16 @@ class Context:
     def step(self, number: int, loss: float | None = None, tokens_per_second: float | None = None) -> None:
         """``number`` steps of the stage are done."""
         with self._lock:
-            of = self._progress.of
+            name, of = self._progress.stage, self._progress.of
             elapsed = self._clock() - self._stage_started
             eta = elapsed / number * (of - number) if number and of >= number else None
             self._progress = Progress(
                 stage=self._progress.stage, step=number, of=of, loss=loss, tokens_per_second=tokens_per_second,
                 eta_seconds=eta,
             )  # fmt: skip
+        said = self.guard.step(name, number, of, self._clock() - self.started) if self.guard else ""
+        if said:
+            raise RunFailed(Reason.BUDGET_EXCEEDED, said)
 
     def check(self) -> None:
         """Raise when the pod is being taken away."""
@@ -115,6 +123,8 @@ def main(handlers: Mapping[type[Any], Handler], arguments: list[str] | None = No
     log.info("report", extra={"outcome": report.outcome, "reason": report.reason, "text": report.message})
     if report.outcome == "Succeeded":
         return 0
+    if report.reason == Reason.TERMINATED and context.stopping.is_set():
+        return EXIT_TERMINATED
     return EXIT_PERMANENT if report.reason in PERMANENT else 1
 
 
@@ -122,6 +132,8 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
     """Run and turn every way to fail into a report."""
     try:
         run = _read(arguments, handlers)
+        budget = getattr(run, "budget", None)
+        context.guard = Guard(budget) if budget is not None else None
         report = handlers[type(run)](run, context)
     except RunFailed as failed:
         report = _failed(failed.reason, failed.message)

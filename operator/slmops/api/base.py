@@ -84,11 +84,12 @@ Percent = Annotated[str, Field(pattern=PERCENT, max_length=10)]
 Name = Annotated[str, Field(pattern=NAME, min_length=1, max_length=40)]
 
 
-def _int_or_string(pattern: str, max_length: int = 20) -> WithJsonSchema:
+def int_or_string(pattern: str, max_length: int = 20) -> WithJsonSchema:
+    """The schema of a value that is written as a number or as text."""
     return WithJsonSchema({"x-kubernetes-int-or-string": True, "pattern": pattern, "maxLength": max_length})
 
 
-def _matching(pattern: str, examples: str, max_length: int = 20) -> AfterValidator:
+def matching(pattern: str, examples: str, max_length: int = 20) -> AfterValidator:
     """Refuses what the pattern refuses, and negative counts: unions have no pattern of their own in pydantic."""
 
     def checked(value: int | str) -> int | str:
@@ -101,11 +102,11 @@ def _matching(pattern: str, examples: str, max_length: int = 20) -> AfterValidat
     return AfterValidator(checked)
 
 
-Quantity = Annotated[int | str, _matching(QUANTITY, "2, 500m, 4Gi"), _int_or_string(QUANTITY)]
+Quantity = Annotated[int | str, matching(QUANTITY, "2, 500m, 4Gi"), int_or_string(QUANTITY)]
 """A Kubernetes quantity: ``2``, ``500m``, ``4Gi``."""
-Bound = Annotated[int | str, _matching(BOUND, "92%, 200ms, 600Mi, 30"), _int_or_string(BOUND)]
+Bound = Annotated[int | str, matching(BOUND, "92%, 200ms, 600Mi, 30"), int_or_string(BOUND)]
 """A number with its unit: ``92%``, ``200ms``, ``600Mi``, ``30`` (ratios are written as percentages)."""
-IntOrPercent = Annotated[int | str, _matching(PERCENT, "3, 10%"), _int_or_string(PERCENT)]
+IntOrPercent = Annotated[int | str, matching(PERCENT, "3, 10%"), int_or_string(PERCENT)]
 """A count, or a share of all: ``3``, ``10%``."""
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

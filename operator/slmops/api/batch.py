@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, WithJsonSchema
 
 from slmops.api.base import ApiModel
+from slmops.api.budget import CostStatus
 from slmops.api.conditions import Condition
 
 Number = Annotated[float, WithJsonSchema({"type": "number"})]
@@ -68,5 +69,7 @@ class BatchStatus(ApiModel):
     PeakMemoryReduction."""
     gates: Annotated[list[GateStatus], Field(max_length=16)] = []
     """What each gate said."""
+    cost: CostStatus | None = None
+    """What all attempts have used."""
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
     """The state, one aspect each."""

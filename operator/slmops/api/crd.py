@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from slmops.api.base import BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VERSION, ApiModel
+from slmops.api.budget import AMOUNT, CURRENCY
 from slmops.api.distillation import URL, Distillation
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.api.finetune import LAYER, FineTune
@@ -128,6 +129,8 @@ HINTS = {
     LAYER: "expected the name of a layer, for example q_proj",
     DATA_KEY: "expected a key of the Secret, for example token",
     REPOSITORY: "expected a repository without tag or digest, for example registry.example/slm/farm-assistant",
+    AMOUNT: 'expected a number, for example 20 or "2.50"',
+    CURRENCY: "expected three letters of ISO 4217, for example EUR",
     DIGEST_REFERENCE: "expected an image by digest: registry.example/repository@sha256: and 64 hexadecimal digits",
 }
 COUNT = "expected a count or a share, for example 3 or 10%"

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from slmops.api.base import ApiModel, Duration, Rule, exactly_one_of
 from slmops.api.batch import ArtifactStatus, BatchStatus
+from slmops.api.budget import Budget
 from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, Objective
 from slmops.api.resource import Column, Resource
@@ -163,6 +164,8 @@ class DistillationSpec(ApiModel):
     """Where and how the training Job runs."""
     labelling: RunSpec | None = None
     """Where and how the labelling Job runs, where that differs from `run`."""
+    budget: Budget | None = None
+    """What the run may cost."""
     output: Output
     """Where the data set and the student are published."""
 

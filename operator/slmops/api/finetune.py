@@ -6,6 +6,7 @@ from pydantic import Field
 
 from slmops.api.base import ApiModel, Rule
 from slmops.api.batch import ArtifactStatus, BatchStatus
+from slmops.api.budget import Budget
 from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
@@ -72,6 +73,8 @@ class FineTuneSpec(ApiModel):
     """Publish the base with the adapter merged in, too. QuantizedModel needs it."""
     run: RunSpec = RunSpec()
     """Where and how the training Job runs."""
+    budget: Budget | None = None
+    """What the run may cost."""
     output: Output
     """Where results are published."""
 

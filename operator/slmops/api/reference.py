@@ -13,6 +13,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from slmops.api.base import API_VERSION, BOUND, DURATION, PERCENT, QUANTITY, ApiModel
+from slmops.api.budget import AMOUNT
 from slmops.api.crd import KINDS, StructuralSchema
 from slmops.api.resource import Resource
 
@@ -27,7 +28,7 @@ A field without a default may be left out unless it says *required*; an object's
 number with its unit (`92%`, `200ms`, `600Mi`), *percentage* a share (`25%`), *count* a number or a share (`3`, `10%`).
 *Rules* are checked by the API server when a manifest is applied.
 """
-WORDS = {DURATION: "duration", QUANTITY: "quantity", BOUND: "bound", PERCENT: "percentage"}
+WORDS = {AMOUNT: "number", DURATION: "duration", QUANTITY: "quantity", BOUND: "bound", PERCENT: "percentage"}
 BAR = r"\|"
 Model = type[ApiModel]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slmops.api.base import ApiModel, Duration, Quantity
+from slmops.api.base import NAME, ApiModel, Duration, Quantity
 from slmops.api.sources import DIGEST_REFERENCE
 
 
@@ -42,7 +42,12 @@ class RunSpec(ApiModel):
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
     """Taints that are tolerated."""
     priority_class_name: Annotated[str, Field(max_length=253)] | None = None
-    """PriorityClass of the pods."""
+    """PriorityClass of the pods; Kueue orders its queue by it too."""
+    runtime_class_name: Annotated[str, Field(max_length=253)] | None = None
+    """RuntimeClass of the pods, where GPUs need one: nvidia."""
+    queue: Annotated[str, Field(pattern=NAME, min_length=1, max_length=63)] | None = None
+    """LocalQueue of Kueue in the same namespace. The Job is made suspended and starts when the queue admits it; until
+    then, and again after a preemption, the phase is Queued."""
     deadline: Duration = "24h"
     """The Job is stopped and fails after this time."""
     retries: Annotated[int, Field(ge=0, le=10)] = 2

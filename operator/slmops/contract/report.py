@@ -29,6 +29,7 @@ class Reason(StrEnum):
     LAYER_NOT_FOUND = "LayerNotFound"
     OUT_OF_MEMORY = "OutOfMemory"
     DISK_FULL = "DiskFull"
+    BUDGET_EXCEEDED = "BudgetExceeded"
     TERMINATED = "Terminated"
     TARGET_UNREACHABLE = "TargetUnreachable"
     INTERNAL_ERROR = "InternalError"

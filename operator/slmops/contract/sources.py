@@ -63,6 +63,18 @@ class Registry(Message):
     """Registry hosts (``host[:port]``) that speak HTTP without TLS: development clusters only."""
 
 
+class Budget(Message):
+    """What a run may still spend when it begins. Bounds that are absent do not bind."""
+
+    gpus: int = 0
+    """GPUs of the whole run."""
+    gpu_hours: float | None = None
+    hourly: float = 0.0
+    """What an hour of the whole run costs."""
+    cost: float | None = None
+    currency: str = ""
+
+
 class Run(Message):
     """What all runs share."""
 
@@ -71,3 +83,7 @@ class Run(Message):
     registry: Registry = Registry()
     annotations: dict[str, str] = {}
     """Added to everything that is pushed (kind, name, generation of the resource that asked for it)."""
+    image: str = ""
+    """The image that runs, as the pod names it: it is part of what a result is made from."""
+    budget: Budget | None = None
+    """Checked once the pace is measured: a run that would pass it ends before the long part."""

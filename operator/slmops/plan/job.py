@@ -14,13 +14,18 @@ from slmops import contract
 from slmops.api.base import quantity, seconds
 from slmops.api.resource import Resource
 from slmops.api.run import Resources, RunSpec
+from slmops.cost import gpus
+from slmops.plan.budget import left, mark
+from slmops.plan.queue import in_queue
 from slmops.plan.sources import Sources
 from slmops.settings import Settings
 from slmops.state import (
+    ANNOTATION_GPUS,
     ANNOTATION_NODE,
     ANNOTATION_RETRY,
     CONTAINER,
     EXIT_PERMANENT,
+    EXIT_TERMINATED,
     LABEL_KIND,
     LABEL_MANAGED_BY,
     LABEL_NAME,
@@ -31,6 +36,8 @@ from slmops.state import (
 )
 
 USER = 65532
+NOT_WISHED = {"run", "registry", "annotations", "image", "budget"}
+"""Fields of a run that change nothing of what it makes."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +70,13 @@ def work(
     volumes = [*sources.volumes, *(volume for volume, _ in extra_volumes)]
     mounts = [*sources.mounts, *(mount for _, mount in extra_volumes)]
     wish = [
-        run.model_dump(mode="json", exclude_defaults=True, exclude={"run", "registry", "annotations"}),
+        run.model_dump(mode="json", exclude_defaults=True, exclude=NOT_WISHED),
         run_spec.model_dump(mode="json", exclude_defaults=True, exclude={"deadline", "retries"}),
         node,
         volumes,
     ]
     name = name or f"{resource.metadata.name}-{role}-{digest8(wish)}"
+    count = gpus(run_spec.resources.limits)
     named = run.model_copy(
         update={"run": name}
         | (
@@ -78,6 +86,8 @@ def work(
                     "slmops.dev/kind": resource.kind(),
                     "slmops.dev/name": f"{resource.metadata.namespace}/{resource.metadata.name}",
                 },
+                "image": run_spec.image or image,
+                "budget": left(resource, count),
             }
             if isinstance(run, contract.Run)
             else {}
@@ -92,6 +102,7 @@ def work(
     }
     retry = resource.metadata.annotations.get(ANNOTATION_RETRY)
     annotations = ({ANNOTATION_RETRY: retry} if retry else {}) | ({ANNOTATION_NODE: node} if node else {})
+    annotations |= mark(resource) | ({ANNOTATION_GPUS: str(count)} if count else {})
     config_map: Manifest = {
         "apiVersion": "v1",
         "kind": "ConfigMap",
@@ -112,6 +123,7 @@ def work(
         **({"nodeSelector": selector} if selector else {}),
         **({"tolerations": [t.dump() for t in run_spec.tolerations]} if run_spec.tolerations else {}),
         **({"priorityClassName": run_spec.priority_class_name} if run_spec.priority_class_name else {}),
+        **({"runtimeClassName": run_spec.runtime_class_name} if run_spec.runtime_class_name else {}),
     }
     job: Manifest = {
         "apiVersion": "batch/v1",
@@ -127,13 +139,18 @@ def work(
                         "action": "FailJob",
                         "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_PERMANENT]},
                     },
+                    # Whoever told the pod to stop, a queue that preempts it or a person: it did not fail.
+                    {
+                        "action": "Ignore",
+                        "onExitCodes": {"containerName": CONTAINER, "operator": "In", "values": [EXIT_TERMINATED]},
+                    },
                     {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
                 ]
             },
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
-    return Work(Step(role, name), config_map, job)
+    return Work(Step(role, name), config_map, in_queue(job, run_spec.queue))
 
 
 def child_labels(resource: Resource[Any, Any], role: str) -> dict[str, str]:

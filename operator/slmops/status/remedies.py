@@ -33,6 +33,8 @@ REMEDIES: dict[str, str] = {
     Reason.LAYER_NOT_FOUND: "Name layers that both models have in spec.objective.layers, counted from 1, or leave it out.",
     Reason.OUT_OF_MEMORY: "Raise spec.run.resources.limits.memory, or lower training.batchSize or maxSequenceLength.",
     Reason.DISK_FULL: "Use a node with more ephemeral storage.",
+    Reason.BUDGET_EXCEEDED: "Raise spec.budget.gpuHours or spec.budget.max, and the run starts again by itself; or ask "
+    "for less with training.epochs or training.maxSteps.",
     Reason.TERMINATED: "The node took the pod away; set the annotation slmops.dev/retry to try again.",
     Reason.TARGET_UNREACHABLE: "The server on the node did not answer the benchmark; look at its pod's log.",
     Reason.INTERNAL_ERROR: "This is a defect; the Job's log has the trace. Please report it.",

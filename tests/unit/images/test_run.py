@@ -313,7 +313,7 @@ def test_while_it_runs_it_shows_its_progress_and_on_sigterm_it_ends_with_a_repor
         process.communicate(timeout=60)
     assert (progress["stage"], progress["step"], progress["of"]) == ("Reading", 3, 7)
     report = Report.model_validate_json((tmp_path / "termination-log").read_bytes())
-    assert (report.reason, process.returncode) == (Reason.TERMINATED, 1)
+    assert (report.reason, process.returncode) == (Reason.TERMINATED, 143)
 
 
 def test_logs_are_lines_of_json_whatever_is_in_them() -> None:

@@ -62,6 +62,8 @@ def test_a_default_that_is_written_out_changes_no_name() -> None:
         run(nodeSelector={"pool": "gpu"}),
         run(tolerations=[{"key": "gpu", "operator": "Exists"}]),
         run(priorityClassName="high"),
+        run(runtimeClassName="nvidia"),
+        run(queue="team-a"),
         run(resources={"limits": {"memory": "8Gi"}}),
     ],
 )
@@ -169,12 +171,13 @@ def test_a_pod_leads_back_to_its_resource() -> None:
     assert (labels["slmops.dev/kind"], labels["slmops.dev/name"]) == ("FineTune", "farm-tuned")
 
 
-def test_exit_code_three_ends_the_job_and_a_disruption_costs_no_retry() -> None:
+def test_exit_code_three_ends_the_job_and_a_disruption_or_a_stop_costs_no_retry() -> None:
     spec = planned(run(retries=4))["spec"]
     assert spec["backoffLimit"] == 4
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
-    fail, ignore = spec["podFailurePolicy"]["rules"]
+    fail, stopped, ignore = spec["podFailurePolicy"]["rules"]
     assert (fail["action"], fail["onExitCodes"]["values"]) == ("FailJob", [3])
+    assert (stopped["action"], stopped["onExitCodes"]["values"]) == ("Ignore", [143])
     assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
 
 
@@ -189,6 +192,53 @@ def test_the_retry_annotation_is_kept_on_the_job_it_made() -> None:
     made = planned(metadata={"annotations": {ANNOTATION_RETRY: "2", "other": "x"}})
     assert made["metadata"]["annotations"] == {ANNOTATION_RETRY: "2"}
     assert made["metadata"]["name"] == name()
+
+
+# --- queue and GPUs ---------------------------------------------------------------------------------------------------
+
+
+def test_a_job_of_a_queue_is_made_suspended_and_names_it_where_kueue_looks() -> None:
+    made = planned(run(queue="team-a"))
+    assert made["spec"]["suspend"] is True
+    assert made["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "team-a"
+    assert "kueue.x-k8s.io/queue-name" not in made["spec"]["template"]["metadata"]["labels"], "Kueue owns the Job alone"
+
+
+def test_a_job_of_no_queue_leaves_suspend_to_others() -> None:
+    made = planned()
+    assert "suspend" not in made["spec"]
+    assert "kueue.x-k8s.io/queue-name" not in made["metadata"]["labels"]
+
+
+def test_where_a_pod_runs_is_what_the_run_says() -> None:
+    pod = planned(
+        run(
+            nodeSelector={"pool": "gpu"},
+            tolerations=[{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}],
+            priorityClassName="high",
+            runtimeClassName="nvidia",
+            resources={"limits": {"nvidia.com/gpu": 2}},
+        )
+    )["spec"]["template"]["spec"]
+    assert pod["nodeSelector"] == {"pool": "gpu"}
+    assert pod["tolerations"] == [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]
+    assert (pod["priorityClassName"], pod["runtimeClassName"]) == ("high", "nvidia")
+    assert pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("limits", "gpus"),
+    [
+        ({"nvidia.com/gpu": 2}, "2"),
+        ({"amd.com/gpu": "1", "memory": "8Gi"}, "1"),
+        ({"nvidia.com/mig-1g.5gb": 3}, "3"),
+        ({"gpu.intel.com/xe": 1}, "1"),
+        ({"cpu": 4}, None),
+    ],
+)
+def test_a_job_says_how_many_gpus_its_pods_have(limits: dict[str, Any], gpus: str | None) -> None:
+    made = planned(run(resources={"limits": limits}))
+    assert made["metadata"].get("annotations", {}).get("slmops.dev/gpus") == gpus
 
 
 # --- resources -----------------------------------------------------------------------------------------------------

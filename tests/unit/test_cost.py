@@ -1,0 +1,122 @@
+"""What Jobs have used: every pod's time counts once, whatever becomes of the pod."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from slmops.api.budget import Budget, CostStatus, Price
+from slmops.cost import Used, attempts, cost, exceeded, growth, money, used
+from slmops.state import ANNOTATION_GPUS, Manifest, Observed
+from tests.unit.builders import condition, ended, job, pod
+
+START = "2026-03-01T12:00:00Z"
+T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
+PRICE = Price.model_validate({"perGpuHour": "2.50", "perNodeHour": "0.10", "currency": "EUR"})
+
+
+def at(seconds: float) -> datetime:
+    return T0 + timedelta(seconds=seconds)
+
+
+def stamp(seconds: float) -> str:
+    return at(seconds).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def a_job(*conditions: Manifest, gpus: int = 1) -> Manifest:
+    return job(*conditions, annotations={ANNOTATION_GPUS: str(gpus)} if gpus else None)
+
+
+def a_pod(number: int = 0, began: float = 0, finished: float | None = None, **status: Any) -> Manifest:
+    state = {"running": {}} if finished is None else ended(0)
+    if finished is not None:
+        state["terminated"]["finishedAt"] = stamp(finished)
+    return pod(a_job(), number, state, startTime=stamp(began), **status)
+
+
+def seen(*pods: Manifest, of: Manifest | None = None) -> Observed:
+    return Observed(children=(of or a_job(),), pods=pods)
+
+
+def seconds(observed: Observed, now: float, before: CostStatus | None = None) -> tuple[float, float]:
+    total = used(attempts(before, observed, at(now)), at(now))
+    return total.gpu_seconds, total.pod_seconds
+
+
+def test_nothing_is_shown_before_the_first_pod() -> None:
+    assert cost(None, Observed(), PRICE, T0) is None
+    assert cost(None, seen(pod(a_job())), PRICE, T0) is None, "a pod that no node took costs nothing"
+
+
+def test_all_attempts_count_failed_ones_too() -> None:
+    failed, good = a_pod(0, 0, 600), a_pod(1, 700, 1000)
+    failed["status"]["phase"] = "Failed"
+    assert seconds(seen(failed, good), 5000) == (900, 900)
+
+
+def test_gpus_multiply_the_hours_and_a_run_without_one_has_none() -> None:
+    assert seconds(seen(a_pod(0, 0, 60), of=a_job(gpus=4)), 100) == (240, 60)
+    assert seconds(seen(a_pod(0, 0, 60), of=a_job(gpus=0)), 100) == (0, 60)
+
+
+def test_a_running_pod_counts_until_now_and_by_whole_minutes_in_a_status() -> None:
+    observed = seen(a_pod(0, 0))
+    assert seconds(observed, 119) == (119, 119)
+    shown = [cost(None, observed, PRICE, at(now)) for now in (60, 90, 119, 120)]
+    assert shown[0] == shown[1] == shown[2] != shown[3], "else every look at it would be a write"
+
+
+def test_a_pod_that_is_gone_still_counts_and_counts_once() -> None:
+    first = cost(None, seen(a_pod(0, 0, 600)), PRICE, at(700))
+    later = cost(first, seen(a_pod(1, 800, 900)), PRICE, at(1000))
+    assert later is not None
+    assert (later.gpu_hours, later.amount) == (round(700 / 3600, 4), "0.5056")
+    again = cost(later, seen(a_pod(1, 800, 900)), PRICE, at(2000))
+    assert again == later
+
+
+def test_a_pod_that_a_queue_took_away_ended_when_its_job_was_suspended() -> None:
+    running = cost(None, seen(a_pod(0, 0)), PRICE, at(300))
+    held = a_job(condition("Suspended") | {"lastTransitionTime": stamp(400)})
+    assert seconds(seen(of=held), 9000, running) == (400, 400)
+
+
+def test_a_pod_that_went_with_its_job_ended_when_that_was_noticed() -> None:
+    running = cost(None, seen(a_pod(0, 0)), PRICE, at(300))
+    assert seconds(Observed(), 350, running) == (350, 350)
+
+
+def test_an_evicted_pod_ended_when_it_was_disrupted() -> None:
+    lost = pod(a_job(), 0, None, startTime=START,
+               conditions=[condition("DisruptionTarget") | {"lastTransitionTime": stamp(90)}])  # fmt: skip
+    lost["status"]["phase"] = "Failed"
+    assert seconds(seen(lost), 5000) == (90, 90)
+
+
+def test_the_price_is_of_gpus_and_of_nodes() -> None:
+    assert Used(gpu_seconds=7200, pod_seconds=3600).amount(PRICE) == 2 * PRICE.hourly(1) - PRICE.hourly(0)
+    assert money(Used(7200, 3600).amount(PRICE)) == "5.10"
+    assert money(Used(0, 0).amount(PRICE)) == "0.00"
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ({"gpuHours": 2}, ""),
+        ({"gpuHours": "1.5"}, "2 GPU hours are used, spec.budget.gpuHours allows 1.5"),
+        ({"price": PRICE, "max": "5.10"}, ""),
+        ({"price": PRICE, "max": 5}, "5.10 EUR are spent, spec.budget.max allows 5 EUR"),
+        ({"price": PRICE}, ""),
+    ],
+)
+def test_what_is_beyond_the_budget_is_told_in_words(budget: dict[str, Any], words: str) -> None:
+    assert exceeded(Budget.model_validate(budget), Used(7200, 3600)) == words
+
+
+def test_metrics_get_what_grew() -> None:
+    one = cost(None, seen(a_pod(0, 0, 3600)), PRICE, at(4000))
+    two = cost(one, seen(a_pod(0, 0, 3600), a_pod(1, 4000, 7600)), PRICE, at(8000))
+    grown = growth(one, two)
+    assert grown is not None
+    assert (grown.gpu_seconds, grown.pod_seconds, round(grown.amount, 2), grown.currency) == (3600, 3600, 2.6, "EUR")
+    assert growth(two, two) is growth(two, None) is None
