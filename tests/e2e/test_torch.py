@@ -18,7 +18,10 @@ from build import fetch_wheels
 pytestmark = pytest.mark.cluster
 RUNNER = ("hypothesis", "iniconfig", "packaging", "pluggy", "pygments", "pytest", "sortedcontainers")
 PLACES = ("operator", "images/kit", "images/trainer", "images/quantizer", ".")
-TESTS = {"trainer": ("losses", "objectives", "tokens", "loop"), "quantizer": ("verify",)}
+TESTS = {
+    "trainer": ("losses", "objectives", "tokens", "loop", "feed", "packing", "watch", "recipes"),
+    "quantizer": ("verify",),
+}
 
 
 @pytest.fixture(scope="module")

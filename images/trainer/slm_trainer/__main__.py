@@ -10,6 +10,8 @@ from slmops.contract import LabelRun, TrainRun
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 # Threads that wait by spinning take the core from the one that they wait for, on a node that does something else too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# cuBLAS repeats itself only with a workspace of a fixed size.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 from slm_trainer.label import label
 from slm_trainer.train import train

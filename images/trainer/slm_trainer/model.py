@@ -12,7 +12,7 @@ from slm_trainer.tokens import CHAT_TEMPLATE, SPECIAL
 from slmkit.data import Example
 from slmkit.run import RunFailed
 from slmkit.sources import check_model_folder
-from slmops.contract import Architecture, Lora, Reason
+from slmops.contract import Architecture, Reason
 
 
 def load_model(folder: Path) -> Any:
@@ -80,16 +80,13 @@ def new_model(wanted: Architecture, tokenizer: Any) -> Any:
     return Qwen2ForCausalLM(config)
 
 
-def with_lora(model: Any, lora: Lora) -> Any:
-    """The model with frozen weights and trainable low-rank updates beside them."""
-    from peft import LoraConfig, get_peft_model
-
-    targets = lora.target_modules[0] if lora.target_modules == ("all-linear",) else list(lora.target_modules)
+def save_memory(model: Any) -> None:
+    """Keep the activations of one layer at a time; the others are computed again in the backward pass (Chen et al. 2016,
+    arXiv 1604.06174). Raises RunFailed where the model's code cannot."""
     try:
-        return get_peft_model(model, LoraConfig(r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout,
-                                                target_modules=targets, task_type="CAUSAL_LM"))  # fmt: skip
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     except ValueError as error:
-        raise RunFailed(Reason.INVALID_CONFIGURATION, f"lora.targetModules: {error}") from None
+        raise RunFailed(Reason.UNSUPPORTED_MODEL, f"training.gradientCheckpointing: {error}") from None
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> dict[str, Path]:

@@ -1,21 +1,26 @@
 """A training run, top to bottom: sources, data, model, loop, evaluation, publication."""
 
+import random
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from slm_trainer.curves import Curves
 from slm_trainer.evaluate import choose, measure
 from slm_trainer.loop import fit
-from slm_trainer.model import load_model, load_tokenizer, new_model, save, train_tokenizer, with_lora
+from slm_trainer.model import load_model, load_tokenizer, new_model, save, save_memory, train_tokenizer
 from slm_trainer.objectives import objective_of
+from slm_trainer.packing import prove
+from slm_trainer.recipes import RECIPES
 from slm_trainer.split import split
 from slm_trainer.tokens import encode
+from slm_trainer.watch import Watch
 from slmkit.data import Example, read_examples
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
-from slmops.contract import ADAPTER_TYPE, MODEL_TYPE, Data, Figures, Reason, Report, Source, TrainRun
+from slmops.contract import ADAPTER_TYPE, LOGS_TYPE, MODEL_TYPE, Data, Figures, Reason, Report, Source, TrainRun
 
 
 def train(run: TrainRun, context: Context) -> Report:
@@ -39,16 +44,16 @@ def train(run: TrainRun, context: Context) -> Report:
         context.stage("Evaluating baseline")
         save(model, tokenizer, context.work / "baseline")
         figures["baseline"] = measure(context.work / "baseline", measured, limit, context.work)
-    if run.method == "LoRA":
-        model = with_lora(model, run.lora)
-    fit(model, records, run.hyperparameters, tokenizer.pad_token_id, objective, context)
-    artifacts = {}
+    base, recipe = context.work / "base" if run.base else None, RECIPES[run.method]
+    model = recipe.prepare(model, base, run)
+    if run.hyperparameters.packing:
+        prove(model, records, tokenizer.pad_token_id)
+    if run.hyperparameters.gradient_checkpointing:
+        save_memory(model)
+    watch = _watch(run, context, tokenizer, measured)
+    learned = fit(model, records, run.hyperparameters, tokenizer.pad_token_id, objective, context, watch)
     context.stage("Evaluating")
-    model.to("cpu")
-    adapter: dict[str, Path] = {}
-    if run.method == "LoRA":
-        adapter = _adapter(model, context.work / "adapter")
-        model = model.merge_and_unload()
+    model, adapter = recipe.finish(model.to("cpu"), base, context.work)
     files = save(model, tokenizer, context.work / "model")
     figures["model"] = measure(context.work / "model", measured, limit, context.work)
     for name, source in run.evaluation.compare.items():
@@ -57,11 +62,23 @@ def train(run: TrainRun, context: Context) -> Report:
         figures[name] = measure(folder, measured, limit, context.work)
     context.check()
     context.stage("Publishing")
+    logs = watch.curves.close()
+    artifacts = {"logs": registry.push_artifact(run.output, logs, LOGS_TYPE, context.lineage(run))}
     if adapter:
         artifacts["adapter"] = registry.push_artifact(run.output, adapter, ADAPTER_TYPE, context.lineage(run))
-    if run.method == "Full" or run.merge:
+    if not adapter or run.merge:
         artifacts["model"] = registry.push_artifact(run.output, files, MODEL_TYPE, context.lineage(run))
-    return Report(outcome="Succeeded", artifacts=artifacts, evaluation=figures)
+    return Report(outcome="Succeeded", artifacts=artifacts, evaluation=figures, learning=learned)
+
+
+def _watch(run: TrainRun, context: Context, tokenizer: Any, measured: list[Example]) -> Watch:
+    """Held-out records whose loss is followed while the model trains."""
+    longest = run.hyperparameters.max_sequence_length
+    held_out, _ = encode(tokenizer, measured, longest, context.work / "held-out-tokens")
+    if not held_out and run.hyperparameters.early_stopping:
+        raise RunFailed(Reason.INVALID_DATA, "early stopping needs held-out records: all of them are longer than "
+                        f"maxSequenceLength {longest}")  # fmt: skip
+    return Watch(held_out, run.hyperparameters, tokenizer.pad_token_id, Curves(context.work / "logs"))
 
 
 def examples_of(run: Any, context: Context, registry: Registry) -> tuple[list[Example], list[Example]]:
@@ -112,16 +129,9 @@ def _teacher(run: TrainRun, context: Context, registry: Registry) -> Path | None
     return _fetch(run.objective.teacher, "teacher", "teacher", context, registry)
 
 
-def _adapter(model: Any, folder: Path) -> dict[str, Path]:
-    model.save_pretrained(folder, safe_serialization=True)
-    return {
-        p.name: p for p in sorted(folder.iterdir()) if p.name in ("adapter_config.json", "adapter_model.safetensors")
-    }
-
-
 def seed_everything(seed: int) -> None:
     """Same seed, same numbers."""
-    import random
-
     random.seed(seed)
     torch.manual_seed(seed)
+    if torch.cuda.is_available():  # what CPUs compute has one order of summing already
+        torch.use_deterministic_algorithms(True, warn_only=True)

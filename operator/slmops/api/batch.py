@@ -39,6 +39,36 @@ class ArtifactStatus(ApiModel):
     """Size of all layers."""
 
 
+class CurvePointStatus(ApiModel):
+    """The losses around one step, in nats for each token of an answer."""
+
+    step: int
+    """Optimizer steps done."""
+    train_loss: float | None = None
+    """Mean over the steps since the point before."""
+    eval_loss: float | None = None
+    """On held-out records."""
+
+
+class LearningStatus(ApiModel):
+    """How a training went."""
+
+    steps: int
+    """Optimizer steps that were made."""
+    best_step: int | None = None
+    """The step whose loss on held-out records was the lowest."""
+    best_eval_loss: float | None = None
+    """That loss, in nats for each token of an answer."""
+    eval_loss: float | None = None
+    """Loss of the published weights on held-out records."""
+    stopped_early: bool = False
+    """Whether early stopping ended it; the published weights are then those of bestStep."""
+    overfitted: bool = False
+    """Whether in the end the loss rose on held-out records while it fell on those that were trained on."""
+    curve: Annotated[list[CurvePointStatus], Field(max_length=16)] = []
+    """The losses over the training, thinned out; all points are in `logs`."""
+
+
 class GateStatus(ApiModel):
     """What a gate said."""
 
@@ -73,3 +103,12 @@ class BatchStatus(ApiModel):
     """What all attempts have used."""
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
     """The state, one aspect each."""
+
+
+class TrainedStatus(BatchStatus):
+    """What the kinds that train have in common, besides."""
+
+    learning: LearningStatus | None = None
+    """How the training went."""
+    logs: ArtifactStatus | None = None
+    """The curves as files for TensorBoard, as an OCI artefact."""

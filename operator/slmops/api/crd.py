@@ -16,7 +16,8 @@ from slmops.api.base import BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VER
 from slmops.api.budget import AMOUNT, CURRENCY
 from slmops.api.distillation import URL, Distillation
 from slmops.api.edgedeployment import EdgeDeployment
-from slmops.api.finetune import LAYER, FineTune
+from slmops.api.finetune import FineTune
+from slmops.api.lora import LAYER
 from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.resource import Resource
 from slmops.api.sources import DATA_KEY, DIGEST_REFERENCE, FILE, OBJECT_NAME, REPOSITORY, URI

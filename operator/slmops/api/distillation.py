@@ -1,14 +1,15 @@
 """Distillation: a teacher's answers become a small student."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Duration, Rule, exactly_one_of
-from slmops.api.batch import ArtifactStatus, BatchStatus
+from slmops.api.batch import ArtifactStatus, TrainedStatus
 from slmops.api.budget import Budget
 from slmops.api.evaluation import Evaluation, QualityGate
-from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, Objective
+from slmops.api.lora import Lora
+from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, UNPACKED, Objective
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
 from slmops.api.sources import ModelSource, Output, PromptSource, SecretKey, Share
@@ -107,12 +108,20 @@ class Student(ApiModel):
             "has(self.model) == has(oldSelf.model)",
             "a student cannot change between model and architecture: make a new Distillation",
         ),
-    )
+        Rule("self.method == 'Full' || has(self.model)", "LoRA needs student.model: a new model has nothing to adapt",
+             "method"),
+        Rule("self.method == 'LoRA' || !has(self.lora)", "lora goes with method LoRA", "lora"),
+    )  # fmt: skip
 
     model: ModelSource | None = None
     """A model to train further."""
     architecture: Architecture | None = None
     """A new model from scratch."""
+    method: Literal["Full", "LoRA"] = "Full"
+    """Full: all weights learn. LoRA: small update matrices beside the frozen weights of `model`, merged into them for
+    publishing."""
+    lora: Lora | None = None
+    """Settings of method LoRA."""
 
 
 class Filters(ApiModel):
@@ -144,7 +153,7 @@ class DistillationData(ApiModel):
 class DistillationSpec(ApiModel):
     """The wanted student."""
 
-    rules: ClassVar = (NEEDS_WEIGHTS, KNOWN_LAYERS)
+    rules: ClassVar = (NEEDS_WEIGHTS, KNOWN_LAYERS, UNPACKED)
 
     teacher: Teacher
     """Who answers the prompts."""
@@ -187,7 +196,7 @@ class DatasetStatus(ApiModel):
     """Digest of the published data set."""
 
 
-class DistillationStatus(BatchStatus):
+class DistillationStatus(TrainedStatus):
     """What was made."""
 
     dataset: DatasetStatus | None = None

@@ -5,30 +5,14 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Rule
-from slmops.api.batch import ArtifactStatus, BatchStatus
+from slmops.api.batch import ArtifactStatus, TrainedStatus
 from slmops.api.budget import Budget
 from slmops.api.evaluation import Evaluation, QualityGate
+from slmops.api.lora import Lora, Qlora
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
 from slmops.api.sources import DataSource, ModelSource, Output, Share
 from slmops.api.training import Training
-
-LAYER = r"^[A-Za-z0-9_.-]+$"
-
-
-class Lora(ApiModel):
-    """Low-rank adaptation (Hu et al. 2021)."""
-
-    rank: Annotated[int, Field(ge=1, le=1024)] = 16
-    """Rank of the update matrices."""
-    alpha: Annotated[int, Field(ge=1, le=4096)] = 32
-    """The update is scaled by alpha / rank."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Dropout on the update's input while training."""
-    target_modules: Annotated[
-        list[Annotated[str, Field(pattern=LAYER, max_length=128)]], Field(min_length=1, max_length=32)
-    ] = ["all-linear"]
-    """Layers that get an update: names as in the model, or all-linear."""
 
 
 class FineTuneData(ApiModel):
@@ -52,15 +36,20 @@ class FineTuneSpec(ApiModel):
     rules: ClassVar = (
         Rule("self.method == oldSelf.method", "method cannot change, it decides what is published: make a new FineTune",
              "method"),
-        Rule("self.method == 'LoRA' || !has(self.lora)", "lora goes with method LoRA", "lora"),
+        Rule("self.method != 'Full' || !has(self.lora)", "lora goes with methods LoRA, QLoRA and DoRA", "lora"),
+        Rule("self.method == 'QLoRA' || !has(self.qlora)", "qlora goes with method QLoRA", "qlora"),
     )  # fmt: skip
 
     base: ModelSource
     """The model that is adapted."""
-    method: Literal["Full", "LoRA"] = "LoRA"
-    """Full: all weights. LoRA: small update matrices beside the frozen weights, published as an adapter."""
+    method: Literal["Full", "LoRA", "QLoRA", "DoRA"] = "LoRA"
+    """Full: all weights. LoRA: small update matrices beside the frozen weights, published as an adapter. QLoRA: the same
+    with the frozen weights held in four bits, for models that would not fit; the adapter is merged into the full-precision
+    weights. DoRA: LoRA that learns size and direction of each weight's update apart (Liu et al. 2024)."""
     lora: Lora | None = None
-    """Settings of method LoRA."""
+    """Settings of the adapter, for methods LoRA, QLoRA and DoRA."""
+    qlora: Qlora | None = None
+    """Settings of the four-bit base, for method QLoRA."""
     data: FineTuneData
     """Records to learn from."""
     training: Training = Training()
@@ -79,13 +68,13 @@ class FineTuneSpec(ApiModel):
     """Where results are published."""
 
 
-class FineTuneStatus(BatchStatus):
+class FineTuneStatus(TrainedStatus):
     """What was made."""
 
     adapter: ArtifactStatus | None = None
-    """The adapter (LoRA), as an OCI artefact in PEFT's layout."""
+    """The adapter (LoRA, QLoRA, DoRA), as an OCI artefact in PEFT's layout."""
     artifact: ArtifactStatus | None = None
-    """The full model: all weights (Full) or merged weights (LoRA with merge)."""
+    """The full model: all weights (Full), or the base with the adapter merged in (with merge)."""
 
 
 class FineTune(Resource[FineTuneSpec, FineTuneStatus]):

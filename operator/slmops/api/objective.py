@@ -46,6 +46,11 @@ NEEDS_WEIGHTS = Rule(
     "Logits and Features need teacher.model: an endpoint shows neither its probabilities nor its layers",
     "objective.type",
 )
+UNPACKED = Rule(
+    "!has(self.training) || !self.training.packing || !has(self.objective) || self.objective.type == 'Labels'",
+    "packing goes with objective Labels: what the teacher shows is kept for one record at a time",
+    "training.packing",
+)
 KNOWN_LAYERS = Rule(
     "!has(self.objective) || !has(self.objective.layers) || !has(self.student.architecture)"
     " || self.objective.layers.all(pair, pair.student <= self.student.architecture.layers)",

@@ -7,6 +7,15 @@ from pydantic import Field
 from slmops.api.base import ApiModel
 
 
+class EarlyStopping(ApiModel):
+    """When to end a training that learns nothing more. The published weights are those of the best measurement."""
+
+    patience: Annotated[int, Field(ge=1, le=1000)] = 3
+    """Measurements in a row without an improvement, after which training ends."""
+    min_delta: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """How far the loss on held-out records has to fall to count as an improvement, in nats for each token."""
+
+
 class Training(ApiModel):
     """How weights are learned. Defaults suit a small model; every value is used as it stands."""
 
@@ -17,16 +26,29 @@ class Training(ApiModel):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
     """Records in one forward pass."""
     gradient_accumulation: Annotated[int, Field(ge=1, le=4096)] = 1
-    """Forward passes that make one optimizer step."""
+    """Forward passes that make one optimizer step. Each token of an answer has the same weight, whichever pass it is in."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
     """Peak learning rate of AdamW."""
-    scheduler: Literal["Constant", "Linear", "Cosine"] = "Cosine"
-    """How the learning rate falls after the warm-up."""
+    scheduler: Literal["Constant", "Linear", "Cosine", "WarmupStableDecay"] = "Cosine"
+    """How the learning rate falls after the warm-up. WarmupStableDecay holds it, and lets it fall over the last fifth of
+    the steps (Hägele et al. 2024, arXiv 2405.18392)."""
     warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = 0.03
     """Share of the steps over which the learning rate rises from zero."""
-    precision: Literal["FP32", "BF16"] = "BF16"
-    """Number format of the forward and backward pass; weights and optimizer state stay in FP32."""
+    precision: Literal["FP32", "BF16", "FP16"] = "BF16"
+    """Number format of the forward and backward pass; weights and optimizer state stay in FP32. FP16 scales the loss and
+    leaves out steps whose gradients overflow; BF16 needs neither."""
     max_sequence_length: Annotated[int, Field(ge=16, le=131072)] = 1024
     """Longer records are dropped and counted, never cut."""
+    gradient_checkpointing: bool = False
+    """Compute the activations of a layer again in the backward pass instead of keeping them: less memory, about a third
+    more time, the same weights."""
+    packing: bool = False
+    """Fill rows of maxSequenceLength tokens with several records each, instead of padding one record to the length of
+    the next. Records do not see each other. batchSize then counts rows."""
+    evaluate_every: Annotated[int, Field(ge=1)] | None = None
+    """Optimizer steps between two measurements of the loss on held-out records; once an epoch when absent."""
+    early_stopping: EarlyStopping | None = None
+    """End when the loss on held-out records falls no more. Without it all epochs are trained, and a rising loss is told
+    as reason Overfitting."""
     seed: Annotated[int, Field(ge=0, le=4294967295)] = 42
     """Seed of everything random: same seed, data and hardware give the same weights."""

@@ -18,6 +18,8 @@ TERMINATION_PATH = "/dev/termination-log"
 DATASET_TYPE = "application/vnd.slmops.dataset.v1"
 MODEL_TYPE = "application/vnd.slmops.model.v1"
 ADAPTER_TYPE = "application/vnd.slmops.adapter.v1"
+LOGS_TYPE = "application/vnd.slmops.logs.v1"
+"""Files that TensorBoard reads."""
 REPORT_TYPE = "application/vnd.slmops.report.v1"
 
 

@@ -66,6 +66,33 @@ class Figures(Message):
     parameters: Count | None = None
 
 
+class CurvePoint(Message):
+    """The losses around one step, in nats for each token of an answer."""
+
+    step: Count
+    train_loss: Amount | None = None
+    """Mean over the steps since the point before."""
+    eval_loss: Amount | None = None
+    """On held-out records."""
+
+
+class Learning(Message):
+    """How the training went."""
+
+    steps: Count
+    """Steps that were made."""
+    best_step: Count | None = None
+    """The step whose loss on held-out records was the lowest."""
+    best_eval_loss: Amount | None = None
+    eval_loss: Amount | None = None
+    """Of the weights that are published, on held-out records."""
+    stopped_early: bool = False
+    """Ended by early stopping; the weights are those of ``best_step``."""
+    overfitted: bool = False
+    """In the end the loss rose on held-out records while it fell on those that were trained on."""
+    curve: Annotated[tuple[CurvePoint, ...], Field(max_length=16)] = ()
+
+
 class DatasetCounts(Message):
     """What became of the prompts."""
 
@@ -108,6 +135,7 @@ class Report(Message):
     dataset: DatasetCounts | None = None
     evaluation: Annotated[dict[Word, Figures], Field(max_length=8)] = {}
     """By role: ``student`` or ``model``, ``teacher``, ``baseline``, ``reference``."""
+    learning: Learning | None = None
     targets: Annotated[dict[Word, TargetFigures], Field(max_length=2)] = {}
     seconds: Amount = 0.0
     """Wall time of the run, from its process's start."""

@@ -29,6 +29,23 @@ class Lora(Message):
     target_modules: tuple[str, ...] = ("all-linear",)
 
 
+class Qlora(Message):
+    """The frozen base in four bits while an adapter is learned (Dettmers et al. 2023, arXiv 2305.14314)."""
+
+    quant_type: Literal["NF4", "FP4"] = "NF4"
+    double_quant: bool = True
+    """Quantize the scales of the blocks, too (section 3 of the paper)."""
+
+
+class EarlyStopping(Message):
+    """End the training once the loss on held-out records falls no more, and keep the weights of the best measurement."""
+
+    patience: int = 3
+    """Measurements without an improvement."""
+    min_delta: float = 0.0
+    """Nats by which the loss has to fall to count as an improvement."""
+
+
 class Hyperparameters(Message):
     """The training loop's settings."""
 
@@ -37,12 +54,18 @@ class Hyperparameters(Message):
     batch_size: int = 8
     gradient_accumulation: int = 1
     learning_rate: float = 2e-4
-    scheduler: Literal["Constant", "Linear", "Cosine"] = "Cosine"
+    scheduler: Literal["Constant", "Linear", "Cosine", "WarmupStableDecay"] = "Cosine"
     warmup_ratio: float = 0.03
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
-    precision: Literal["FP32", "BF16"] = "BF16"
+    precision: Literal["FP32", "BF16", "FP16"] = "BF16"
     max_sequence_length: int = 1024
+    gradient_checkpointing: bool = False
+    packing: bool = False
+    """Several records in a row of ``max_sequence_length`` tokens; they do not see each other."""
+    evaluate_every: int | None = None
+    """Steps between two measurements of the loss on held-out records; once an epoch when absent."""
+    early_stopping: EarlyStopping | None = None
     seed: int = 42
 
 
@@ -88,15 +111,16 @@ class Objective(Message):
 class TrainRun(Run):
     """Train a model: a student from a data set of answers, or an adapter on a base. One of ``base``/``architecture``.
 
-    Publishes ``model`` (safetensors in the transformers layout; merged when LoRA and ``merge``) and, for LoRA,
-    ``adapter``.
+    Publishes ``model`` (safetensors in the transformers layout; merged when the method makes an adapter and ``merge``),
+    ``adapter`` where the method makes one, and ``logs``: the curves as TensorBoard reads them.
     """
 
     type: Literal["Train"] = "Train"
     base: Source | None = None
     architecture: Architecture | None = None
-    method: Literal["Full", "LoRA"] = "Full"
+    method: Literal["Full", "LoRA", "QLoRA", "DoRA"] = "Full"
     lora: Lora = Lora()
+    qlora: Qlora = Qlora()
     merge: bool = True
     train: Data
     validation: Data | None = None

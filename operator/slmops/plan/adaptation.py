@@ -4,10 +4,10 @@ Several adapters and the trials of a search are each one such training, with a s
 """
 
 from slmops import contract
-from slmops.api.finetune import FineTune, FineTuneSpec, Lora
+from slmops.api.finetune import FineTune, FineTuneSpec
 from slmops.plan.job import Work, work
 from slmops.plan.sources import Sources
-from slmops.plan.training import evaluation, hyperparameters, split
+from slmops.plan.training import adapter, evaluation, hyperparameters, split
 from slmops.settings import Settings
 from slmops.state import Observed
 
@@ -16,14 +16,12 @@ TRAIN = "train"
 
 def training_run(spec: FineTuneSpec, sources: Sources) -> contract.TrainRun:
     """What the training is told, its name still empty. Raises Unresolved where a source leads nowhere yet."""
-    lora = spec.lora or Lora()
     return contract.TrainRun(
         run="",
         base=sources.model(spec.base, "spec.base"),
         method=spec.method,
-        lora=contract.Lora(
-            rank=lora.rank, alpha=lora.alpha, dropout=lora.dropout, target_modules=tuple(lora.target_modules)
-        ),
+        lora=adapter(spec.lora),
+        qlora=contract.Qlora.model_validate(spec.qlora.model_dump()) if spec.qlora else contract.Qlora(),
         merge=spec.merge,
         train=sources.data(spec.data.train),
         validation=sources.data(spec.data.validation) if spec.data.validation else None,

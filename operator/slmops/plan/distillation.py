@@ -7,7 +7,7 @@ from slmops.api.distillation import Distillation, DistillationSpec
 from slmops.plan.batch import batch_plan
 from slmops.plan.job import Work, work
 from slmops.plan.sources import TOKEN_KEY, Sources, Unresolved
-from slmops.plan.training import evaluation, hyperparameters, split
+from slmops.plan.training import adapter, evaluation, hyperparameters, split
 from slmops.settings import Settings
 from slmops.state import Observed, Plan, Problem
 
@@ -85,6 +85,8 @@ def _train(resource: Distillation, observed: Observed, made: contract.Artifact, 
         run="",
         base=sources.model(spec.student.model, "spec.student.model") if spec.student.model else None,
         architecture=_architecture(spec, sources, teacher),
+        method=spec.student.method,
+        lora=adapter(spec.student.lora),
         train=_part(dataset, "train.jsonl"),
         validation=_part(dataset, "validation.jsonl"),
         objective=contract.Objective(

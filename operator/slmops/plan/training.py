@@ -4,6 +4,7 @@ from typing import Any
 
 from slmops import contract
 from slmops.api.evaluation import Evaluation
+from slmops.api.lora import Lora
 from slmops.api.training import Training
 from slmops.plan.sources import Sources
 
@@ -13,6 +14,12 @@ DEFAULT_SPLIT = 0.1
 def hyperparameters(training: Training) -> contract.Hyperparameters:
     """The training loop's settings."""
     return contract.Hyperparameters.model_validate(training.model_dump())
+
+
+def adapter(lora: Lora | None) -> contract.Lora:
+    """Settings of an adapter."""
+    wanted = lora or Lora()
+    return contract.Lora.model_validate(wanted.model_dump() | {"target_modules": tuple(wanted.target_modules)})
 
 
 def evaluation(spec: Evaluation, sources: Sources, compare: dict[str, contract.Source]) -> contract.Evaluation:

@@ -8,6 +8,7 @@ from slmops.contract import Report
 from slmops.figures import evaluation, quality_gates, size
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, stage, succeeded
+from slmops.status.learning import learned, learning
 
 C = ConditionType
 
@@ -25,7 +26,7 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
     facts: list[Fact] = [
         *intake(plan),
         stage(C.SYNTHESIZED, "Labelled", label),
-        stage(C.TRAINED, "Trained", train),
+        learned(train),
         judged(gates) if trained else unknown(C.EVALUATED, "Pending"),
         true(C.PUBLISHED, "Pushed") if trained else unknown(C.PUBLISHED, "Pending"),
     ]
@@ -41,6 +42,8 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
         dataset=_dataset(labelled) if labelled else None,
         evaluation=figures,
         gates=gates,
+        learning=learning(trained),
+        logs=artifact(trained.artifacts.get("logs")) if trained else None,
         artifact=artifact(made),
         conditions=conditions(resource, facts, now),
     )

@@ -6,7 +6,8 @@ from slmops.api.conditions import ConditionType, Fact, true, unknown
 from slmops.api.finetune import FineTune, FineTuneStatus
 from slmops.figures import evaluation, quality_gates
 from slmops.state import JobState, Observed, Plan
-from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, stage, succeeded
+from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, succeeded
+from slmops.status.learning import learned, learning
 
 C = ConditionType
 
@@ -19,7 +20,7 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
     gates = quality_gates(resource.spec.gates, figures) if trained else []
     facts: list[Fact] = [
         *intake(plan),
-        stage(C.TRAINED, "Trained", train),
+        learned(train),
         judged(gates) if trained else unknown(C.EVALUATED, "Pending"),
         true(C.PUBLISHED, "Pushed") if trained else unknown(C.PUBLISHED, "Pending"),
     ]
@@ -31,6 +32,8 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
         progress=progress(train),
         evaluation=figures,
         gates=gates,
+        learning=learning(trained),
+        logs=artifact(trained.artifacts.get("logs")) if trained else None,
         adapter=artifact(trained.artifacts.get("adapter")) if trained else None,
         artifact=artifact(trained.artifacts.get("model")) if trained else None,
         conditions=conditions(resource, facts, now),

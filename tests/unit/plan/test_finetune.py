@@ -30,6 +30,9 @@ from tests.unit.builders import (
     together,
 )
 
+NAME = "farm-tuned-train-e3260e9f"
+"""The Job of the shortest manifest, since the first version."""
+
 
 def plan_of(resource: FineTune, observed: Observed | None = None) -> Plan:
     return plan_finetune(resource, observed or Observed(), SETTINGS)
@@ -84,6 +87,37 @@ def test_every_setting_of_the_user_reaches_the_training() -> None:
     assert (told["evaluation"]["samples"], told["evaluation"]["max_new_tokens"]) == (11, 13)
     assert told["evaluation"]["data"]["path"] == "b.jsonl"
     assert told["merge"] is False
+
+
+@pytest.mark.parametrize("method", ["Full", "LoRA", "QLoRA", "DoRA"])
+def test_the_method_reaches_the_training(method: str) -> None:
+    assert configured({"method": method})["method"] == method
+
+
+def test_how_the_base_is_held_in_four_bits_reaches_the_training() -> None:
+    assert configured({"method": "QLoRA"})["qlora"] == {"quant_type": "NF4", "double_quant": True}
+    told = configured({"method": "QLoRA", "qlora": {"quantType": "FP4", "doubleQuant": False}, "lora": {"rank": 2}})
+    assert told["qlora"] == {"quant_type": "FP4", "double_quant": False}
+    assert told["lora"]["rank"] == 2
+
+
+def test_options_of_the_training_reach_it_and_are_off_by_default() -> None:
+    plain = configured()["hyperparameters"]
+    assert not plain["gradient_checkpointing"]
+    assert not plain["packing"]
+    assert plain["early_stopping"] is plain["evaluate_every"] is None
+    told = configured({"training": {"gradientCheckpointing": True, "packing": True, "evaluateEvery": 7,
+                                    "earlyStopping": {"patience": 2, "minDelta": 0.5}, "precision": "FP16",
+                                    "scheduler": "WarmupStableDecay"}})["hyperparameters"]  # fmt: skip
+    wanted = {"gradient_checkpointing": True, "packing": True, "evaluate_every": 7, "precision": "FP16",
+              "early_stopping": {"patience": 2, "min_delta": 0.5}, "scheduler": "WarmupStableDecay"}  # fmt: skip
+    assert wanted.items() <= told.items()
+
+
+def test_an_option_that_is_not_used_changes_no_name() -> None:
+    """Else an upgrade of the operator would train everything again."""
+    assert plan_of(finetune()).steps[0].name == NAME
+    assert plan_of(finetune({"training": {"packing": True}})).steps[0].name != NAME
 
 
 def test_validation_data_of_the_users_own_are_used() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from slmops.api.conditions import ConditionType
 from slmops.api.finetune import FineTune, FineTuneStatus
-from slmops.contract import Progress
+from slmops.contract import CurvePoint, Learning, Progress
 from slmops.plan.finetune import plan_finetune
 from slmops.state import Observed, Plan, Problem
 from slmops.status.finetune import finetune_status
@@ -72,6 +72,36 @@ def test_before_anything_is_known_nothing_is_claimed() -> None:
         "Accepted": ("True", "Valid"), "InputsResolved": ("True", "Resolved"), "Trained": ("Unknown", "Pending"),
         "Evaluated": ("Unknown", "Pending"), "Published": ("Unknown", "Pending"), "Succeeded": ("Unknown", "Pending"),
     }  # fmt: skip
+
+
+CURVE = (CurvePoint(step=4, train_loss=1.23456, eval_loss=0.5), CurvePoint(step=8, train_loss=0.1, eval_loss=0.9))
+
+
+def test_a_training_that_ended_shows_its_curve_and_its_logs() -> None:
+    learned = Learning(steps=8, best_step=4, best_eval_loss=0.5, eval_loss=0.5, stopped_early=True, curve=CURVE)
+    made = report("model", "adapter", "logs", learning=learned, evaluation=MEASURED)
+    status = status_of(finetune(), done(plan_of(finetune()), made))
+    assert status.learning is not None
+    assert status.learning.dump() == {
+        "steps": 8, "bestStep": 4, "bestEvalLoss": 0.5, "evalLoss": 0.5, "stoppedEarly": True, "overfitted": False,
+        "curve": [{"step": 4, "trainLoss": 1.235, "evalLoss": 0.5}, {"step": 8, "trainLoss": 0.1, "evalLoss": 0.9}],
+    }  # fmt: skip
+    assert status.logs is not None
+    assert status.logs.reference.startswith("registry.example/slm/logs@sha256:")
+    assert facts(status)["Trained"] == ("True", "Trained")
+    assert told(status, "Trained") == "stopped early after step 8; the weights are those of step 4"
+
+
+def test_overfitting_is_a_warning_with_figures_and_a_remedy() -> None:
+    learned = Learning(steps=8, best_step=4, best_eval_loss=0.5, eval_loss=0.9, overfitted=True, curve=CURVE)
+    status = status_of(finetune(), done(plan_of(finetune()), report("model", learning=learned, evaluation=MEASURED)))
+    assert facts(status)["Trained"] == ("True", "Overfitting")
+    assert told(status, "Trained") == (
+        "the loss on held-out records was 0.5 after step 4 and is 0.9 after step 8, while the training loss went on "
+        "falling. Set spec.training.earlyStopping to keep the weights of the best step, train for fewer epochs, or add "
+        "data."
+    )
+    assert facts(status)["Succeeded"] == ("True", "Completed"), "a warning fails nothing"
 
 
 def test_a_training_that_runs_shows_how_far_it_is() -> None:
