@@ -76,11 +76,8 @@ QUANTIZED_MODEL = GVK(GROUP, VERSION, "QuantizedModel", "quantizedmodels")
 EDGE_DEPLOYMENT = GVK(GROUP, VERSION, "EdgeDeployment", "edgedeployments")
 
 PARENTS = (DISTILLATION, FINE_TUNE, QUANTIZED_MODEL, EDGE_DEPLOYMENT)
-CHILDREN = (JOB, POD, CONFIG_MAP, DAEMON_SET, SERVICE)
-KNOWN = {
-    (gvk.api_version, gvk.kind): gvk
-    for gvk in (*PARENTS, *CHILDREN, PERSISTENT_VOLUME_CLAIM, NETWORK_POLICY, NODE, LEASE, EVENT)
-}
+CHILDREN = (JOB, POD, CONFIG_MAP, DAEMON_SET, SERVICE, PERSISTENT_VOLUME_CLAIM)
+KNOWN = {(gvk.api_version, gvk.kind): gvk for gvk in (*PARENTS, *CHILDREN, NETWORK_POLICY, NODE, LEASE, EVENT)}
 
 
 def gvk_of(manifest: Manifest) -> GVK:

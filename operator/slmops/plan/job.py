@@ -13,11 +13,12 @@ from typing import Any
 from slmops import contract
 from slmops.api.base import quantity, seconds
 from slmops.api.resource import Resource
-from slmops.api.run import Resources, RunSpec
+from slmops.api.run import Resources, ResumableRun, RunSpec
 from slmops.cost import gpus
 from slmops.plan.budget import left, mark
 from slmops.plan.queue import in_queue
 from slmops.plan.sources import Sources
+from slmops.plan.volume import claim, mounted
 from slmops.settings import Settings
 from slmops.state import (
     ANNOTATION_GPUS,
@@ -47,6 +48,8 @@ class Work:
     step: Step
     config_map: Manifest
     job: Manifest
+    claim: Manifest | None = None
+    """The volume that outlives its pods."""
 
 
 def work(
@@ -69,6 +72,7 @@ def work(
     """
     volumes = [*sources.volumes, *(volume for volume, _ in extra_volumes)]
     mounts = [*sources.mounts, *(mount for _, mount in extra_volumes)]
+    kept = run_spec.volume if isinstance(run_spec, ResumableRun) else None
     wish = [
         run.model_dump(mode="json", exclude_defaults=True, exclude=NOT_WISHED),
         run_spec.model_dump(mode="json", exclude_defaults=True, exclude={"deadline", "retries"}),
@@ -110,6 +114,10 @@ def work(
         "immutable": True,
         "data": {contract.CONFIG_KEY: named.model_dump_json(exclude_defaults=False)},
     }
+    if kept is not None:
+        volume, mount = mounted(name)
+        volumes.append(volume)
+        mounts.append(mount)
     pod = pod_spec(
         image=run_spec.image or image,
         config_map=name,
@@ -150,7 +158,12 @@ def work(
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
-    return Work(Step(role, name), config_map, in_queue(job, run_spec.queue))
+    return Work(
+        Step(role, name),
+        config_map,
+        in_queue(job, run_spec.queue),
+        claim(meta, kept) if kept is not None else None,
+    )
 
 
 def child_labels(resource: Resource[Any, Any], role: str) -> dict[str, str]:
