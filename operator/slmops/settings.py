@@ -3,16 +3,24 @@
 The chart writes the file from its values. Nothing is read from the environment, so what runs is what the file says.
 """
 
+import ipaddress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 Image = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._:/-]*(@sha256:[0-9a-f]{64})?$", max_length=512)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+
+
+def _cidr(text: str) -> str:
+    return str(ipaddress.ip_network(text))
+
+
+Cidr = Annotated[str, AfterValidator(_cidr)]
 
 
 class SettingsError(Exception):
@@ -42,6 +50,18 @@ class Resources(_Section):
     memory_limit: Quantity = "4Gi"
 
 
+class Egress(_Section):
+    """Who Jobs may connect to."""
+
+    default: Literal["Open", "Deny"] = "Open"
+    """Of Jobs whose spec has no ``run.egress``. Open: no policy. Deny: whom the spec names, and nobody else."""
+    internal_ranges: tuple[Cidr, ...] = (
+        "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7",
+    )  # fmt: skip
+    """Where pods, Services, nodes and other machines of one's own are: what a policy lets out to a name's port does not
+    reach these. All private addresses; the cluster's real ranges let out to other private ones."""
+
+
 class Settings(_Section):
     """Everything that an installation can choose."""
 
@@ -61,6 +81,7 @@ class Settings(_Section):
     http_port: Annotated[int, Field(ge=1, le=65535)] = 8080
     """Port of ``/healthz``, ``/readyz`` and ``/metrics``."""
     default_resources: Resources = Resources()
+    egress: Egress = Egress()
 
 
 def load(path: Path | None) -> Settings:

@@ -59,6 +59,11 @@ class Access:
     def __str__(self) -> str:
         return f"{self.host}/{self.name}"
 
+    @property
+    def bare_host(self) -> str:
+        """The host without its port."""
+        return httpx.URL(f"https://{self.host}").raw_host.decode("ascii")
+
     def user(self) -> str | None:
         """``user:password`` in base64, from a Docker ``config.json``."""
         if self._credentials is None:

@@ -42,6 +42,7 @@ class Registry:
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
+        self.plain_http = settings.plain_http
         self._wire = Wire(settings, transport, sleep)
 
     # --- in
@@ -60,14 +61,14 @@ class Registry:
         """The digest that a tag stands for now."""
         return self._look(reference)[0]
 
-    def annotations(self, reference: str) -> dict[str, str]:
+    def annotations(self, reference: str, credentials: contract.Credentials | None = None) -> dict[str, str]:
         """The annotations of an artefact or image."""
-        found = self._look(reference)[1].get("annotations")
+        found = self._look(reference, credentials)[1].get("annotations")
         return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
-    def _look(self, reference: str) -> tuple[str, dict[str, Any]]:
+    def _look(self, reference: str, credentials: contract.Credentials | None = None) -> tuple[str, dict[str, Any]]:
         parts = parse(reference)
-        return self._manifest(Access(parts["host"], parts["name"], "pull", None), _newest(parts))
+        return self._manifest(Access(parts["host"], parts["name"], "pull", credentials), _newest(parts))
 
     def _manifest(self, access: Access, tag: str) -> tuple[str, dict[str, Any]]:
         answer = self._wire.request("GET", access, f"manifests/{tag}", headers={"Accept": ACCEPT})
@@ -90,7 +91,7 @@ class Registry:
             seen, sha, trouble = 0, hashlib.sha256(), ""
             try:
                 with path.open("wb") as file:
-                    for chunk in answer.iter_bytes(CHUNK):
+                    for chunk in answer.iter_raw(CHUNK):
                         seen += len(chunk)
                         if seen > size:
                             break

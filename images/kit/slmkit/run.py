@@ -20,11 +20,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from slmkit import peers
 from slmkit.budget import Guard
 from slmops.contract import (
     PROGRESS_PORT,
     REPORT_LIMIT,
-    STATE_DIR,
     TERMINATION_PATH,
     WORK_DIR,
     AnyRun,
@@ -42,6 +42,7 @@ PERMANENT = {
     Reason.VERIFICATION_FAILED, Reason.CONVERSION_FAILED, Reason.SOURCE_NOT_FOUND, Reason.SOURCE_UNAUTHORIZED,
     Reason.REGISTRY_REFUSED, Reason.TOO_FEW_ANSWERS, Reason.TRAINING_DIVERGED,
     Reason.VOCABULARY_MISMATCH, Reason.LAYER_NOT_FOUND, Reason.BUDGET_EXCEEDED,
+    Reason.EGRESS_REFUSED, Reason.LICENSE_REFUSED,
 }  # fmt: skip
 EXIT_PERMANENT = 3
 EXIT_TERMINATED = 143
@@ -62,12 +63,8 @@ class RunFailed(Exception):  # noqa: N818  (it is how a run ends, not always an 
 class Context:
     """What a run tells while it lasts, and what it is told."""
 
-    def __init__(
-        self, work: Path | None = None, clock: Callable[[], float] = time.monotonic, state: Path | None = None
-    ) -> None:
+    def __init__(self, work: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.work = work or Path(os.environ.get("WORK_DIR", WORK_DIR))
-        self.state = _state(state or Path(os.environ.get("STATE_DIR", STATE_DIR)), self.work)
-        """Where to keep what the next attempt may go on from. It outlives the pod only where ``run.volume`` asks so."""
         self.stopping = threading.Event()
         """Set on SIGTERM: end soon, with what there is."""
         self.inputs: dict[str, str] = {}
@@ -108,22 +105,30 @@ class Context:
 
     def lineage(self, run: Run) -> dict[str, str]:
         """Annotations of what the run publishes: who asked for it, and the digests of what it is made from."""
-        return dict(run.annotations) | {f"slmops.dev/input.{role}": uri for role, uri in sorted(self.inputs.items())}
+        made_from = {f"slmops.dev/input.{role}": uri for role, uri in sorted(self.inputs.items())}
+        licences = {f"slmops.dev/license.{role}": found for role, found in sorted(self.licenses.items())}
+        # What is made from a model stands under its licence, whatever else is said of it.
+        whole = self.licenses.get("base")
+        return (
+            dict(run.annotations)
+            | made_from
+            | licences
+            | ({"org.opencontainers.image.licenses": whole} if whole else {})
+        )
+
+    @property
+    def licenses(self) -> dict[str, str]:
+        """The licences of the models among the inputs, as SPDX expressions, as far as they are known."""
+        from slmkit.licences import seen  # it needs RunFailed of this module
+
+        found = {role: seen[address] for role, address in self.inputs.items() if address in seen}
+        return {role: licence.expression for role, licence in found.items() if licence.expression}
 
     @property
     def progress(self) -> Progress:
         """How far the run is."""
         with self._lock:
             return self._progress
-
-
-def _state(volume: Path, work: Path) -> Path:
-    """The volume where there is one that can be written to, else a folder of the pod's own."""
-    if os.access(volume, os.W_OK | os.X_OK):
-        return volume
-    if volume.is_dir():
-        log.warning("the volume cannot be written to; its storage class knows no fsGroup", extra={"path": str(volume)})
-    return work / "state"
 
 
 def main(handlers: Mapping[type[Any], Handler], arguments: list[str] | None = None) -> int:
@@ -148,6 +153,7 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         run = _read(arguments, handlers)
         budget = getattr(run, "budget", None)
         context.guard = Guard(budget) if budget is not None else None
+        peers.limit(getattr(run, "egress", None))
         report = handlers[type(run)](run, context)
     except RunFailed as failed:
         report = _failed(failed.reason, failed.message)
@@ -162,7 +168,10 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         else:
             report = _failed(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
     inputs = {_bounded(role, 1024): _bounded(uri, 1024) for role, uri in list(context.inputs.items())[:16]}
-    return report.model_copy(update={"inputs": inputs, "seconds": round(context._clock() - context.started, 2)})
+    licenses = {_bounded(role, 63): found for role, found in list(context.licenses.items())[:16]}
+    return report.model_copy(
+        update={"inputs": inputs, "licenses": licenses, "seconds": round(context._clock() - context.started, 2)}
+    )
 
 
 def _read(arguments: list[str], handlers: Mapping[type[Any], Handler]) -> Any:
@@ -195,7 +204,7 @@ def write_report(report: Report) -> Report:
     """Leave the report where the kubelet finds it; shortened until it fits, and always valid JSON. Returns what was
     written. The inputs go last: what was published names them too."""
     shorter: list[dict[str, Any]] = [{"message": report.message[:keep]} for keep in (512, 128, 0)]
-    changes = [{}, *shorter, {"message": "", "inputs": {}}]
+    changes = [{}, *shorter, {"message": "", "inputs": {}, "licenses": {}}]
     candidates = [report.model_copy(update=change) for change in changes]
     candidates.append(_failed(Reason.INTERNAL_ERROR, "the report does not fit into a termination message"))
     written, text = next(

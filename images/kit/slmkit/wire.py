@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import httpx
 
 from slmkit.access import Access, fit_for_a_header
+from slmkit.net import FOR, Gate, Transport
 from slmops import contract
 
 log = logging.getLogger(__name__)
@@ -25,7 +26,10 @@ class Wire:
         self, settings: contract.Registry, transport: httpx.BaseTransport | None, sleep: Callable[[float], None]
     ) -> None:
         self._plain = set(settings.plain_http)
-        self._client = httpx.Client(transport=transport, timeout=httpx.Timeout(60, connect=10), follow_redirects=True)
+        self._client = httpx.Client(
+            transport=transport or Transport(Gate(internal=True, trusted=settings.plain_http)),
+            timeout=httpx.Timeout(60, connect=10), follow_redirects=True,
+        )  # fmt: skip
         self._sleep = sleep
         self._tokens: dict[tuple[str, str], str] = {}
 
@@ -61,7 +65,9 @@ class Wire:
             headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
             if (url.scheme, url.netloc) == (place.url.scheme, place.url.netloc):
                 headers |= self._authorization(access)
-            request = self._client.build_request("PUT", url, content=body(), headers=headers)
+            request = self._client.build_request(
+                "PUT", url, content=body(), headers=headers, extensions={FOR: access.bare_host}
+            )
             return _whole(self._client.send(request, stream=True), access)
 
         self._persist(access, send)
@@ -103,7 +109,10 @@ class Wire:
         def send() -> httpx.Response:
             shown = {**headers, **self._authorization(access)}
             return self._client.send(
-                self._client.build_request(method, url, headers=shown, content=content), stream=True
+                self._client.build_request(
+                    method, url, headers=shown, content=content, extensions={FOR: access.bare_host}
+                ),
+                stream=True,
             )
 
         answer = send()
@@ -127,10 +136,12 @@ class Wire:
         try:
             request = self._client.build_request(
                 "GET", parts["realm"], params={"service": parts.get("service", ""), "scope": access.scope},
-                headers={"Authorization": f"Basic {user}"} if user else {},
+                headers={"Authorization": f"Basic {user}"} if user else {}, extensions={FOR: access.bare_host},
             )  # fmt: skip
         except (KeyError, httpx.InvalidURL):
             return False
+        if user and request.url.scheme != "https" and access.host not in self._plain:
+            raise access.nonsense("the registry asks for the password where everybody on the way could read it")
         reply = _whole(self._client.send(request, stream=True), access)
         if reply.status_code in RETRIED:
             raise httpx.TransportError(f"the token server answered {reply.status_code}")

@@ -91,6 +91,8 @@ class BatchStatus(ApiModel):
     """Generation of the spec that this status was computed from."""
     inputs: dict[str, str] = {}
     """What each source was resolved to, by digest or revision."""
+    licenses: dict[str, str] = {}
+    """Licences that the models among the inputs were found to have, as SPDX expressions."""
     progress: ProgressStatus | None = None
     """How far the running stage is."""
     evaluation: dict[str, dict[str, Number]] = {}

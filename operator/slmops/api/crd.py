@@ -16,11 +16,12 @@ from slmops.api.base import BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VER
 from slmops.api.budget import AMOUNT, CURRENCY
 from slmops.api.distillation import URL, Distillation
 from slmops.api.edgedeployment import EdgeDeployment
+from slmops.api.egress import CIDR, HOST
 from slmops.api.finetune import FineTune
 from slmops.api.lora import LAYER
 from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.resource import Resource
-from slmops.api.sources import DATA_KEY, DIGEST_REFERENCE, FILE, OBJECT_NAME, REPOSITORY, URI
+from slmops.api.sources import DATA_KEY, DIGEST_REFERENCE, ENDPOINT, FILE, LICENSE, OBJECT_NAME, REPOSITORY, URI
 
 KINDS: tuple[type[Resource[Any, Any]], ...] = (Distillation, FineTune, QuantizedModel, EdgeDeployment)
 NAME_RULES = [
@@ -121,10 +122,14 @@ HINTS = {
     PERCENT: "expected a share, for example 25%",
     QUANTITY: "expected a quantity, for example 2, 500m, 4Gi",
     NAME: "expected a name of small letters, digits and '-', for example cpu-int4",
-    URI: "expected an address that begins with hf://, oci://, https://, http:// or pvc:// and holds no password (name "
-    "a Secret in credentials)",
+    URI: "expected an address that begins with hf://, oci://, https://, http://, s3:// or pvc:// and holds no password "
+    "(name a Secret in credentials)",
     URL: "expected an address that begins with https:// or http:// and holds no password (name a Secret in "
     "credentials)",
+    ENDPOINT: "expected a server's address without a path, for example https://minio.example:9000",
+    LICENSE: "expected an SPDX identifier, for example Apache-2.0, or LicenseRef-<name>",
+    HOST: "expected a name of small letters, for example api.deepseek.com or *.hf.co",
+    CIDR: "expected a range of addresses, for example 10.0.0.7/32",
     FILE: "expected a file inside the source, for example data/train.jsonl",
     OBJECT_NAME: "expected the name of a Secret, for example registry-login",
     LAYER: "expected the name of a layer, for example q_proj",

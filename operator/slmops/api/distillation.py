@@ -11,8 +11,8 @@ from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora
 from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, UNPACKED, Objective
 from slmops.api.resource import Column, Resource
-from slmops.api.run import ResumableRun
-from slmops.api.sources import ModelSource, Output, PromptSource, SecretKey, Share
+from slmops.api.run import RunSpec
+from slmops.api.sources import LicensePolicy, ModelSource, Output, PromptSource, SecretKey, Share
 from slmops.api.training import Training
 
 URL = r"^https?://[A-Za-z0-9][^\s/@]*(/[^\s]*)?$"
@@ -169,14 +169,17 @@ class DistillationSpec(ApiModel):
     """What is measured at the end, for the student, the teacher and the untrained student."""
     gates: Annotated[list[QualityGate], Field(max_length=16)] = []
     """Bounds that the student has to keep."""
-    run: ResumableRun = ResumableRun()
+    run: RunSpec = RunSpec()
     """Where and how the training Job runs."""
-    labelling: ResumableRun | None = None
+    labelling: RunSpec | None = None
     """Where and how the labelling Job runs, where that differs from `run`."""
     budget: Budget | None = None
     """What the run may cost."""
     output: Output
     """Where the data set and the student are published."""
+    license_policy: LicensePolicy | None = None
+    """Licences that student and teacher may have where they are models: checked in the run before anything is done with
+    them. What licence a teacher's answers are under is not looked at."""
 
 
 class DatasetStatus(ApiModel):

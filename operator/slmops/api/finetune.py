@@ -10,8 +10,8 @@ from slmops.api.budget import Budget
 from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora, Qlora
 from slmops.api.resource import Column, Resource
-from slmops.api.run import ResumableRun
-from slmops.api.sources import DataSource, ModelSource, Output, Share
+from slmops.api.run import RunSpec
+from slmops.api.sources import DataSource, LicensePolicy, ModelSource, Output, Share
 from slmops.api.training import Training
 
 
@@ -60,12 +60,14 @@ class FineTuneSpec(ApiModel):
     """Bounds that the adapted model has to keep."""
     merge: bool = True
     """Publish the base with the adapter merged in, too. QuantizedModel needs it."""
-    run: ResumableRun = ResumableRun()
+    run: RunSpec = RunSpec()
     """Where and how the training Job runs."""
     budget: Budget | None = None
     """What the run may cost."""
     output: Output
     """Where results are published."""
+    license_policy: LicensePolicy | None = None
+    """Licences that the base may have: checked in the run before anything is done with it."""
 
 
 class FineTuneStatus(TrainedStatus):

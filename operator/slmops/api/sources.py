@@ -6,7 +6,13 @@ from pydantic import Field
 
 from slmops.api.base import ApiModel, Name, Rule, exactly_one_of
 
-URI = r"^(hf://[A-Za-z0-9][^\s]*|(oci|https|http|pvc)://[A-Za-z0-9][^\s/@]*(/[^\s]*)?)$"
+URI = r"^(hf://[A-Za-z0-9][^\s]*|(oci|https|http|s3|pvc)://[A-Za-z0-9][^\s/@]*(/[^\s]*)?)$"
+
+
+ENDPOINT = r"^https?://[A-Za-z0-9][^\s/@]*$"
+
+
+LICENSE = r"^[A-Za-z0-9][-A-Za-z0-9.+]*$"
 
 
 FILE = r"^[A-Za-z0-9_][-A-Za-z0-9._]*(/[A-Za-z0-9_][-A-Za-z0-9._]*)*$"
@@ -33,7 +39,40 @@ class SecretKey(ApiModel):
     secret: Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
     """Name of the Secret."""
     key: Annotated[str, Field(min_length=1, max_length=253, pattern=DATA_KEY)] | None = None
-    """Key in the Secret; `.dockerconfigjson` for registries and `token` for everything else when absent."""
+    """Key in the Secret; `.dockerconfigjson` for registries and `token` for everything else when absent. Not for s3://,
+    which reads AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where they are there, AWS_SESSION_TOKEN and AWS_REGION."""
+
+
+ENDPOINT_RULE = Rule(
+    "!has(self.endpoint) || (has(self.uri) && self.uri.startsWith('s3://'))",
+    "endpoint goes with an s3:// uri",
+    "endpoint",
+)
+KEYS_RULE = Rule(
+    "!has(self.uri) || !self.uri.startsWith('s3://') || !has(self.credentials) || !has(self.credentials.key)",
+    "s3:// reads the standard keys of the Secret, AWS_ACCESS_KEY_ID and its like: leave key out",
+    "credentials",
+)
+DIGEST_RULE = Rule(
+    "!has(self.uri) || !self.uri.contains('#') || self.uri.matches('^(https?|s3)://[^#]*#sha256=[0-9a-f]{64}$')",
+    "after # a digest is expected, with https:// and s3:// alone: #sha256= and 64 hexadecimal digits",
+    "uri",
+)
+
+
+LicenseName = Annotated[str, Field(pattern=LICENSE, min_length=1, max_length=64)]
+
+
+class LicensePolicy(ApiModel):
+    """Which licences base, student and teacher may have. Names are SPDX identifiers (MIT, Apache-2.0), or
+    LicenseRef-<name> for licences that SPDX has no identifier for (LicenseRef-gemma)."""
+
+    rules: ClassVar = (Rule("has(self.allow) || has(self.deny)", "set allow, deny, or both"),)
+
+    allow: Annotated[list[LicenseName], Field(min_length=1, max_length=64)] | None = None
+    """Only these. A model whose licence is not known is refused then."""
+    deny: Annotated[list[LicenseName], Field(min_length=1, max_length=64)] | None = None
+    """None of these, whatever is allowed."""
 
 
 class Reference(ApiModel):
@@ -49,11 +88,17 @@ class ModelSource(ApiModel):
     rules: ClassVar = (
         exactly_one_of("uri", "distillation", "fineTune"),
         Rule("!has(self.credentials) || has(self.uri)", "credentials go with uri"),
+        ENDPOINT_RULE,
+        KEYS_RULE,
+        DIGEST_RULE,
     )
 
     uri: Uri | None = None
     """Address of a model in safetensors format: oci://repository[:tag|@sha256:…], hf://org/name[@revision],
-    https://…, pvc://claim/path. Tags and revisions are resolved to a digest once."""
+    https://…, s3://bucket/prefix, pvc://claim/path. Tags and revisions are resolved to a digest once. #sha256=… after
+    https:// and s3:// is compared with what comes."""
+    endpoint: Annotated[str, Field(pattern=ENDPOINT, max_length=256)] | None = None
+    """Server of an s3:// address, for example https://minio.example:9000; Amazon's when absent."""
     distillation: Reference | None = None
     """The student of a Distillation, once it has succeeded."""
     fine_tune: Reference | None = None
@@ -97,11 +142,17 @@ class DataSource(ApiModel):
             "columns",
         ),
         Rule("!has(self.labels) || self.format == 'Classification'", "labels go with format Classification", "labels"),
+        ENDPOINT_RULE,
+        KEYS_RULE,
+        DIGEST_RULE,
     )
 
     uri: Uri
-    """Address of the data: oci://repository[:tag|@sha256:…] of an artefact that holds files, https:// of one file, hf://
-    or pvc://claim/path. What a file holds is told by its name: *.jsonl, *.jsonl.zst, *.csv, *.parquet."""
+    """Address of the data: oci://repository[:tag|@sha256:…] of an artefact that holds files, https:// of one file, hf://,
+    s3://bucket/prefix or pvc://claim/path. #sha256=… after https:// and s3:// is compared with what comes. What a file
+    holds is told by its name: *.jsonl, *.jsonl.zst, *.csv, *.parquet."""
+    endpoint: Annotated[str, Field(pattern=ENDPOINT, max_length=256)] | None = None
+    """Server of an s3:// address, for example https://minio.example:9000; Amazon's when absent."""
     path: Annotated[str, Field(max_length=256, pattern=FILE)] | None = None
     """File inside the artefact or folder, for example train.jsonl. All files with one of those names when absent."""
     format: Literal["Messages", "PromptCompletion", "Text", "Classification"] = "Messages"

@@ -17,6 +17,8 @@ class Reason(StrEnum):
     SOURCE_NOT_FOUND = "SourceNotFound"
     SOURCE_UNAUTHORIZED = "SourceUnauthorized"
     UNSAFE_SOURCE = "UnsafeSource"
+    EGRESS_REFUSED = "EgressRefused"
+    LICENSE_REFUSED = "LicenseRefused"
     UNSUPPORTED_MODEL = "UnsupportedModel"
     TEACHER_UNREACHABLE = "TeacherUnreachable"
     TOO_FEW_ANSWERS = "TooFewAnswers"
@@ -131,6 +133,8 @@ class Report(Message):
     message: Text = ""
     inputs: Annotated[dict[Text, Text], Field(max_length=16)] = {}
     """What each source was resolved to: ``oci://…@sha256:…``, ``hf://…@<commit>``."""
+    licenses: Annotated[dict[Word, Annotated[str, Field(max_length=128)]], Field(max_length=16)] = {}
+    """What licence each model among the inputs was found to have: an SPDX expression, by the input's role."""
     artifacts: Annotated[dict[Word, Artifact], Field(max_length=16)] = {}
     dataset: DatasetCounts | None = None
     evaluation: Annotated[dict[Word, Figures], Field(max_length=8)] = {}

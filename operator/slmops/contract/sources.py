@@ -9,14 +9,28 @@ class Credentials(Message):
     """A Secret's key mounted as a file; the value itself never appears in a message."""
 
     path: str
-    """File inside the container: a token, or a ``config.json`` in Docker's format for registries."""
+    """File inside the container: a token, or a ``config.json`` in Docker's format for registries. For ``s3://`` the
+    folder with a file a key (``AWS_ACCESS_KEY_ID``, …)."""
+
+
+class LicensePolicy(Message):
+    """Which licences a model may have: SPDX identifiers, or ``LicenseRef-…`` for what SPDX does not list."""
+
+    allow: tuple[str, ...] = ()
+    """Only these, when there are any; a model without a known licence is refused then."""
+    deny: tuple[str, ...] = ()
+    """None of these."""
 
 
 class Source(Message):
-    """Where bytes come from: ``oci://``, ``https://``, ``hf://`` or ``pvc://`` (the scheme decides)."""
+    """Where bytes come from: ``oci://``, ``https://``, ``hf://``, ``s3://`` or ``pvc://`` (the scheme decides)."""
 
     uri: str
     credentials: Credentials | None = None
+    endpoint: str | None = None
+    """``s3://`` alone: the server's address, ``https://host[:port]``; Amazon's when absent."""
+    license_policy: LicensePolicy | None = None
+    """Models alone: refused before anything is done with them unless their licence is let in."""
 
 
 class ExampleFormat(StrEnum):
@@ -60,7 +74,17 @@ class Registry(Message):
     """How registries are reached."""
 
     plain_http: tuple[str, ...] = ()
-    """Registry hosts (``host[:port]``) that speak HTTP without TLS: development clusters only."""
+    """Hosts (``host[:port]``) that speak HTTP without TLS, registries or others: development clusters only."""
+
+
+class Peer(Message):
+    """Who may be connected to."""
+
+    host: str
+    """A name, ``*.`` and the end of names, an address, or a range of addresses (CIDR)."""
+    port: int
+    listed: bool = False
+    """Whether the resource lists it in so many words: then its address may be a private one."""
 
 
 class Budget(Message):
@@ -87,3 +111,6 @@ class Run(Message):
     """The image that runs, as the pod names it: it is part of what a result is made from."""
     budget: Budget | None = None
     """Checked once the pace is measured: a run that would pass it ends before the long part."""
+    egress: tuple[Peer, ...] | None = None
+    """Who the run may connect to: whom its sources and its output name, and whom the resource lists. Anybody whose
+    address is public, and whom the run itself names, when absent."""

@@ -34,7 +34,7 @@ def training_run(spec: FineTuneSpec, sources: Sources) -> contract.TrainRun:
 
 def training(resource: FineTune, role: str, spec: FineTuneSpec, observed: Observed, settings: Settings) -> Work:
     """The Job that trains what ``spec`` says."""
-    sources = Sources(observed)
+    sources = Sources(observed, spec.license_policy)
     run = training_run(spec, sources)
     return work(resource, role, run, image=settings.images.trainer, run_spec=spec.run, sources=sources,
                 settings=settings)  # fmt: skip

@@ -41,7 +41,7 @@ def _no_dataset(job: str) -> Problem:
 
 def _label(resource: Distillation, observed: Observed, settings: Settings) -> Work:
     spec = resource.spec
-    sources = Sources(observed)
+    sources = Sources(observed, spec.license_policy)
     teacher = spec.teacher
     endpoint = None
     if teacher.endpoint is not None:
@@ -78,7 +78,7 @@ def _label(resource: Distillation, observed: Observed, settings: Settings) -> Wo
 
 def _train(resource: Distillation, observed: Observed, made: contract.Artifact, settings: Settings) -> Work:
     spec = resource.spec
-    sources = Sources(observed)
+    sources = Sources(observed, spec.license_policy)
     dataset = sources.own(made, spec.output)
     teacher = sources.model(spec.teacher.model, "spec.teacher.model") if spec.teacher.model else None
     run = contract.TrainRun(

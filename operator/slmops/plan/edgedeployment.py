@@ -138,7 +138,8 @@ def _jobs(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, ob
     job = observed.child("Job", made.step.name)
     if job is not None:
         return []
-    return [made.job] if observed.child("ConfigMap", made.step.name) else [made.config_map, made.job]
+    missing = [item for item in made.before if observed.child(item["kind"], made.step.name) is None]
+    return [*missing, made.job]
 
 
 def _run_spec(resource: EdgeDeployment, pool: Pool, deadlines: int = 1) -> RunSpec:

@@ -13,12 +13,12 @@ from typing import Any
 from slmops import contract
 from slmops.api.base import quantity, seconds
 from slmops.api.resource import Resource
-from slmops.api.run import Resources, ResumableRun, RunSpec
+from slmops.api.run import Resources, RunSpec
 from slmops.cost import gpus
 from slmops.plan.budget import left, mark
+from slmops.plan.network import peers, policy
 from slmops.plan.queue import in_queue
 from slmops.plan.sources import Sources
-from slmops.plan.volume import claim, mounted
 from slmops.settings import Settings
 from slmops.state import (
     ANNOTATION_GPUS,
@@ -37,7 +37,7 @@ from slmops.state import (
 )
 
 USER = 65532
-NOT_WISHED = {"run", "registry", "annotations", "image", "budget"}
+NOT_WISHED = {"run", "registry", "annotations", "image", "budget", "egress"}
 """Fields of a run that change nothing of what it makes."""
 
 
@@ -48,8 +48,13 @@ class Work:
     step: Step
     config_map: Manifest
     job: Manifest
-    claim: Manifest | None = None
-    """The volume that outlives its pods."""
+    policy: Manifest | None = None
+    """Who its pods may connect to."""
+
+    @property
+    def before(self) -> tuple[Manifest, ...]:
+        """What has to be there before the first pod is."""
+        return (self.policy, self.config_map) if self.policy else (self.config_map,)
 
 
 def work(
@@ -72,7 +77,6 @@ def work(
     """
     volumes = [*sources.volumes, *(volume for volume, _ in extra_volumes)]
     mounts = [*sources.mounts, *(mount for _, mount in extra_volumes)]
-    kept = run_spec.volume if isinstance(run_spec, ResumableRun) else None
     wish = [
         run.model_dump(mode="json", exclude_defaults=True, exclude=NOT_WISHED),
         run_spec.model_dump(mode="json", exclude_defaults=True, exclude={"deadline", "retries"}),
@@ -81,11 +85,13 @@ def work(
     ]
     name = name or f"{resource.metadata.name}-{role}-{digest8(wish)}"
     count = gpus(run_spec.resources.limits)
+    allowed = peers(run, run_spec, settings)
     named = run.model_copy(
         update={"run": name}
         | (
             {
                 "registry": contract.Registry(plain_http=settings.plain_http_registries),
+                "egress": allowed,
                 "annotations": {
                     "slmops.dev/kind": resource.kind(),
                     "slmops.dev/name": f"{resource.metadata.namespace}/{resource.metadata.name}",
@@ -114,10 +120,6 @@ def work(
         "immutable": True,
         "data": {contract.CONFIG_KEY: named.model_dump_json(exclude_defaults=False)},
     }
-    if kept is not None:
-        volume, mount = mounted(name)
-        volumes.append(volume)
-        mounts.append(mount)
     pod = pod_spec(
         image=run_spec.image or image,
         config_map=name,
@@ -158,12 +160,8 @@ def work(
             "template": {"metadata": {"labels": labels}, "spec": pod},
         },
     }
-    return Work(
-        Step(role, name),
-        config_map,
-        in_queue(job, run_spec.queue),
-        claim(meta, kept) if kept is not None else None,
-    )
+    fence = None if allowed is None else policy(name, meta, labels, allowed, settings)
+    return Work(Step(role, name), config_map, in_queue(job, run_spec.queue), fence)
 
 
 def child_labels(resource: Resource[Any, Any], role: str) -> dict[str, str]:

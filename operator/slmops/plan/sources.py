@@ -10,11 +10,12 @@ from typing import Any
 
 from slmops import contract
 from slmops.api.conditions import ConditionType
-from slmops.api.sources import DataSource, ModelSource, Output, SecretKey
+from slmops.api.sources import DataSource, LicensePolicy, ModelSource, Output, SecretKey
 from slmops.state import Manifest, Observed, Problem, digest8
 
 REGISTRY_KEY = ".dockerconfigjson"
 TOKEN_KEY = "token"  # noqa: S105  (the name of a Secret's key)
+WHOLE = ""
 CREDENTIALS_DIR = f"{contract.CONFIG_DIR}/credentials"
 CLAIM = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 VOLUME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
@@ -33,13 +34,23 @@ class Sources:
     """Turns sources into their contract form and collects the pod's volumes on the way."""
 
     observed: Observed
+    licences: LicensePolicy | None = None
+    """What the models have to keep to."""
     volumes: list[Manifest] = field(default_factory=list)
     mounts: list[Manifest] = field(default_factory=list)
 
     def model(self, source: ModelSource, where: str) -> contract.Source:
         """A model. Raises Unresolved when it refers to something that is not there or not ready."""
+        found = self._model(source, where)
+        policy = self.licences
+        if policy is None:
+            return found
+        wanted = contract.LicensePolicy(allow=tuple(policy.allow or ()), deny=tuple(policy.deny or ()))
+        return found.model_copy(update={"license_policy": wanted})
+
+    def _model(self, source: ModelSource, where: str) -> contract.Source:
         if source.uri is not None:
-            return self._address(source.uri, source.credentials)
+            return self._address(source.uri, source.credentials, source.endpoint)
         if source.distillation is not None:
             return self._published("Distillation", source.distillation.name, "artifact", where)
         assert source.fine_tune is not None
@@ -48,7 +59,7 @@ class Sources:
     def data(self, source: DataSource) -> contract.Data:
         """A data set."""
         return contract.Data(
-            source=self._address(source.uri, source.credentials),
+            source=self._address(source.uri, source.credentials, source.endpoint),
             format=contract.ExampleFormat(source.format),
             path=source.path,
             columns=source.columns.model_dump(exclude_none=True) if source.columns else {},
@@ -67,11 +78,11 @@ class Sources:
             repository=output.repository, credentials=self.credentials(output.credentials, REGISTRY_KEY)
         )
 
-    def _address(self, uri: str, secret: SecretKey | None) -> contract.Source:
-        default = REGISTRY_KEY if uri.startswith("oci://") else TOKEN_KEY
+    def _address(self, uri: str, secret: SecretKey | None, endpoint: str | None) -> contract.Source:
+        default = {"oci": REGISTRY_KEY, "s3": WHOLE}.get(uri.partition("://")[0], TOKEN_KEY)
         if uri.startswith("pvc://"):
             self._claim(uri.removeprefix("pvc://").split("/")[0])
-        return contract.Source(uri=uri, credentials=self.credentials(secret, default))
+        return contract.Source(uri=uri, credentials=self.credentials(secret, default), endpoint=endpoint)
 
     def _published(self, kind: str, name: str, field_name: str, where: str) -> contract.Source:
         manifest = self.observed.references.get((kind, name))
@@ -100,7 +111,7 @@ class Sources:
         )
 
     def credentials(self, secret: SecretKey | None, default_key: str) -> contract.Credentials | None:
-        """Mount one key of a Secret as a file."""
+        """Mount a Secret; the file of one key, or with ``WHOLE`` the folder of all."""
         if secret is None:
             return None
         key = secret.key or default_key
@@ -110,7 +121,7 @@ class Sources:
             {"name": volume, "secret": {"secretName": secret.secret, "defaultMode": 0o440}},
             {"name": volume, "mountPath": folder, "readOnly": True},
         )
-        return contract.Credentials(path=f"{folder}/{key}")
+        return contract.Credentials(path=f"{folder}/{key}".rstrip("/"))
 
     def _claim(self, claim: str) -> None:
         if not re.fullmatch(CLAIM, claim):

@@ -38,6 +38,7 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
         observed_generation=resource.metadata.generation,
         # What came from outside; the training itself reads the data set that labelling made.
         inputs={**(trained.inputs if trained else {}), **(labelled.inputs if labelled else {})},
+        licenses={**(trained.licenses if trained else {}), **(labelled.licenses if labelled else {})},
         progress=progress(current),
         dataset=_dataset(labelled) if labelled else None,
         evaluation=figures,

@@ -29,6 +29,7 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
         phase=phase(facts, (train, "Training")),
         observed_generation=resource.metadata.generation,
         inputs=dict(trained.inputs) if trained else {},
+        licenses=dict(trained.licenses) if trained else {},
         progress=progress(train),
         evaluation=figures,
         gates=gates,

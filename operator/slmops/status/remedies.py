@@ -14,7 +14,11 @@ REMEDIES: dict[str, str] = {
     Reason.SOURCE_UNAUTHORIZED: "Name a Secret with the right to read in credentials of the source; a mended Secret takes "
     "effect with the annotation slmops.dev/retry.",
     Reason.UNSAFE_SOURCE: "Publish models as safetensors with plain tokenizer files, in a registry or at a public address; "
-    "pickles and code are never loaded, and addresses inside the network are not asked.",
+    "pickles and code are never loaded, and addresses inside the network are asked only where spec.run.egress lists them.",
+    Reason.EGRESS_REFUSED: "List the host and its port in spec.run.egress (of a Distillation's labelling in "
+    "spec.labelling.egress), or use another source.",
+    Reason.LICENSE_REFUSED: "Use a model with a licence that spec.licensePolicy lets in, or, once somebody who may has "
+    "read it, add that licence to spec.licensePolicy.allow.",
     Reason.UNSUPPORTED_MODEL: "Use a model architecture that the message lists as supported.",
     Reason.TEACHER_UNREACHABLE: "Check spec.teacher.endpoint.url from inside the cluster, then set the annotation "
     "slmops.dev/retry.",

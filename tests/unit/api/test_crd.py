@@ -122,7 +122,7 @@ def test_every_rule_reads_fields_that_exist_and_asks_first_where_one_may_be_abse
         asked = set(re.findall(r"has\((?:self|oldSelf)\.([A-Za-z.]+)\)", text))
         for field in set(re.findall(r"\b(?:self|oldSelf)\.([A-Za-z.]+)", text)):
             owner, _, method = field.rpartition(".")
-            field = owner if method in ("size", "matches", "contains", "all") else field
+            field = owner if method in ("size", "matches", "contains", "startsWith", "all") else field
             found = at(node, f".{field}")
             assert found is not None, (path, field)
             sure = "default" in found or field in node.get("required", []) or field in asked

@@ -59,6 +59,8 @@ class FakeRegistry:
         self.scheme = "Bearer"
         self.tokens: dict[str, str] = {}
         """Valid tokens, and their scope."""
+        self.also: list[str] = []
+        """Other hosts that the client is told of as plain HTTP."""
         self.upload_host: str | None = None
         """Uploads go to this host instead."""
         self._referrers = referrers
@@ -78,7 +80,7 @@ class FakeRegistry:
     @property
     def settings(self) -> contract.Registry:
         """How it is reached."""
-        return contract.Registry(plain_http=(self.host,))
+        return contract.Registry(plain_http=(self.host, *self.also))
 
     def client(self, pauses: list[float] | None = None) -> Registry:
         """The code under test; it does not wait, it only notes for how long it would have."""

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from slmkit import sources
 from slmkit.run import RunFailed
-from slmkit.sources import check_model_folder
+from slmkit.safety import check_model_folder, text, weights
 from slmops.contract import Reason
 
 
@@ -103,7 +102,7 @@ def test_what_only_calls_itself_safetensors_is_refused(tmp_path: Path, forged: s
 
 
 def test_a_header_beyond_all_measure_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "HEADER_LIMIT", 1000)
+    monkeypatch.setattr(weights, "HEADER_LIMIT", 1000)
     padded = safetensors({}, header=b"{}" + b" " * 1000)
     failed = bad_file(tmp_path, "x.safetensors", padded)
     assert "forged header" in failed.message
@@ -121,7 +120,7 @@ def test_configurations_with_code_or_without_sense_are_refused(tmp_path: Path, n
 
 
 def test_a_configuration_beyond_all_measure_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "JSON_LIMIT", 10)
+    monkeypatch.setattr(text.read_object, "__defaults__", (10,))
     assert bad_file(tmp_path, "config.json", b'{"a": "' + b"x" * 99 + b'"}').reason is Reason.UNSAFE_SOURCE
 
 

@@ -1,48 +1,70 @@
-"""Sources: what a server or a volume may not do to us."""
+"""Downloads: what a server may not do to us."""
 
-import os
+import gzip
+import hashlib
+import ipaddress
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
+import httpx
 import pytest
 
-from slmkit import sources
+from slmkit import net, sources
 from slmkit.run import RunFailed
 from slmkit.sources import fetch
 from slmops.contract import Credentials, Reason, Source
 from tests.unit.images.fakeregistry import CUT, Answer, FakeRegistry
 
 DATA = b'{"prompt": "q"}\n' * 10
+SHA = hashlib.sha256(DATA).hexdigest()
 CANARY = "canary-t0ken"
 
 
-# --- downloads
+PUBLIC = "93.184.215.14"
 
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """What names resolve to. The server of the test is at 127.0.0.1, and here that counts as a public address."""
-    known = {"127.0.0.1": ["93.184.215.14"], "localhost": ["93.184.215.14", "2606:2800::1"]}
+    """What names resolve to. Connections to the public address end at the test's servers; to any other they are made as
+    they are, so a test sees it when one is."""
+    known = {"data.example": [PUBLIC], "other.example": [PUBLIC]}
 
-    def getaddrinfo(host: str, port: None) -> list[tuple[object, ...]]:
-        if host not in known:
-            raise OSError("unknown name")
-        return [(0, 0, 0, "", (address, 0)) for address in known[host]]
+    def resolve(host: str, port: int) -> list[tuple[object, ...]]:
+        try:
+            return [(0, 0, 0, "", (address, port)) for address in known.get(host) or [str(ipaddress.ip_address(host))]]
+        except ValueError:
+            raise httpx.ConnectError(f"{host}: unknown name") from None
 
-    monkeypatch.setattr(sources, "socket", SimpleNamespace(getaddrinfo=getaddrinfo))
+    connect = httpx.HTTPTransport.handle_request
+
+    def handle(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        if request.url.host == PUBLIC:
+            request.url = request.url.copy_with(host="127.0.0.1")
+        return connect(transport, request)
+
+    monkeypatch.setattr(net, "_resolve", resolve)
+    monkeypatch.setattr(httpx.HTTPTransport, "handle_request", handle)
     return known
 
 
 @pytest.fixture
 def web(registry: FakeRegistry, names: dict[str, list[str]]) -> FakeRegistry:
-    """A web server; its answers are the faults of a registry."""
+    """A web server called data.example; its answers are the faults of a registry."""
     return registry
 
 
-def download(web: FakeRegistry, into: Path, path: str = "/d.jsonl", credentials: Credentials | None = None) -> str:
-    return fetch(Source(uri=f"http://{web.host}{path}", credentials=credentials), into, web.client())
+def port(server: FakeRegistry) -> str:
+    return server.host.partition(":")[2]
+
+
+def download(
+    web: FakeRegistry, into: Path, path: str = "/d.jsonl", credentials: Credentials | None = None, digest: str = SHA
+) -> str:
+    """A digest vouches for what comes without TLS."""
+    uri = f"http://data.example:{port(web)}{path}" + (f"#sha256={digest}" if digest else "")
+    with FakeRegistry() as unused:
+        return fetch(Source(uri=uri, credentials=credentials), into, unused.client(), "dataset")
 
 
 def refused(act: Callable[[], object]) -> RunFailed:
@@ -79,7 +101,9 @@ def test_a_file_is_downloaded_into_the_folder_whatever_it_is_called(
         (Answer(301), Reason.SOURCE_UNREACHABLE),
         (CUT, Reason.SOURCE_UNREACHABLE),
         (Answer(body=DATA, cut=5), Reason.SOURCE_UNREACHABLE),
-        (Answer(body=b"no gzip", headers={"Content-Encoding": "gzip"}), Reason.SOURCE_UNREACHABLE),
+        (Answer(body=gzip.compress(bytes(1 << 20)), headers={"Content-Encoding": "gzip"}), Reason.UNSAFE_SOURCE),
+        (Answer(body=b"x", headers={"Content-Encoding": "zstd, gzip"}), Reason.UNSAFE_SOURCE),
+        (Answer(body=b"other data"), Reason.UNSAFE_SOURCE),
         (Answer(302, headers={"Location": "/d.jsonl"}), Reason.SOURCE_UNREACHABLE),
         (Answer(302, headers={"Location": "http://h:port/"}), Reason.SOURCE_UNREACHABLE),
         (Answer(302, headers={"Location": "file:///etc/passwd"}), Reason.SOURCE_UNREACHABLE),
@@ -89,7 +113,7 @@ def test_a_download_that_fails_says_how(web: FakeRegistry, tmp_path: Path, answe
     web.always("GET ", answer)
     failed = refused(lambda: download(web, tmp_path))
     assert failed.reason is reason
-    assert failed.message.startswith(f"http://{web.host}/d.jsonl")
+    assert failed.message.startswith(f"http://data.example:{port(web)}/d.jsonl")
 
 
 INTERNAL = ["10.96.0.1", "127.0.0.1", "169.254.169.254", "::1", "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1", "0.0.0.0",
@@ -100,7 +124,7 @@ INTERNAL = ["10.96.0.1", "127.0.0.1", "169.254.169.254", "::1", "fe80::1%eth0", 
 def test_a_name_of_an_internal_address_is_not_asked(
     web: FakeRegistry, names: dict[str, list[str]], tmp_path: Path, address: str
 ) -> None:
-    names["127.0.0.1"].append(address)
+    names["data.example"].append(address)
     failed = refused(lambda: download(web, tmp_path))
     assert failed.reason is Reason.UNSAFE_SOURCE
     assert web.requests == []
@@ -110,9 +134,8 @@ def test_a_name_of_an_internal_address_is_not_asked(
 def test_a_redirect_inwards_is_not_followed(
     web: FakeRegistry, names: dict[str, list[str]], tmp_path: Path, address: str
 ) -> None:
-    names["localhost"] = [address]
-    port = web.host.partition(":")[2]
-    web.answer("GET /d.jsonl", Answer(302, headers={"Location": f"http://localhost:{port}/inside"}))
+    names["other.example"] = [address]
+    web.answer("GET /d.jsonl", Answer(302, headers={"Location": f"http://other.example:{port(web)}/inside"}))
     failed = refused(lambda: download(web, tmp_path))
     assert failed.reason is Reason.UNSAFE_SOURCE
     assert web.requests == ["GET /d.jsonl"]
@@ -134,7 +157,7 @@ def test_the_token_is_shown_to_its_own_server_alone(web: FakeRegistry, tmp_path:
     with FakeRegistry() as other:
         other.always("GET ", Answer(body=DATA))
         web.answer("GET ", Answer(307, headers={"Location": "/again"}))
-        web.answer("GET ", Answer(307, headers={"Location": f"http://{other.host}/elsewhere"}))
+        web.answer("GET ", Answer(307, headers={"Location": f"http://other.example:{port(other)}/elsewhere"}))
         download(web, tmp_path / "out", credentials=credentials)
         assert [shown for _, shown in web.shown] == [f"Bearer {CANARY}"] * 2, "the same server may ask again"
         assert other.shown == [("GET /elsewhere", "")], "another port is another server"
@@ -152,12 +175,12 @@ def test_a_token_that_cannot_be_shown_is_never_quoted(web: FakeRegistry, tmp_pat
 
 
 def test_a_download_beyond_all_measure_ends(web: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "FILE_LIMIT", len(DATA) - 1)
+    monkeypatch.setattr(sources.web, "FILE_LIMIT", len(DATA) - 1)
     web.always("GET ", Answer(body=DATA))
     assert refused(lambda: download(web, tmp_path)).reason is Reason.UNSAFE_SOURCE
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/x", "file:///etc/passwd", "ftp://x/y", "nonsense", "", "HTTP://x"])
+@pytest.mark.parametrize("uri", ["file:///etc/passwd", "ftp://x/y", "nonsense", "", "HTTP://x"])
 def test_other_schemes_are_not_known(registry: FakeRegistry, tmp_path: Path, uri: str) -> None:
     failed = refused(lambda: fetch(Source(uri=uri), tmp_path, registry.client()))
     assert failed.reason is Reason.INVALID_CONFIGURATION
@@ -177,66 +200,71 @@ def test_an_artefact_comes_from_its_registry(registry: FakeRegistry, tmp_path: P
     assert (tmp_path / "x.jsonl").read_bytes() == DATA
 
 
-# --- volumes
+def test_the_address_says_what_came(web: FakeRegistry, tmp_path: Path) -> None:
+    web.always("GET ", Answer(body=DATA))
+    assert download(web, tmp_path).endswith(f"/d.jsonl#sha256={SHA}")
+    assert web.requests == ["GET /d.jsonl"], "the digest is ours, no server is told of it"
 
 
-@pytest.fixture
-def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sources, "PVC_ROOT", tmp_path / "pvc")
-    folder = tmp_path / "pvc" / "claim"
-    (folder / "deep").mkdir(parents=True)
-    (folder / "deep" / "a.jsonl").write_bytes(DATA)
-    (folder / "b.jsonl").write_bytes(b"b")
-    (tmp_path / "secret").write_text(CANARY)
-    return folder
-
-
-def claim(uri: str, into: Path) -> dict[str, bytes]:
-    with FakeRegistry() as unused:
-        assert fetch(Source(uri=uri), into, unused.client()) == uri
-    return {str(p.relative_to(into)): p.read_bytes() for p in into.rglob("*") if p.is_file()}
-
-
-def test_a_folder_of_a_volume_is_linked_not_copied(volume: Path, tmp_path: Path) -> None:
-    assert claim("pvc://claim/", tmp_path / "a") == {"deep/a.jsonl": DATA, "b.jsonl": b"b"}
-    assert claim("pvc://claim/deep", tmp_path / "b") == {"a.jsonl": DATA}
-    assert claim("pvc://claim/b.jsonl", tmp_path / "c") == {"b.jsonl": b"b"}
-    assert (tmp_path / "a" / "b.jsonl").is_symlink()
-
-
-@pytest.mark.parametrize(
-    "uri", ["pvc://claim/../../secret", "pvc://claim/..", "pvc://../secret", "pvc://./claim/..", "pvc:///claim",
-            "pvc://claim//etc/passwd", "pvc://claim/deep/../../other"],
-)  # fmt: skip
-def test_no_path_leaves_the_volume(volume: Path, tmp_path: Path, uri: str) -> None:
-    (tmp_path / "pvc" / "other").mkdir()
-    failed = refused(lambda: claim(uri, tmp_path / "out"))
+def test_a_file_of_another_digest_is_not_kept(web: FakeRegistry, tmp_path: Path) -> None:
+    web.always("GET ", Answer(body=DATA + b"x"))
+    failed = refused(lambda: download(web, tmp_path))
     assert failed.reason is Reason.UNSAFE_SOURCE
-    assert not any((tmp_path / "out").iterdir())
+    assert hashlib.sha256(DATA + b"x").hexdigest() in failed.message
+    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
 
 
-@pytest.mark.parametrize("target", ["../../secret", "/etc/passwd", "../other/x", "deep/../../../secret"])
-def test_a_link_that_leaves_the_volume_is_refused(volume: Path, tmp_path: Path, target: str) -> None:
-    (tmp_path / "pvc" / "other").mkdir()
-    (tmp_path / "pvc" / "other" / "x").write_text("x")
-    (volume / "link.jsonl").symlink_to(target)
-    assert refused(lambda: claim("pvc://claim/", tmp_path / "a")).reason is Reason.UNSAFE_SOURCE
-    assert refused(lambda: claim("pvc://claim/link.jsonl", tmp_path / "b")).reason is Reason.UNSAFE_SOURCE
+@pytest.mark.parametrize("fragment", ["sha256=12", "md5=" + "0" * 32, SHA, "sha256=" + "G" * 64])
+def test_a_digest_that_is_none_is_no_digest(web: FakeRegistry, tmp_path: Path, fragment: str) -> None:
+    failed = refused(lambda: download(web, tmp_path, f"/d.jsonl#{fragment}", digest=""))
+    assert failed.reason is Reason.INVALID_CONFIGURATION
+    assert web.requests == []
 
 
-def test_a_link_within_the_volume_is_followed(volume: Path, tmp_path: Path) -> None:
-    (volume / "link.jsonl").symlink_to("deep/a.jsonl")
-    assert claim("pvc://claim/", tmp_path / "a")["link.jsonl"] == DATA
+def test_without_tls_and_digest_nothing_is_taken(web: FakeRegistry, tmp_path: Path) -> None:
+    failed = refused(lambda: download(web, tmp_path, digest=""))
+    assert failed.reason is Reason.UNSAFE_SOURCE
+    assert "use https://" in failed.message
+    assert web.requests == []
 
 
-def test_what_is_no_file_is_left_out(volume: Path, tmp_path: Path) -> None:
-    os.mkfifo(volume / "pipe.jsonl")
-    (volume / "broken.jsonl").symlink_to("nowhere")
-    (volume / "outside").symlink_to("/etc")
-    assert set(claim("pvc://claim/", tmp_path / "a")) == {"deep/a.jsonl", "b.jsonl"}
+def test_a_host_that_the_installation_lists_may_speak_plainly(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.always("GET ", Answer(body=DATA))
+    fetch(Source(uri=f"http://{registry.host}/d.jsonl"), tmp_path, registry.client(), "dataset")
+    assert (tmp_path / "d.jsonl").read_bytes() == DATA
 
 
-def test_a_path_that_is_not_there_is_named(volume: Path, tmp_path: Path) -> None:
-    failed = refused(lambda: claim("pvc://claim/missing", tmp_path / "a"))
-    assert failed.reason is Reason.SOURCE_NOT_FOUND
-    assert "pvc://claim/missing" in failed.message
+def test_a_redirect_from_tls_to_none_is_not_followed(names: dict[str, list[str]], tmp_path: Path) -> None:
+    asked = []
+
+    def answer(transport: httpx.HTTPTransport, request: httpx.Request) -> httpx.Response:
+        asked.append(
+            (request.url.scheme, request.url.host, request.extensions["sni_hostname"], request.headers["Host"])
+        )
+        return httpx.Response(302, headers={"Location": "http://other.example/d.jsonl"})
+
+    with pytest.MonkeyPatch.context() as patch, FakeRegistry() as unused:
+        patch.setattr(httpx.HTTPTransport, "handle_request", answer)
+        failed = refused(lambda: fetch(Source(uri="https://data.example/d"), tmp_path, unused.client(), "dataset"))
+    assert failed.reason is Reason.UNSAFE_SOURCE
+    assert asked == [("https", PUBLIC, "data.example", "data.example")], "to the address that was looked at"
+
+
+def test_a_name_that_changes_its_address_after_the_check_changes_nothing(
+    web: FakeRegistry, names: dict[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS rebinding: the first answer is public, every later one is the cloud's metadata."""
+    real = net._resolve
+    said = []
+
+    def rebinding(host: str, number: int) -> object:
+        said.append(host)
+        found = real(host, number)
+        names["data.example"] = ["169.254.169.254"]
+        return found
+
+    monkeypatch.setattr(net, "_resolve", rebinding)
+    web.always("GET ", Answer(body=DATA))
+    download(web, tmp_path)
+    assert said == ["data.example"], "looked up once, and what was looked at is what was connected to"
+    assert web.requests == ["GET /d.jsonl"]

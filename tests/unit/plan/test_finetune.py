@@ -59,7 +59,8 @@ def retried(number: str) -> FineTune:
 def test_the_shortest_manifest_trains_an_adapter_and_merges_it() -> None:
     told = configured()
     assert (told["type"], told["method"], told["merge"]) == ("Train", "LoRA", True)
-    assert told["base"] == {"uri": "oci://registry.example/slm/base:v1", "credentials": None}
+    assert told["base"]["uri"] == "oci://registry.example/slm/base:v1"
+    assert told["base"]["license_policy"] is None
     assert (told["validation"], told["validation_split"]) == (None, 0.1)
     assert told["output"]["repository"] == "registry.example/slm/out"
 
@@ -260,3 +261,9 @@ def test_annotations_are_optional() -> None:
     plain = body("FineTune")
     plain["metadata"]["annotations"] = {}
     assert plan_of(FineTune.model_validate(plain)) == plan_of(finetune())
+
+
+def test_a_licence_policy_goes_with_the_base() -> None:
+    told = configured({"licensePolicy": {"allow": ["MIT", "Apache-2.0"]}})
+    assert told["base"]["license_policy"] == {"allow": ["MIT", "Apache-2.0"], "deny": []}
+    assert told["train"]["source"]["license_policy"] is None

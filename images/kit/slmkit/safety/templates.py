@@ -1,0 +1,53 @@
+"""Chat templates: small programs of strangers, that loaders run in Jinja's sandbox.
+
+The sandbox keeps them from Python's insides, and not from using all of a machine's time and memory. So each is tried
+once on a short conversation, by itself, in a process that has little of both (``trial.py``).
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from slmkit.safety.text import read_object, unsafe
+
+LIMIT = 256 << 10
+"""Characters of a template; those of published models with tools have some 20,000."""
+SECONDS, MEMORY, OUTPUT = 5, 1 << 30, 1 << 20
+"""What the trial may take: CPU, address space in bytes, and characters of the result."""
+CONVERSATION = [{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"},
+                {"role": "user", "content": "And 3 + 3?"}]  # fmt: skip
+TRIAL = Path(__file__).with_name("trial.py")
+UNDONE, TOO_LONG, SYNTAX = 3, 4, 5
+"""Exit codes of the trial; an error of the template's own (it wants other roles) is none of ours."""
+
+
+def check_templates(folder: Path, files: Sequence[Path]) -> None:
+    """Raise RunFailed for a template that asks for files, or for too much of the machine."""
+    for path, text in _templates(folder, files):
+        if len(text) > LIMIT:
+            raise unsafe(path, f"a chat template of more than {LIMIT} characters")
+        asked = {"template": text, "messages": CONVERSATION, "seconds": SECONDS, "memory": MEMORY, "output": OUTPUT}
+        done = subprocess.run([sys.executable, "-I", str(TRIAL)], input=json.dumps(asked), capture_output=True, text=True,
+                              check=False)  # fmt: skip
+        if done.returncode == SYNTAX:
+            raise unsafe(path, f"the chat template is not one: {done.stderr.strip()[:200]}")
+        if done.returncode == TOO_LONG:
+            raise unsafe(path, f"the chat template makes more than {OUTPUT} characters of three short messages")
+        if done.returncode not in (0, UNDONE):
+            raise unsafe(path, f"the chat template takes more than {SECONDS} s or {MEMORY >> 20} MiB for three short "
+                         "messages")  # fmt: skip
+
+
+def _templates(folder: Path, files: Sequence[Path]) -> Iterator[tuple[Path, str]]:
+    for path in files:
+        if path.suffix == ".jinja":
+            text = path.read_bytes()[: LIMIT * 4 + 1]
+            yield path, text.decode("utf-8", "replace")
+        elif path.name in ("tokenizer_config.json", "chat_template.json", "processor_config.json"):
+            found = read_object(path).get("chat_template")
+            several = found if isinstance(found, list) else [{"template": found}]
+            for one in several:
+                if isinstance(one, dict) and isinstance(one.get("template"), str):
+                    yield path, one["template"]

@@ -1,0 +1,114 @@
+"""``https://host/file``, with ``#sha256=…`` where the very bytes matter."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import unquote
+
+import httpx
+
+from slmkit.access import bearer
+from slmkit.net import Gate, Transport
+from slmkit.run import RunFailed
+from slmops.contract import Reason, Source
+
+FILE_LIMIT = 64 << 30
+REDIRECTS = 5
+DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
+
+
+def download(source: Source, into: Path, plain_http: Iterable[str]) -> str:
+    """One file. Returns its address with the digest of what came.
+
+    Redirects are followed to public addresses only: a data set's server may not point us inwards. HTTP without TLS is
+    taken where the digest is given, or from hosts that the installation lists.
+    """
+    address, _, fragment = source.uri.partition("#")
+    wanted = promised(source, fragment)
+    gate = Gate(trusted=plain_http)
+    with httpx.Client(transport=Transport(gate), timeout=60, follow_redirects=False) as client:
+        try:
+            url = httpx.URL(address)
+            refuse_plain(gate, url, source, wanted)
+            digest = _follow(client, gate, url, source, into / file_name(url), wanted)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise RunFailed(Reason.SOURCE_UNREACHABLE, f"{source.uri}: {type(error).__name__}: {error}") from None
+        except RunFailed as failed:
+            told = failed.message.startswith(source.uri)
+            raise RunFailed(failed.reason, failed.message if told else f"{source.uri}: {failed.message}") from None
+    if wanted not in ("", digest):
+        raise RunFailed(Reason.UNSAFE_SOURCE, f"{source.uri}: the file's digest is sha256={digest}")
+    return f"{address}#sha256={digest}"
+
+
+def promised(source: Source, fragment: str) -> str:
+    """The digest that an address carries; empty without one."""
+    match = DIGEST.fullmatch(fragment)
+    if fragment and not match:
+        raise RunFailed(Reason.INVALID_CONFIGURATION, f"{source.uri}: after # a digest is expected, sha256=<64 digits>")
+    return match[1] if match else ""
+
+
+def refuse_plain(gate: Gate, url: httpx.URL, source: Source, digest: str = "") -> None:
+    """Without TLS anybody on the way can change what comes; a digest, or the installation, vouches for it."""
+    if url.scheme == "https" or digest or gate.trusts(url):
+        return
+    gate.addresses(url)  # says so where it is an address that is not asked at all
+    raise RunFailed(Reason.UNSAFE_SOURCE, f"{source.uri}: http:// can be changed on its way; use https://, add "
+                    "#sha256=<digest>, or have the host listed in the chart's plainHttpRegistries")  # fmt: skip
+
+
+def _follow(client: httpx.Client, gate: Gate, url: httpx.URL, source: Source, file: Path, wanted: str) -> str:
+    headers = bearer(source.credentials)
+    for _ in range(REDIRECTS):
+        with client.stream("GET", url, headers=headers) as answer:
+            if not answer.has_redirect_location:
+                refuse_status(answer, source.uri)
+                digest = save(answer, file, source.uri)
+                if wanted not in ("", digest):
+                    file.unlink()
+                return digest
+            target = url.join(answer.headers["Location"])
+            if origin(target) != origin(url):
+                headers = {}
+            if target.scheme == "http" and url.scheme == "https":
+                refuse_plain(gate, target, source, wanted)
+            url = target
+    raise RunFailed(Reason.SOURCE_UNREACHABLE, f"{source.uri}: too many redirects")
+
+
+STATUS: Mapping[int, Reason] = {
+    404: Reason.SOURCE_NOT_FOUND, 401: Reason.SOURCE_UNAUTHORIZED, 403: Reason.SOURCE_UNAUTHORIZED,
+}  # fmt: skip
+
+
+def refuse_status(answer: httpx.Response, uri: str) -> None:
+    """The failure that an answer other than 2xx means."""
+    if not answer.is_success:
+        reason = STATUS.get(answer.status_code, Reason.SOURCE_UNREACHABLE)
+        raise RunFailed(reason, f"{uri}: answered {answer.status_code}")
+
+
+def save(answer: httpx.Response, file: Path, uri: str) -> str:
+    """Write an answer's body to a file. Returns its sha256."""
+    size, sha = 0, hashlib.sha256()
+    with file.open("wb") as out:
+        for chunk in answer.iter_raw(1 << 20):
+            size += len(chunk)
+            if size > FILE_LIMIT:
+                raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: larger than {FILE_LIMIT} bytes")
+            sha.update(chunk)
+            out.write(chunk)
+    return sha.hexdigest()
+
+
+def origin(url: httpx.URL) -> tuple[str, str, int | None]:
+    """Who a token may be shown to."""
+    return url.scheme, url.host, url.port
+
+
+def file_name(url: httpx.URL) -> str:
+    """A name for the file, whatever the address looks like."""
+    name = Path(unquote(url.path)).name
+    return name if name.isprintable() and name not in ("", "..") and len(name.encode()) < 256 else "data.jsonl"
