@@ -27,6 +27,8 @@ CONTRACT = ("operator/slmops/__init__.py", "operator/slmops/contract")
 KIT = "images/kit/slmkit"
 ACCEPT = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 DISK_GIB = 8
+CODE = (".py", ".jinja")
+"""What images are made of, beside packages."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def fingerprint(image: Image, form: str, base: str | None) -> str:
     files = [ROOT / "images" / image.name / "Containerfile", image.constraints(form)]
     for source in image.sources:
         path = ROOT / source
-        files += sorted(p for p in path.rglob("*.py")) if path.is_dir() else [path]
+        files += sorted(p for p in path.rglob("*") if p.suffix in CODE) if path.is_dir() else [path]
     for file in files:
         sha.update(str(file.relative_to(ROOT)).encode() + file.read_bytes())
     return sha.hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from slm_trainer.store import Record, TokenStore, Writer
 from slmkit.data import Example
@@ -23,6 +23,10 @@ def prompt_tokens(tokenizer: Any, example: Example) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
+@overload
+def encode(tokenizer: Any, examples: Iterable[Example], longest: int) -> tuple[list[Record], int]: ...
+@overload
+def encode(tokenizer: Any, examples: Iterable[Example], longest: int, into: Path) -> tuple[TokenStore, int]: ...
 def encode(
     tokenizer: Any, examples: Iterable[Example], longest: int, into: Path | None = None
 ) -> tuple[Sequence[Record], int]:

@@ -3,11 +3,13 @@
 Every model is measured in a process of its own, so that one model's memory is not counted to another.
 """
 
+import heapq
 import json
+import random
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,14 +23,13 @@ TIMED = 30
 BATCH = 64
 
 
-def choose(examples: Sequence[Example], samples: int, seed: int) -> list[Example]:
-    """At most ``samples`` records with an answer; the same ones for the same seed."""
-    import random
-
-    with_answer = [example for example in examples if example.completion is not None]
-    if len(with_answer) <= samples:
-        return with_answer
-    return random.Random(seed).sample(with_answer, samples)  # noqa: S311  (a sample, not a secret)
+def choose(examples: Iterable[Example], samples: int, seed: int) -> list[Example]:
+    """At most ``samples`` records with an answer, in their order; the same ones for the same seed, however many there
+    are beside them in memory or on disk."""
+    rng = random.Random(seed)  # noqa: S311  (a sample, not a secret)
+    numbered = enumerate(example for example in examples if example.completion is not None)
+    chosen = heapq.nsmallest(samples, ((rng.random(), number, example) for number, example in numbered))
+    return [example for _, _, example in sorted(chosen, key=lambda item: item[1])]
 
 
 def measure(folder: Path, examples: Sequence[Example], max_new_tokens: int, work: Path) -> Figures:

@@ -51,6 +51,11 @@ class TokenStore(Sequence[Record]):
         """Tokens of each record."""
         return np.diff(self._entries["end"].astype(np.int64), prepend=0)
 
+    @property
+    def answers(self) -> int:
+        """Tokens of all answers together: what is learned."""
+        return int(self.lengths.sum() - self._entries["start"].sum(dtype=np.int64))
+
 
 class Writer:
     """Appends records. A context manager; the store can be read once it is left."""

@@ -1,26 +1,27 @@
 """A training run, top to bottom: sources, data, model, loop, evaluation, publication."""
 
 import random
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from slm_trainer.curves import Curves
+from slm_trainer.dataset.sets import prepare
 from slm_trainer.evaluate import choose, measure
 from slm_trainer.loop import fit
 from slm_trainer.model import load_model, load_tokenizer, new_model, save, save_memory, train_tokenizer
 from slm_trainer.objectives import objective_of
 from slm_trainer.packing import prove
 from slm_trainer.recipes import RECIPES
-from slm_trainer.split import split
 from slm_trainer.tokens import encode
 from slm_trainer.watch import Watch
-from slmkit.data import Example, read_examples
+from slmkit.data import Example
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
-from slmops.contract import ADAPTER_TYPE, LOGS_TYPE, MODEL_TYPE, Data, Figures, Reason, Report, Source, TrainRun
+from slmops.contract import ADAPTER_TYPE, LOGS_TYPE, MODEL_TYPE, REPORT_TYPE, Figures, Reason, Report, Source, TrainRun
 
 
 def train(run: TrainRun, context: Context) -> Report:
@@ -28,13 +29,15 @@ def train(run: TrainRun, context: Context) -> Report:
     registry = Registry(run.registry)
     seed_everything(run.hyperparameters.seed)
     context.stage("Fetching")
-    training, held_out = examples_of(run, context, registry)
-    model, tokenizer = _model(run, context, registry, training)
-    records, dropped = encode(tokenizer, training, run.hyperparameters.max_sequence_length, context.work / "tokens")
+    sets = prepare(run, context, registry)
+    model, tokenizer = _model(run, context, registry, sets.training)
+    longest = run.hyperparameters.max_sequence_length
+    records, dropped = encode(tokenizer, sets.training, longest, context.work / "tokens")
     if not records:
-        raise RunFailed(Reason.INVALID_DATA, f"no record to train on: {dropped} of {len(training)} are longer than "
-                        f"maxSequenceLength {run.hyperparameters.max_sequence_length}")  # fmt: skip
-    measured = choose(held_out, run.evaluation.samples, run.hyperparameters.seed)
+        raise RunFailed(Reason.INVALID_DATA, f"no record to train on: {dropped} of {len(sets.training)} are longer than "
+                        f"maxSequenceLength {longest}")  # fmt: skip
+    sets.tally.lose("SequenceTooLong", dropped)
+    measured = choose(sets.held_out, run.evaluation.samples, run.hyperparameters.seed)
     if not measured:
         raise RunFailed(Reason.INVALID_DATA, "no held-out record has an answer to measure by")
     objective = objective_of(run, _teacher(run, context, registry), model, tokenizer, records, context)
@@ -68,7 +71,12 @@ def train(run: TrainRun, context: Context) -> Report:
         artifacts["adapter"] = registry.push_artifact(run.output, adapter, ADAPTER_TYPE, context.lineage(run))
     if not adapter or run.merge:
         artifacts["model"] = registry.push_artifact(run.output, files, MODEL_TYPE, context.lineage(run))
-    return Report(outcome="Succeeded", artifacts=artifacts, evaluation=figures, learning=learned)
+    if run.filters is not None:
+        artifacts["data"] = registry.push_artifact(
+            run.output, sets.report(run, context), REPORT_TYPE, context.lineage(run)
+        )
+    return Report(outcome="Succeeded", artifacts=artifacts, evaluation=figures, learning=learned,
+                  dataset=sets.counts(records.answers))  # fmt: skip
 
 
 def _watch(run: TrainRun, context: Context, tokenizer: Any, measured: list[Example]) -> Watch:
@@ -81,34 +89,13 @@ def _watch(run: TrainRun, context: Context, tokenizer: Any, measured: list[Examp
     return Watch(held_out, run.hyperparameters, tokenizer.pad_token_id, Curves(context.work / "logs"))
 
 
-def examples_of(run: Any, context: Context, registry: Registry) -> tuple[list[Example], list[Example]]:
-    """Training and held-out records."""
-    train_data = _examples(run.train, "train", context, registry)
-    evaluation = run.evaluation.data
-    if evaluation is not None or run.validation is not None:
-        held_out = _examples(evaluation or run.validation, "validation", context, registry)
-        return train_data, held_out
-    return split(train_data, run.validation_split)
-
-
-def _examples(data: Data, role: str, context: Context, registry: Registry) -> list[Example]:
-    folder = context.work / f"data-{role}"
-    context.inputs[role] = fetch(data.source, folder, registry, "dataset")
-    found = list(read_examples(data, folder))
-    if role == "train" and any(example.completion is None for example in found):
-        found = [example for example in found if example.completion is not None]
-    if not found:
-        raise RunFailed(Reason.INVALID_DATA, f"{data.source.uri}: no record with an answer")
-    return found
-
-
 def _fetch(source: Source, folder: str, role: str, context: Context, registry: Registry) -> Path:
     into = context.work / folder
     context.inputs[role] = fetch(source, into, registry)
     return into
 
 
-def _model(run: TrainRun, context: Context, registry: Registry, training: list[Example]) -> tuple[Any, Any]:
+def _model(run: TrainRun, context: Context, registry: Registry, training: Iterable[Example]) -> tuple[Any, Any]:
     if run.base is not None:
         folder = _fetch(run.base, "base", "base", context, registry)
         return load_model(folder), load_tokenizer(folder)

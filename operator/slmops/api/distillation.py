@@ -7,6 +7,7 @@ from pydantic import Field
 from slmops.api.base import ApiModel, Duration, Rule, exactly_one_of
 from slmops.api.batch import ArtifactStatus, TrainedStatus
 from slmops.api.budget import Budget
+from slmops.api.data import DatasetStatus
 from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora
 from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, UNPACKED, Objective
@@ -124,7 +125,7 @@ class Student(ApiModel):
     """Settings of method LoRA."""
 
 
-class Filters(ApiModel):
+class AnswerFilters(ApiModel):
     """Which of the teacher's answers are kept."""
 
     deduplicate: bool = True
@@ -146,7 +147,7 @@ class DistillationData(ApiModel):
     """Prompts for the evaluation. Where a record has an answer, it is what student and teacher are measured by."""
     validation_split: Share | None = None
     """Share of train that is held out when validation is absent; 0.1 when neither is set."""
-    filters: Filters = Filters()
+    filters: AnswerFilters = AnswerFilters()
     """Which of the teacher's answers are kept."""
 
 
@@ -180,23 +181,6 @@ class DistillationSpec(ApiModel):
     license_policy: LicensePolicy | None = None
     """Licences that student and teacher may have where they are models: checked in the run before anything is done with
     them. What licence a teacher's answers are under is not looked at."""
-
-
-class DatasetStatus(ApiModel):
-    """What became of the prompts."""
-
-    prompts: int
-    """Prompts read."""
-    labelled: int
-    """Prompts that the teacher answered."""
-    kept: int
-    """Records that passed the filters."""
-    dropped: dict[str, int] = {}
-    """Records dropped, by reason."""
-    tokens: int = 0
-    """Tokens in the kept answers."""
-    digest: str
-    """Digest of the published data set."""
 
 
 class DistillationStatus(TrainedStatus):

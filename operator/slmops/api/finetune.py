@@ -7,6 +7,7 @@ from pydantic import Field
 from slmops.api.base import ApiModel, Rule
 from slmops.api.batch import ArtifactStatus, TrainedStatus
 from slmops.api.budget import Budget
+from slmops.api.data import DatasetStatus, Filters
 from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora, Qlora
 from slmops.api.resource import Column, Resource
@@ -28,6 +29,9 @@ class FineTuneData(ApiModel):
     """Held-out records with answers."""
     validation_split: Share | None = None
     """Share of train that is held out when validation is absent; 0.1 when neither is set."""
+    filters: Filters | None = None
+    """Which records are dropped; with it, a report on the data is published. Where absent, only records without an
+    answer are dropped, and those whose prompt is held out for the evaluation."""
 
 
 class FineTuneSpec(ApiModel):
@@ -73,6 +77,8 @@ class FineTuneSpec(ApiModel):
 class FineTuneStatus(TrainedStatus):
     """What was made."""
 
+    dataset: DatasetStatus | None = None
+    """What became of the records."""
     adapter: ArtifactStatus | None = None
     """The adapter (LoRA, QLoRA, DoRA), as an OCI artefact in PEFT's layout."""
     artifact: ArtifactStatus | None = None

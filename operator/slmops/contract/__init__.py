@@ -13,6 +13,7 @@ from pydantic import Field
 
 from slmops.contract.base import *
 from slmops.contract.edge import *
+from slmops.contract.filters import *
 from slmops.contract.label import *
 from slmops.contract.quantize import *
 from slmops.contract.report import *

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from slmops.contract.base import Message
+from slmops.contract.filters import Filters
 from slmops.contract.sources import Data, Run, Sink, Source
 
 
@@ -125,6 +126,9 @@ class TrainRun(Run):
     train: Data
     validation: Data | None = None
     validation_split: float = 0.1
+    filters: Filters | None = None
+    """What is dropped, and that a report on the data is published. Absent: only records without an answer, and those
+    whose prompt is held out."""
     objective: Objective = Objective()
     hyperparameters: Hyperparameters = Hyperparameters()
     evaluation: Evaluation = Evaluation()

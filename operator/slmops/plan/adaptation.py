@@ -5,6 +5,7 @@ Several adapters and the trials of a search are each one such training, with a s
 
 from slmops import contract
 from slmops.api.finetune import FineTune, FineTuneSpec
+from slmops.plan.data import filters
 from slmops.plan.job import Work, work
 from slmops.plan.sources import Sources
 from slmops.plan.training import adapter, evaluation, hyperparameters, split
@@ -26,6 +27,7 @@ def training_run(spec: FineTuneSpec, sources: Sources) -> contract.TrainRun:
         train=sources.data(spec.data.train),
         validation=sources.data(spec.data.validation) if spec.data.validation else None,
         validation_split=split(spec.data),
+        filters=filters(spec.data.filters) if spec.data.filters else None,
         hyperparameters=hyperparameters(spec.training),
         evaluation=evaluation(spec.evaluation, sources, {}),
         output=sources.sink(spec.output),

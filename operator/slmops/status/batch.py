@@ -2,17 +2,19 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from slmops.api.batch import ArtifactStatus, GateStatus, ProgressStatus
 from slmops.api.conditions import Condition, ConditionType, Fact, false, merge, true, unknown
+from slmops.api.data import DatasetStatus
 from slmops.api.resource import Resource
-from slmops.contract import Artifact, Progress
+from slmops.contract import Artifact, Progress, Report
 from slmops.figures import duration, significant, size
 from slmops.state import JobState, Plan
 from slmops.status.remedies import with_remedy
 
 C = ConditionType
+Dataset = TypeVar("Dataset", bound=DatasetStatus)
 FINAL = ("Succeeded", "Failed")
 
 
@@ -97,6 +99,19 @@ def _progress(said: Progress) -> ProgressStatus:
 def artifact(made: Artifact | None) -> ArtifactStatus | None:
     """Something published."""
     return ArtifactStatus(reference=made.reference, size=size(made.size)) if made else None
+
+
+def dataset(kind: type[Dataset], report: Report, made: str = "", shown: str = "data") -> Dataset | None:
+    """What became of the records. ``made`` and ``shown``: names in the report of the data set that was published, if one
+    was to be, and of what holds the page on it."""
+    published, page = report.artifacts.get(made), report.artifacts.get(shown)
+    if report.dataset is None or (made and published is None):
+        return None
+    return kind(
+        **report.dataset.model_dump(),
+        digest=published.reference.partition("@")[2] if published else None,
+        report=page.reference if page else None,
+    )
 
 
 def conditions(resource: Resource[Any, Any], facts: Sequence[Fact], now: datetime) -> list[Condition]:

@@ -3,11 +3,11 @@
 from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, true, unknown
-from slmops.api.distillation import DatasetStatus, Distillation, DistillationStatus
-from slmops.contract import Report
+from slmops.api.data import DatasetStatus
+from slmops.api.distillation import Distillation, DistillationStatus
 from slmops.figures import evaluation, quality_gates, size
 from slmops.state import JobState, Observed, Plan
-from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, stage, succeeded
+from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
 from slmops.status.learning import learned, learning
 
 C = ConditionType
@@ -40,7 +40,7 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
         inputs={**(trained.inputs if trained else {}), **(labelled.inputs if labelled else {})},
         licenses={**(trained.licenses if trained else {}), **(labelled.licenses if labelled else {})},
         progress=progress(current),
-        dataset=_dataset(labelled) if labelled else None,
+        dataset=dataset(DatasetStatus, labelled, "dataset", "") if labelled else None,
         evaluation=figures,
         gates=gates,
         learning=learning(trained),
@@ -48,10 +48,3 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
         artifact=artifact(made),
         conditions=conditions(resource, facts, now),
     )
-
-
-def _dataset(report: Report) -> DatasetStatus | None:
-    counts, made = report.dataset, report.artifacts.get("dataset")
-    if counts is None or made is None:
-        return None
-    return DatasetStatus(**counts.model_dump(), digest=made.reference.partition("@")[2])

@@ -3,10 +3,11 @@
 from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, true, unknown
+from slmops.api.data import DatasetStatus
 from slmops.api.finetune import FineTune, FineTuneStatus
 from slmops.figures import evaluation, quality_gates
 from slmops.state import JobState, Observed, Plan
-from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, succeeded
+from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, succeeded
 from slmops.status.learning import learned, learning
 
 C = ConditionType
@@ -31,6 +32,7 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
         inputs=dict(trained.inputs) if trained else {},
         licenses=dict(trained.licenses) if trained else {},
         progress=progress(train),
+        dataset=dataset(DatasetStatus, trained) if trained else None,
         evaluation=figures,
         gates=gates,
         learning=learning(trained),

@@ -56,6 +56,17 @@ def retried(number: str) -> FineTune:
 # --- what is trained -----------------------------------------------------------------------------------------------
 
 
+def test_filters_are_told_to_the_training_and_without_them_it_is_as_before() -> None:
+    filters = {"nearDuplicates": 0.8, "minTokens": 2, "maxTokens": 9, "labels": ["a", "b"],
+               "balance": {"per": "Category", "maximum": 7}}  # fmt: skip
+    assert configured()["filters"] is None
+    assert configured({"data": {"train": DATA, "filters": filters}})["filters"] == {
+        "deduplicate": True, "near_duplicates": 0.8, "min_tokens": 2, "max_tokens": 9, "agreement": None,
+        "labels": ["a", "b"], "balance": {"per": "Category", "maximum": 7},
+    }  # fmt: skip
+    assert configured({"data": {"train": DATA, "filters": {}}})["filters"]["deduplicate"] is True
+
+
 def test_the_shortest_manifest_trains_an_adapter_and_merges_it() -> None:
     told = configured()
     assert (told["type"], told["method"], told["merge"]) == ("Train", "LoRA", True)

@@ -7,7 +7,7 @@ import pytest
 
 from slmops.api.conditions import ConditionType
 from slmops.api.finetune import FineTune, FineTuneStatus
-from slmops.contract import CurvePoint, Learning, Progress
+from slmops.contract import CurvePoint, DatasetCounts, Learning, Progress
 from slmops.plan.finetune import plan_finetune
 from slmops.state import Observed, Plan, Problem
 from slmops.status.finetune import finetune_status
@@ -63,6 +63,17 @@ def seen(
 
 
 # --- from nothing to done ------------------------------------------------------------------------------------------
+
+
+def test_what_became_of_the_records_is_shown_with_the_page_on_it() -> None:
+    counts = DatasetCounts(prompts=10, labelled=9, kept=7, dropped={"NoAnswer": 1, "Leaked": 2}, tokens=99)
+    shown = {"prompts": 10, "labelled": 9, "kept": 7, "dropped": {"NoAnswer": 1, "Leaked": 2}, "tokens": 99}
+    resource = finetune()
+    for names, more in ((("model",), {}), (("model", "data"), {"report": f"registry.example/slm/data@{DIGEST}"})):
+        status = status_of(resource, done(plan_of(resource), report(*names, dataset=counts, evaluation=MEASURED)))
+        assert status.dataset is not None
+        assert status.dataset.dump() == shown | more
+    assert status_of(resource, done(plan_of(resource), report("model", evaluation=MEASURED))).dataset is None
 
 
 def test_before_anything_is_known_nothing_is_claimed() -> None:

@@ -1,0 +1,83 @@
+"""The records of a training run: read, divided, sifted, and kept on disk until the training is over."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from slm_trainer.dataset.choose import answer_filters, prompt_filters
+from slm_trainer.dataset.filters import Filter
+from slm_trainer.dataset.report import Subject, write_report
+from slm_trainer.dataset.seen import Seen, key
+from slm_trainer.dataset.spool import Spool
+from slm_trainer.dataset.tally import Tally, counted
+from slm_trainer.split import is_held_out
+from slmkit.data import Example, read_examples
+from slmkit.registry import Registry
+from slmkit.run import Context, RunFailed
+from slmkit.sources import fetch
+from slmops.contract import Data, DatasetCounts, Reason, TrainRun
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What is trained on, and what is measured by."""
+
+    training: Spool
+    """Records with an answer, none of them held out."""
+    held_out: Spool
+    tally: Tally
+
+    def counts(self, tokens: int) -> DatasetCounts:
+        """For the run's report. ``tokens``: those that are learned."""
+        tally = self.tally
+        without = tally.dropped["NoAnswer"]
+        return DatasetCounts(prompts=tally.read, labelled=tally.read - without, kept=tally.kept,
+                             dropped=dict(+tally.dropped), tokens=tokens)  # fmt: skip
+
+    def report(self, run: TrainRun, context: Context) -> dict[str, Path]:
+        """The files of a report on the data."""
+        parts = {"training": len(self.training), "evaluation": len(self.held_out)}
+        sources = {role: context.inputs[role] for role in ("train", "validation") if role in context.inputs}
+        return write_report(self.tally, Subject(run.run, sources, parts, run.filters), context.work / "data-report")
+
+
+def prepare(run: TrainRun, context: Context, registry: Registry) -> Sets:
+    """Fetch the run's data and make its sets. Raises RunFailed where nothing is left to train on."""
+    work = context.work / "sets"
+    sets = Sets(Spool(work / "training"), Spool(work / "held-out"), Tally())
+    train = _folder(run.train, "train", context, registry)
+    apart = run.evaluation.data or run.validation
+    if apart is not None:
+        held_out = read_examples(apart, _folder(apart, "validation", context, registry))
+    else:
+        held_out = (e for e in read_examples(run.train, train) if is_held_out(e, run.validation_split))
+    seen = Seen(work / "seen")
+    sets.held_out.write(counted(_remembered(held_out, seen), (), sets.tally))
+    rest = read_examples(run.train, train)
+    training = rest if apart is not None else (e for e in rest if not is_held_out(e, run.validation_split))
+    with prompt_filters(run.filters, seen, work) as filters:
+        chosen: list[Filter] = [unanswered, *filters, *answer_filters(run.filters)]
+        sets.training.write(counted(training, chosen, sets.tally))
+    seen.close()
+    if not sets.training:
+        left = ", ".join(f"{count} {reason}" for reason, count in sorted(sets.tally.dropped.items()))
+        raise RunFailed(Reason.INVALID_DATA, f"{run.train.source.uri}: no record is left to train on: "
+                        f"{left or 'all are held out'}")  # fmt: skip
+    return sets
+
+
+def unanswered(example: Example) -> str | None:
+    """A filter: nothing can be learned from a prompt alone."""
+    return "NoAnswer" if example.completion is None else None
+
+
+def _folder(data: Data, role: str, context: Context, registry: Registry) -> Path:
+    folder = context.work / f"data-{role}"
+    context.inputs[role] = fetch(data.source, folder, registry, "dataset")
+    return folder
+
+
+def _remembered(examples: Iterator[Example], seen: Seen) -> Iterator[Example]:
+    for example in examples:
+        seen.add(key(example))
+        yield example

@@ -1,0 +1,113 @@
+"""The sets of a training run: divided, sifted, counted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slm_trainer.dataset.sets import Sets, prepare
+from slm_trainer.split import is_held_out
+from slmkit import sources
+from slmkit.registry import Registry
+from slmkit.run import Context, RunFailed
+from slmops.contract import Reason, TrainRun
+
+
+@pytest.fixture
+def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    made = tmp_path / "pvc" / "claim"
+    made.mkdir(parents=True)
+    monkeypatch.setattr(sources, "PVC_ROOT", tmp_path / "pvc")
+    return made
+
+
+def give(volume: Path, name: str, *records: tuple[str, str | None]) -> None:
+    lines = [json.dumps({"prompt": prompt, "completion": answer}) for prompt, answer in records]
+    (volume / f"{name}.jsonl").write_text("\n".join(lines))
+
+
+def data(name: str, format: str = "PromptCompletion") -> dict[str, Any]:
+    return {"source": {"uri": "pvc://claim/"}, "format": format, "path": f"{name}.jsonl"}
+
+
+def sets(volume: Path, **fields: Any) -> Sets:
+    run = TrainRun.model_validate(
+        {"run": "r", "output": {"repository": "r.example/x"}, "train": data("train")} | fields
+    )
+    context = Context(work=volume.parent.parent / "work")
+    context.work.mkdir(exist_ok=True)
+    made = prepare(run, context, Registry(run.registry))
+    assert context.inputs["train"] == "pvc://claim/"
+    return made
+
+
+def prompts(examples: Any) -> list[str]:
+    return [example.prompt[-1]["content"] for example in examples]
+
+
+def test_what_is_held_out_is_not_learned(volume: Path) -> None:
+    give(volume, "train", ("a", "1"), ("b", "2"), ("c", None), ("a", "3"))
+    give(volume, "held", ("b", "2"), ("d", None))
+    made = sets(volume, validation=data("held"))
+    assert prompts(made.training) == ["a", "a"]
+    assert prompts(made.held_out) == ["b", "d"]
+    counts = made.counts(tokens=5)
+    assert (counts.prompts, counts.labelled, counts.kept, counts.tokens) == (6, 5, 4, 5)
+    assert counts.dropped == {"Leaked": 1, "NoAnswer": 1}
+
+
+def test_the_evaluations_own_data_are_held_out_before_all_others(volume: Path) -> None:
+    give(volume, "train", ("a", "1"), ("b", "2"))
+    give(volume, "held", ("a", "1"))
+    give(volume, "judge", ("b", "2"))
+    made = sets(volume, validation=data("held"), evaluation={"data": data("judge")})
+    assert prompts(made.held_out) == ["b"]
+    assert prompts(made.training) == ["a"]
+
+
+def test_without_data_of_their_own_a_share_is_held_out_and_nothing_is_a_leak(volume: Path) -> None:
+    give(volume, "train", *((str(n), "x") for n in range(200)))
+    made = sets(volume, validation_split=0.25)
+    assert len(made.training) + len(made.held_out) == 200
+    assert 25 < len(made.held_out) < 80
+    assert not made.tally.dropped
+    assert all(is_held_out(example, 0.25) for example in made.held_out)
+    assert not any(is_held_out(example, 0.25) for example in made.training)
+
+
+def test_plain_texts_are_divided_by_what_they_say(volume: Path) -> None:
+    (volume / "train.jsonl").write_text("\n".join(json.dumps({"text": f"text {n}"}) for n in range(100)))
+    made = sets(volume, train=data("train", "Text"), validation_split=0.3)
+    assert 10 < len(made.held_out) < 60
+    assert len(made.training) + len(made.held_out) == 100
+
+
+def test_filters_drop_what_is_trained_on_alone(volume: Path) -> None:
+    give(volume, "train", ("a", "yes"), ("a", "no"), ("b", "perhaps"), ("c", "no"))
+    give(volume, "held", ("x", "perhaps"), ("x", "perhaps"))
+    made = sets(volume, validation=data("held"), filters={"labels": ["yes", "no"]})
+    assert prompts(made.training) == ["a", "c"]
+    assert len(made.held_out) == 2
+    assert made.tally.dropped == {"Duplicate": 1, "InvalidLabel": 1}
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [([("a", None)], "1 NoAnswer"), ([("b", "1")], "1 Leaked"), ([("a", None), ("b", "1")], "1 Leaked, 1 NoAnswer")],
+)
+def test_nothing_to_learn_from_is_a_failure_that_says_where_it_went(
+    volume: Path, records: list[tuple[str, str | None]], words: str
+) -> None:
+    give(volume, "train", *records)
+    give(volume, "held", ("b", "2"))
+    with pytest.raises(RunFailed) as failed:
+        sets(volume, validation=data("held"))
+    assert failed.value.reason is Reason.INVALID_DATA
+    assert failed.value.message == f"pvc://claim/: no record is left to train on: {words}"
+
+
+def test_a_bad_record_fails_the_run_with_its_place(volume: Path) -> None:
+    (volume / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": 5}')
+    with pytest.raises(RunFailed, match=r"^train\.jsonl line 2: prompt: text is expected, found int$"):
+        sets(volume)
