@@ -31,6 +31,8 @@ def main() -> int:
     slow.add_argument("rate")
     commands.add_parser("kwok", help="add simulated nodes").add_argument("nodes", type=int)
     commands.add_parser("kwok-stop", help="take simulated nodes away")
+    commands.add_parser("enforce", help="enforce NetworkPolicies, which are only stored otherwise")
+    commands.add_parser("lift", help="enforce them no longer")
     options = parser.parse_args()
     try:
         if options.command == "up":
@@ -70,6 +72,10 @@ def _do(cluster: Cluster, options: argparse.Namespace) -> int:
             cluster.kwok(options.nodes)
         case "kwok-stop":
             cluster.kwok_stop()
+        case "enforce":
+            cluster.enforce()
+        case "lift":
+            cluster.lift()
         case action:
             getattr(cluster.node(options.node), action)()
     return 0

@@ -47,6 +47,7 @@ PROGRAMS = (
     Program("pause", ("pause",), "2 s", target="."),
 )  # fmt: skip
 KWOK = Program("kwok", ("kwok",), "90 s")
+POLICIES = Program("policies", ("kube-router",), "3 min")
 
 
 def folder(program: Program) -> Path:
@@ -59,7 +60,7 @@ def folder(program: Program) -> Path:
 
 def binary(name: str) -> Path:
     """Path of a built binary."""
-    program = next(p for p in (*PROGRAMS, KWOK) if name in p.makes)
+    program = next(p for p in (*PROGRAMS, KWOK, POLICIES) if name in p.makes)
     return folder(program) / name
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.cluster import controlplane, network, pki
+from tests.cluster import controlplane, network, pki, policies
 from tests.cluster.binaries import KWOK, PROGRAMS, binary, build, folder
 from tests.cluster.controlplane import kubectl
 from tests.cluster.layout import (
@@ -29,8 +29,8 @@ from tests.cluster.layout import (
 from tests.cluster.node import Node
 from tests.cluster.shell import Failed, alive, names, pid, run, say, start, stop, wait
 
-PACKAGES = {"runc": "runc", "ip": "iproute2", "nft": "nftables", "iptables": "iptables", "openssl": "openssl",
-            "conntrack": "conntrack", "nsenter": "util-linux", "mount": "mount"}  # fmt: skip
+PACKAGES = {"runc": "runc", "ip": "iproute2", "nft": "nftables", "iptables": "iptables", "ipset": "ipset",
+            "openssl": "openssl", "conntrack": "conntrack", "nsenter": "util-linux", "mount": "mount"}  # fmt: skip
 HASTE = ("--kube-api-qps=200", "--kube-api-burst=400")
 """The Job controller's own pace, 20 requests in a second, is three Jobs in a second."""
 DISK_GIB, BUILD_GIB, MEMORY_GIB = 10, 10, 6
@@ -143,6 +143,15 @@ class Cluster:
         kubectl("delete", "nodes", "-l", "type=kwok", "--ignore-not-found")
         stop("kwok")
         _restart("kube-controller-manager", ())
+
+    def enforce(self) -> None:
+        """Enforce NetworkPolicies, which are only stored otherwise."""
+        pki.make()
+        policies.enforce(self.nodes)
+
+    def lift(self) -> None:
+        """Enforce them no longer."""
+        policies.lift(self.nodes)
 
     def _push_pause(self) -> None:
         """The sandbox image, made of one static program."""

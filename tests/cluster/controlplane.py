@@ -31,7 +31,7 @@ rules:
     userGroups: ["system:nodes"]
   - level: None
     users: ["system:kube-controller-manager", "system:kube-scheduler", "system:kube-proxy", "system:apiserver",
-            "system:coredns"]
+            "system:coredns", "slmops-local-policies"]
   - level: Metadata
 """
 COREFILE = f"""\

@@ -91,14 +91,15 @@ class Node:
 
     # --- parts
 
-    def _inside(self, *command: str | Path) -> list[str | Path]:
+    def inside(self, *command: str | Path) -> list[str | Path]:
+        """A command as it is run in the node's network and among its mounts."""
         return ["nsenter", "-t", str(pid(f"node-{self.name}")), "-m", "-n", *command]
 
     def _containerd(self) -> None:
         config = self.spec.folder / "containerd.toml"
         config.write_text(self._containerd_config())
         path = f"{folder(next(p for p in PROGRAMS if p.name == 'containerd'))}:{os.environ['PATH']}:/usr/sbin:/sbin"
-        start(f"containerd-{self.name}", *self._inside(binary("containerd"), "-c", config), environment={"PATH": path})
+        start(f"containerd-{self.name}", *self.inside(binary("containerd"), "-c", config), environment={"PATH": path})
         socket = self.spec.folder / "containerd.sock"
         ctr = ("--address", socket, "--timeout", "2s", "version")
         wait(f"{self.name}'s containerd", lambda: "Server:" in run(binary("ctr"), *ctr, check=False), 20,
@@ -108,7 +109,7 @@ class Node:
         config = self.spec.folder / "kubelet.yaml"
         config.write_text(yaml.safe_dump(self._kubelet_config()))
         access = kubeconfig(CONFIG / f"kubelet-{self.name}.kubeconfig", f"kubelet-{self.name}")
-        start(f"kubelet-{self.name}", *self._inside(
+        start(f"kubelet-{self.name}", *self.inside(
             binary("kubelet"), "--config", config, "--kubeconfig", access, "--root-dir", self.spec.folder / "kubelet",
             "--cert-dir", self.spec.folder / "pki", "--hostname-override", self.name, "--node-ip", self.address,
             "--node-labels", f"pool={self.spec.pool}", "--v=0"),
@@ -125,7 +126,7 @@ class Node:
             "oomScoreAdj": 0,
             "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         }))  # fmt: skip
-        start(f"kube-proxy-{self.name}", *self._inside(binary("kube-proxy"), "--config", config, "--v=0"),
+        start(f"kube-proxy-{self.name}", *self.inside(binary("kube-proxy"), "--config", config, "--v=0"),
               environment={"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"})  # fmt: skip
 
     # --- files

@@ -33,6 +33,7 @@ def make() -> None:
     _issue("scheduler", "/CN=system:kube-scheduler")
     _issue("proxy", "/CN=system:kube-proxy")
     _issue("dns", "/CN=system:coredns")
+    _issue("policies", "/CN=slmops-local-policies")
     for node in NODES:
         _issue(
             f"kubelet-{node.name}", f"/O=system:nodes/CN=system:node:{node.name}", f"DNS:{node.name},IP:{node.address}"
