@@ -149,6 +149,10 @@ class Cluster:
         pki.make()
         policies.enforce(self.nodes)
 
+    def enforced(self) -> bool:
+        """Whether they are."""
+        return policies.enforced(self.nodes)
+
     def lift(self) -> None:
         """Enforce them no longer."""
         policies.lift(self.nodes)

@@ -1,14 +1,10 @@
 """s3://: the signature of the protocol's documentation, and what a server may not do to us."""
 
 import hashlib
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
 
 import httpx
 import pytest
@@ -18,6 +14,7 @@ from slmkit.sources import fetch, s3
 from slmkit.sources.s3 import Account, signed
 from slmops import contract
 from slmops.contract import Credentials, Reason, Source
+from tests.unit.images.s3store import Store
 
 EXAMPLE = Account("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
 WHEN = datetime(2013, 5, 24, tzinfo=UTC)
@@ -51,66 +48,11 @@ def test_names_are_spelled_as_they_are_signed() -> None:
     assert url.raw_path == b"/b/a%20b/%C3%BC%2B~%281%29?continuation-token=x%2B%2F%3D&prefix=a%20b%2F"
 
 
-class Store:
-    """A server with one bucket, which checks signatures with the keys that it knows."""
-
-    def __init__(self, objects: dict[str, bytes], page: int = 1000) -> None:
-        self.objects, self.page = objects, page
-        self.account: Account | None = None
-        self.requests: list[str] = []
-        self.list_body: bytes | None = None
-        self.status, self.headers = 200, {}
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"store": self}))
-        self.host = f"127.0.0.1:{self.server.server_address[1]}"
-
-    def answer(self, path: str, headers: Any) -> tuple[int, bytes]:
-        url = httpx.URL(f"http://{self.host}{path}")
-        if self.account is not None:
-            stamp = datetime.strptime(headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-            if signed(self.account, "GET", url, stamp).get("authorization") != headers.get("authorization"):
-                return 403, b"SignatureDoesNotMatch"
-        parts = urlsplit(path)
-        if parts.path == "/bucket":
-            return 200, self.list_body or self._list(parse_qs(parts.query, keep_blank_values=True))
-        key = unquote(parts.path.removeprefix("/bucket/"))
-        return (200, self.objects[key]) if key in self.objects else (404, b"NoSuchKey")
-
-    def _list(self, query: dict[str, list[str]]) -> bytes:
-        keys = sorted(key for key in self.objects if key.startswith(query["prefix"][0]))
-        begin = int(query.get("continuation-token", ["0"])[0])
-        shown, more = keys[begin : begin + self.page], begin + self.page < len(keys)
-        body = "".join(f"<Contents><Key>{escape(key)}</Key></Contents>" for key in shown)
-        body += f"<IsTruncated>{str(more).lower()}</IsTruncated>"
-        body += f"<NextContinuationToken>{begin + self.page}</NextContinuationToken>" if more else ""
-        return f'<?xml version="1.0"?><ListBucketResult xmlns="http://s3/">{body}</ListBucketResult>'.encode()
-
-
-class _Handler(BaseHTTPRequestHandler):
-    store: Store
-
-    def do_GET(self) -> None:
-        self.store.requests.append(self.path)
-        status, body = self.store.answer(self.path, self.headers)
-        self.send_response(self.store.status if self.store.status != 200 else status)
-        for name, value in self.store.headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def store() -> Iterator[Store]:
-    found = Store(
-        {"data/train.jsonl": b"one\n", "data/deep/x y.jsonl": b"two\n", "data2/z": b"three", "data/": b""}, page=1
-    )
-    threading.Thread(target=found.server.serve_forever, args=(0.01,), daemon=True).start()
-    yield found
-    found.server.shutdown()
-    found.server.server_close()
+    objects = {"data/train.jsonl": b"one\n", "data/deep/x y.jsonl": b"two\n", "data2/z": b"three", "data/": b""}
+    with Store(objects, page=1) as found:
+        yield found
 
 
 def get(store: Store, into: Path, path: str = "bucket/data", **source: Any) -> str:
