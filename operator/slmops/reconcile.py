@@ -24,6 +24,7 @@ from slmops.cluster.objects import (
     JOB,
     KNOWN,
     NODE,
+    PERSISTENT_VOLUME_CLAIM,
     POD,
     Key,
     differs,
@@ -39,6 +40,7 @@ from slmops.state import JOB_NAME_LABEL, Manifest, Observed, Plan, Problem, ende
 log = logging.getLogger(__name__)
 REFUSED_RETRY_SECONDS = 30.0
 """A child that the API server refuses may be let in later (quota, a policy): looked at again without an event."""
+NEVER_CHANGED = (JOB.kind, PERSISTENT_VOLUME_CLAIM.kind)
 QUIET = {ConditionType.ACCEPTED, ConditionType.INPUTS_RESOLVED, ConditionType.PROGRESSING, ConditionType.EVALUATED}
 """Conditions that are worth an Event only when they turn False."""
 
@@ -185,7 +187,7 @@ class Reconciler:
         live = observed.child(manifest["kind"], manifest["metadata"]["name"])
         if live is not None and (manifest.get("immutable") or not differs(manifest, live)):
             return []
-        if live is None and (manifest["kind"] == JOB.kind or manifest.get("immutable")):
+        if live is None and (manifest["kind"] in NEVER_CHANGED or manifest.get("immutable")):
             made, created = await self._cluster.make(manifest)
         else:
             made, created = await self._cluster.apply(manifest, known=live), False

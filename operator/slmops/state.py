@@ -57,7 +57,7 @@ class Observed:
     """Everything that a pass read. Children are ours by owner UID; strangers with our labels are not among them."""
 
     children: tuple[Manifest, ...] = ()
-    """Jobs, ConfigMaps, DaemonSets and Services that the resource owns."""
+    """Jobs, ConfigMaps, DaemonSets, Services and PersistentVolumeClaims that the resource owns."""
     pods: tuple[Manifest, ...] = ()
     """Pods that one of those children owns."""
     references: Mapping[tuple[str, str], Manifest] = field(default_factory=dict)

@@ -43,6 +43,7 @@ PROGRAMS = (
     Program("coredns", ("coredns",), "1 min", target="."),
     Program("crane", ("crane",), "20 s"),
     Program("registry", ("registry",), "10 s", target="."),
+    Program("provisioner", ("provisioner",), "1 min", target="."),
     Program("helm", ("helm",), "2 min"),
     Program("pause", ("pause",), "2 s", target="."),
 )  # fmt: skip

@@ -35,7 +35,7 @@ HASTE = ("--kube-api-qps=200", "--kube-api-burst=400")
 """The Job controller's own pace, 20 requests in a second, is three Jobs in a second."""
 DISK_GIB, BUILD_GIB, MEMORY_GIB = 10, 10, 6
 """Of disk: images in the registry, in the builder and on three nodes; and what Go keeps while it builds the programs."""
-SYSTEM = ("registry", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns")
+SYSTEM = ("registry", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns", "provisioner")
 
 
 class Cluster:

@@ -1,4 +1,5 @@
-"""etcd, API server, controller manager, scheduler, DNS and the registry: processes on the host, behind the bridge."""
+"""etcd, API server, controller manager, scheduler, DNS, volumes and the registry: processes on the host, behind the
+bridge."""
 
 import urllib.error
 import urllib.request
@@ -66,6 +67,13 @@ roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: slmops-l
 subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: "system:coredns"}]
 """
 
+STORAGE_CLASS = """\
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: folder, annotations: {storageclass.kubernetes.io/is-default-class: "true"}}
+provisioner: slmops.dev/folder
+"""
+
 
 def start_registry() -> None:
     """The registry; its content outlives the cluster."""
@@ -107,7 +115,7 @@ def start_apiserver() -> None:
 
 
 def start_rest() -> None:
-    """Controller manager, scheduler and DNS."""
+    """Controller manager, scheduler, DNS and volumes."""
     manager = kubeconfig(CONFIG / "controller-manager.kubeconfig", "controller-manager")
     start("kube-controller-manager", binary("kube-controller-manager"), f"--kubeconfig={manager}",
           f"--authentication-kubeconfig={manager}", f"--authorization-kubeconfig={manager}", "--bind-address=127.0.0.1",
@@ -124,6 +132,13 @@ def start_rest() -> None:
     (CONFIG / "Corefile").write_text(COREFILE)
     start("coredns", binary("coredns"), "-conf", CONFIG / "Corefile")
     wait("DNS's readiness", lambda: _answers(f"http://{HOST}:8181/ready"), 30, LOGS / "coredns.log")
+    start_volumes()
+
+
+def start_volumes() -> None:
+    """A default storage class: a volume is a folder that all nodes see, so it outlives each of them."""
+    kubectl("apply", "-f", "-", stdin=STORAGE_CLASS)
+    start("provisioner", binary("provisioner"), "--kubeconfig", KUBECONFIG, "--folder", STATE / "volumes")
 
 
 def kubectl(*arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:

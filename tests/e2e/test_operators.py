@@ -22,6 +22,10 @@ RARE: dict[Right, str] = {
     ("batch", "jobs", "get"): EXISTS,
     ("", "configmaps", "get"): EXISTS,
     ("", "configmaps", "patch"): EXISTS,
+    ("", "persistentvolumeclaims", "get"): EXISTS,
+    ("", "persistentvolumeclaims", "patch"): EXISTS,
+    ("", "persistentvolumeclaims", "create"): "run.volume: test_resume has one, a chain has none",
+    ("", "persistentvolumeclaims", "delete"): "run.volume: test_resume has one, a chain has none",
     ("coordination.k8s.io", "leases", "create"): "the chart brings the Lease; one that is deleted is made anew",
     ("apps", "daemonsets", "delete"): "a revision that was rolled back: test_chain has one, a chain has none",
 }

@@ -25,6 +25,7 @@ from slmkit.budget import Guard
 from slmops.contract import (
     PROGRESS_PORT,
     REPORT_LIMIT,
+    STATE_DIR,
     TERMINATION_PATH,
     WORK_DIR,
     AnyRun,
@@ -63,8 +64,12 @@ class RunFailed(Exception):  # noqa: N818  (it is how a run ends, not always an 
 class Context:
     """What a run tells while it lasts, and what it is told."""
 
-    def __init__(self, work: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, work: Path | None = None, clock: Callable[[], float] = time.monotonic, state: Path | None = None
+    ) -> None:
         self.work = work or Path(os.environ.get("WORK_DIR", WORK_DIR))
+        self.state = _state(state or Path(os.environ.get("STATE_DIR", STATE_DIR)), self.work)
+        """Where to keep what the next attempt may go on from. It outlives the pod only where ``run.volume`` asks so."""
         self.stopping = threading.Event()
         """Set on SIGTERM: end soon, with what there is."""
         self.inputs: dict[str, str] = {}
@@ -129,6 +134,15 @@ class Context:
         """How far the run is."""
         with self._lock:
             return self._progress
+
+
+def _state(volume: Path, work: Path) -> Path:
+    """The volume where there is one that can be written to, else a folder of the pod's own."""
+    if os.access(volume, os.W_OK | os.X_OK):
+        return volume
+    if volume.is_dir():
+        log.warning("the volume cannot be written to; its storage class knows no fsGroup", extra={"path": str(volume)})
+    return work / "state"
 
 
 def main(handlers: Mapping[type[Any], Handler], arguments: list[str] | None = None) -> int:

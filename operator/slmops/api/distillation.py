@@ -12,7 +12,7 @@ from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora
 from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, UNPACKED, Objective
 from slmops.api.resource import Column, Resource
-from slmops.api.run import RunSpec
+from slmops.api.run import ResumableRun
 from slmops.api.sources import LicensePolicy, ModelSource, Output, PromptSource, SecretKey, Share
 from slmops.api.training import Training
 
@@ -170,9 +170,9 @@ class DistillationSpec(ApiModel):
     """What is measured at the end, for the student, the teacher and the untrained student."""
     gates: Annotated[list[QualityGate], Field(max_length=16)] = []
     """Bounds that the student has to keep."""
-    run: RunSpec = RunSpec()
+    run: ResumableRun = ResumableRun()
     """Where and how the training Job runs."""
-    labelling: RunSpec | None = None
+    labelling: ResumableRun | None = None
     """Where and how the labelling Job runs, where that differs from `run`."""
     budget: Budget | None = None
     """What the run may cost."""

@@ -11,7 +11,7 @@ from slmops.api.data import DatasetStatus, Filters
 from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora, Qlora
 from slmops.api.resource import Column, Resource
-from slmops.api.run import RunSpec
+from slmops.api.run import ResumableRun
 from slmops.api.sources import DataSource, LicensePolicy, ModelSource, Output, Share
 from slmops.api.training import Training
 
@@ -64,7 +64,7 @@ class FineTuneSpec(ApiModel):
     """Bounds that the adapted model has to keep."""
     merge: bool = True
     """Publish the base with the adapter merged in, too. QuantizedModel needs it."""
-    run: RunSpec = RunSpec()
+    run: ResumableRun = ResumableRun()
     """Where and how the training Job runs."""
     budget: Budget | None = None
     """What the run may cost."""

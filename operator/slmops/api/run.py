@@ -31,6 +31,15 @@ class Resources(ApiModel):
     """What the container may not exceed. GPUs are asked for here: nvidia.com/gpu: 1."""
 
 
+class Volume(ApiModel):
+    """A volume that outlives the pods of a Job."""
+
+    storage_class: Annotated[str, Field(max_length=253)] | None = None
+    """StorageClass; the cluster's default when absent."""
+    size: Quantity
+    """Size, for example 10Gi."""
+
+
 class RunSpec(ApiModel):
     """Where and how Jobs run."""
 
@@ -57,3 +66,11 @@ class RunSpec(ApiModel):
     egress: Annotated[list[EgressPeer], Field(max_length=64)] | None = None
     """Who the pods may connect to besides DNS and whom the spec names otherwise (sources, teacher, output). With a list,
     also an empty one, everybody else is refused; without one, what the installation's `egress.default` says."""
+
+
+class ResumableRun(RunSpec):
+    """Where and how Jobs run that can go on where another attempt ended."""
+
+    volume: Volume | None = None
+    """Keeps what a Job has done so far, so that the next attempt goes on from there. Made with the Job, removed once it
+    has succeeded; kept when it fails. Without it an interrupted Job begins anew."""

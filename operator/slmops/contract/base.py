@@ -9,6 +9,8 @@ CONFIG_DIR = "/etc/slmops"
 CONFIG_PATH = f"{CONFIG_DIR}/{CONFIG_KEY}"
 WORK_DIR = "/work"
 """Writable scratch of every Job pod (an emptyDir); everything else of the root file system is read-only."""
+STATE_DIR = "/state"
+"""Where the volume of ``run.volume`` is mounted: it outlives the pod, and the next attempt of the same Job finds it."""
 MODEL_DIR = "/models"
 """Where an image volume with a model image is mounted; its files lie at ``/models/models/<name>``."""
 PROGRESS_PORT = 9090

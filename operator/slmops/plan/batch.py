@@ -1,7 +1,8 @@
 """What the three batch kinds have in common: a list of Jobs, of which the missing ones are to be made.
 
 A Job that exists is left alone (its template is immutable, and it may be running); one that the wish no longer holds is
-removed; a finished one gets its report written into an annotation, because pods are collected and reports with them.
+removed; a finished one gets its report written into an annotation, because pods are collected and reports with them. A
+Job's volume is there until it has succeeded: what it made is in the registry then.
 """
 
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ def batch_plan(
     apply: list[Manifest] = []
     retried: list[Manifest] = []
     lifted: list[Manifest] = []
+    spent: list[Manifest] = []
     annotate: list[tuple[Manifest, dict[str, str]]] = []
     busy = False
     for item in works:
@@ -36,6 +38,12 @@ def batch_plan(
         # Also under a running Job: its next pod would wait for a ConfigMap that somebody deleted.
         if not state.finished and observed.child("ConfigMap", item.step.name) is None:
             apply.append(item.config_map)
+        if item.claim is not None:
+            claim = observed.child("PersistentVolumeClaim", item.step.name)
+            if claim is None and not state.finished:
+                apply.append(item.claim)
+            elif claim is not None and state.phase == "Succeeded":
+                spent.append(claim)
         if job is None:
             apply.append(item.job)
         elif state.phase == "Failed" and _retry_wanted(resource, job):
@@ -47,7 +55,7 @@ def batch_plan(
     stale = [c for c in observed.children if c["metadata"]["name"] not in wanted]
     return Plan(
         apply=tuple(apply),
-        remove=(*retried, *lifted, *(stale if problem is None else ())),
+        remove=(*retried, *lifted, *spent, *(stale if problem is None else ())),
         annotate=tuple(annotate),
         steps=tuple(item.step for item in works),
         problem=problem,

@@ -13,12 +13,13 @@ from typing import Any
 from slmops import contract
 from slmops.api.base import quantity, seconds
 from slmops.api.resource import Resource
-from slmops.api.run import Resources, RunSpec
+from slmops.api.run import Resources, ResumableRun, RunSpec
 from slmops.cost import gpus
 from slmops.plan.budget import left, mark
 from slmops.plan.network import peers, policy
 from slmops.plan.queue import in_queue
 from slmops.plan.sources import Sources
+from slmops.plan.volume import claim, mounted
 from slmops.settings import Settings
 from slmops.state import (
     ANNOTATION_GPUS,
@@ -50,6 +51,8 @@ class Work:
     job: Manifest
     policy: Manifest | None = None
     """Who its pods may connect to."""
+    claim: Manifest | None = None
+    """The volume that outlives its pods."""
 
     @property
     def before(self) -> tuple[Manifest, ...]:
@@ -77,6 +80,7 @@ def work(
     """
     volumes = [*sources.volumes, *(volume for volume, _ in extra_volumes)]
     mounts = [*sources.mounts, *(mount for _, mount in extra_volumes)]
+    kept = run_spec.volume if isinstance(run_spec, ResumableRun) else None
     wish = [
         run.model_dump(mode="json", exclude_defaults=True, exclude=NOT_WISHED),
         run_spec.model_dump(mode="json", exclude_defaults=True, exclude={"deadline", "retries"}),
@@ -120,6 +124,10 @@ def work(
         "immutable": True,
         "data": {contract.CONFIG_KEY: named.model_dump_json(exclude_defaults=False)},
     }
+    if kept is not None:
+        volume, mount = mounted(name)
+        volumes.append(volume)
+        mounts.append(mount)
     pod = pod_spec(
         image=run_spec.image or image,
         config_map=name,
@@ -161,7 +169,13 @@ def work(
         },
     }
     fence = None if allowed is None else policy(name, meta, labels, allowed, settings)
-    return Work(Step(role, name), config_map, in_queue(job, run_spec.queue), fence)
+    return Work(
+        Step(role, name),
+        config_map,
+        in_queue(job, run_spec.queue),
+        policy=fence,
+        claim=claim(meta, kept) if kept is not None else None,
+    )
 
 
 def child_labels(resource: Resource[Any, Any], role: str) -> dict[str, str]:

@@ -324,3 +324,24 @@ def test_logs_are_lines_of_json_whatever_is_in_them() -> None:
     line = _Json().format(record)
     assert "\n" not in line
     assert json.loads(line)["message"] == "a \udc80\n{"
+
+
+# --- what outlives the pod -----------------------------------------------------------------------------------------
+
+
+def test_state_is_kept_on_the_volume_where_there_is_one(tmp_path: Path) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    assert Context(work=tmp_path / "work", state=volume).state == volume
+
+
+def test_without_a_volume_state_lies_with_the_pods_own_work(tmp_path: Path) -> None:
+    assert Context(work=tmp_path / "work", state=tmp_path / "none").state == tmp_path / "work" / "state"
+
+
+def test_a_volume_that_cannot_be_written_to_is_told_and_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    assert Context(work=tmp_path / "work", state=tmp_path).state == tmp_path / "work" / "state"
+    assert "cannot be written to" in caplog.text
