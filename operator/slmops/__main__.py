@@ -80,6 +80,7 @@ class Operator:
             self.cache,
             self._settings,
             phase_seen=lambda key, phase: self.metrics.phase(key.kind, key.namespace, key.name, phase),
+            progress_seen=lambda key, progress: self.metrics.progress(key.kind, key.namespace, key.name, progress),
             wake=lambda key: self.queue.wake(key, 0.0),
             spent=self.metrics.spent,
         ).reconcile

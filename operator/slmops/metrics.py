@@ -1,10 +1,13 @@
 """What the operator tells Prometheus about itself. Every name begins with slmops_, but for the process's own figures.
 
-Labels take values from small fixed sets (kinds, verbs, outcomes, phases), never names or texts of users.
+Labels take values from small fixed sets (kinds, verbs, outcomes, phases), never texts of users. Names are in the progress
+of what runs alone, and go when it has ended.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from http import HTTPStatus
+from typing import Any
 
 from prometheus_client import (
     CollectorRegistry,
@@ -18,6 +21,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from slmops.api.base import seconds
 from slmops.cost import Growth
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to anybody here
@@ -29,6 +33,22 @@ PHASES = frozenset((
 ))  # fmt: skip
 """What a phase can begin with. A running pod names its stage itself, and may name a new one each time it is asked."""
 OTHER = "Other"
+FINAL = ("Succeeded", "Failed")
+NAMES = ("kind", "namespace", "name")
+PROGRESS = {
+    "step": ("step", "How much of the running stage is done: optimizer steps, bytes, samples or records."),
+    "of": ("of", "How much the running stage is in all."),
+    "percent": ("ratio", "Share of the running stage that is done, from 0 to 1."),
+    "loss": ("loss", "Training loss, smoothed."),
+    "tokensPerSecond": ("tokens_per_second", "Throughput of the running stage."),
+    "eta": ("eta_seconds", "Expected time to the end of the running stage."),
+    "lastCheckpoint": ("last_checkpoint", "Step of the newest checkpoint."),
+    "resumes": ("resumes", "How often the training went on from a checkpoint."),
+    "lostSteps": ("lost_steps", "Steps that were lost with a pod and made again."),
+}
+"""Fields of a status' progress, and what their metrics are called."""
+READ: Mapping[str, Callable[[Any], float]] = {"eta": seconds, "percent": lambda percent: percent / 100}
+"""How a field becomes a number in a base unit where it is none yet."""
 
 
 class Metrics:
@@ -51,6 +71,10 @@ class Metrics:
         self._pod_seconds = self._counter("run_pod_seconds", "Seconds that Jobs' pods were on a node.", "kind")
         self._cost = self._counter("run_cost", "What Jobs have cost, where a budget has a price.", "kind", "currency")
         self._phases: dict[tuple[str, str, str], str] = {}
+        self._running: dict[tuple[str, str, str], dict[str, float]] = {}
+        for field, (name, text) in PROGRESS.items():
+            read = partial(self._of_all, field)
+            self.registry.register(_Read(GaugeMetricFamily, f"slmops_progress_{name}", text, NAMES, read))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"slmops_{name}_total", text, labels, registry=self.registry)
@@ -103,6 +127,18 @@ class Metrics:
         if growth.amount:
             self._cost.labels(kind, growth.currency).inc(growth.amount)
 
+    def progress(self, kind: str, namespace: str, name: str, progress: Mapping[str, Any] | None) -> None:
+        """How far a resource is, as its status says; None or a stage that is over: nothing of it runs."""
+        found = {field: value for field in PROGRESS if (value := (progress or {}).get(field)) is not None}
+        figures = {field: READ.get(field, float)(value) for field, value in found.items()}
+        if progress is None or progress.get("stage") in FINAL:
+            self._running.pop((kind, namespace, name), None)
+        else:
+            self._running[kind, namespace, name] = figures
+
+    def _of_all(self, field: str) -> dict[tuple[str, ...], float]:
+        return {key: figures[field] for key, figures in list(self._running.items()) if field in figures}
+
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge that is read when Prometheus asks."""
         gauge = self._gauge(name, text)
@@ -110,11 +146,12 @@ class Metrics:
 
     def watch_many(self, name: str, text: str, label: str, values: Callable[[], dict[str, float]]) -> None:
         """A gauge with one label, read when Prometheus asks."""
-        self.registry.register(_Read(GaugeMetricFamily, f"slmops_{name}", text, (label,), values))
+        read = lambda: {(key,): value for key, value in values().items()}  # noqa: E731
+        self.registry.register(_Read(GaugeMetricFamily, f"slmops_{name}", text, (label,), read))
 
     def watch_total(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A counter that is read when Prometheus asks."""
-        self.registry.register(_Read(CounterMetricFamily, f"slmops_{name}", text, (), lambda: {"": value()}))
+        self.registry.register(_Read(CounterMetricFamily, f"slmops_{name}", text, (), lambda: {(): value()}))
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
@@ -135,14 +172,14 @@ class _Read(Collector):
         name: str,
         text: str,
         labels: tuple[str, ...],
-        values: Callable[[], dict[str, float]],
+        values: Callable[[], Mapping[Any, float]],
     ) -> None:
         self._family, self._name, self._text, self._labels, self._values = family, name, text, labels, values
 
     def collect(self) -> list[Metric]:
         family = self._family(self._name, self._text, labels=self._labels)
-        for label, value in self._values().items():
-            family.add_metric([label] if self._labels else [], value)
+        for labels, value in self._values().items():
+            family.add_metric(list(labels), value)
         return [family]
 
     def describe(self) -> list[Metric]:

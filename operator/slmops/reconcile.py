@@ -55,6 +55,7 @@ class Reconciler:
         settings: Settings,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         phase_seen: Callable[[Key, str | None], None] = lambda key, phase: None,
+        progress_seen: Callable[[Key, Manifest | None], None] = lambda key, progress: None,
         wake: Callable[[Key], None] = lambda key: None,
         spent: Callable[[str, Growth], None] = lambda kind, growth: None,
     ) -> None:
@@ -65,6 +66,7 @@ class Reconciler:
         self._settings = settings
         self._clock = clock
         self._phase_seen = phase_seen
+        self._progress_seen = progress_seen
         self._wake = wake
         self._spent = spent
 
@@ -75,6 +77,7 @@ class Reconciler:
         body = self._cache.get(gvk, key.namespace, key.name)
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._phase_seen(key, None)
+            self._progress_seen(key, None)
             return None
         try:
             resource = _parse(kind, body)
@@ -94,6 +97,7 @@ class Reconciler:
         grown = growth(getattr(resource.status, "cost", None), getattr(status, "cost", None))
         if grown is not None:
             self._spent(kind.model.kind(), grown)
+        self._progress_seen(key, content.get("progress"))
         return REFUSED_RETRY_SECONDS if failure is not None else plan.deadline
 
     # --- reading

@@ -26,6 +26,7 @@ RARE: dict[Right, str] = {
     ("", "persistentvolumeclaims", "patch"): EXISTS,
     ("", "persistentvolumeclaims", "create"): "run.volume: test_resume has one, a chain has none",
     ("", "persistentvolumeclaims", "delete"): "run.volume: test_resume has one, a chain has none",
+    ("", "services", "delete"): "run.nodes: a training on several nodes that is no longer wanted",
     ("coordination.k8s.io", "leases", "create"): "the chart brings the Lease; one that is deleted is made anew",
     ("apps", "daemonsets", "delete"): "a revision that was rolled back: test_chain has one, a chain has none",
 }

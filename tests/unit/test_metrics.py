@@ -33,6 +33,10 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     )
 
 
+TRAINING = {"stage": "Training", "step": 420, "of": 1200, "percent": 35, "loss": 0.41, "tokensPerSecond": 5120.0,
+            "eta": "6m10s", "lastCheckpoint": 400, "resumes": 1, "lostSteps": 12}  # fmt: skip
+
+
 @pytest.fixture
 def everything() -> Metrics:
     """The metrics of a whole operator, each with at least one value."""
@@ -50,6 +54,7 @@ def everything() -> Metrics:
     metrics.leads(True)
     metrics.phase("FineTune", "farm", "a", "Training")
     metrics.spent("FineTune", Growth(60, 60, 2.5, "EUR"))
+    metrics.progress("FineTune", "farm", "a", TRAINING)
     return metrics
 
 
@@ -73,7 +78,8 @@ def test_names_are_as_prometheus_wants_them(everything: Metrics) -> None:
         for sample in family.samples:
             for label in sample.labels:
                 assert re.fullmatch(r"[a-z]+", label), (name, label)
-                assert label not in ("namespace", "name", "pod", "job", "instance"), f"{name}: {label} has no bound"
+                bounded = name.startswith("slmops_progress_")  # by what runs; its series go with it
+                assert bounded or label not in ("namespace", "name", "pod", "job", "instance"), f"{name}: {label}"
 
 
 def test_ages_and_times_say_their_unit(everything: Metrics) -> None:
@@ -179,3 +185,34 @@ def test_what_is_watched_is_read_at_each_scrape() -> None:
 
 def test_events_that_were_given_up_are_a_counter(everything: Metrics) -> None:
     assert scrape(everything)["slmops_events_dropped"].type == "counter"
+
+
+def progress(metrics: Metrics) -> dict[str, float]:
+    """What is said of the resource farm/a."""
+    named = {"kind": "FineTune", "namespace": "farm", "name": "a"}
+    return {
+        name.removeprefix("slmops_progress_"): sample.value
+        for name, family in scrape(metrics).items()
+        if name.startswith("slmops_progress_")
+        for sample in family.samples
+        if sample.labels == named
+    }
+
+
+def test_whoever_runs_shows_how_far_it_is_in_base_units() -> None:
+    metrics = Metrics()
+    metrics.progress("FineTune", "farm", "a", TRAINING)
+    assert progress(metrics) == {
+        "step": 420, "of": 1200, "ratio": 0.35, "loss": 0.41, "tokens_per_second": 5120, "eta_seconds": 370,
+        "last_checkpoint": 400, "resumes": 1, "lost_steps": 12,
+    }  # fmt: skip
+    metrics.progress("FineTune", "farm", "a", {"stage": "Fetching", "step": 7, "of": 0})
+    assert progress(metrics) == {"step": 7, "of": 0}
+
+
+@pytest.mark.parametrize("after", [None, {"stage": "Succeeded", "percent": 100, "resumes": 1}])
+def test_whoever_has_ended_or_is_gone_leaves_no_series(after: dict[str, Any] | None) -> None:
+    metrics = Metrics()
+    metrics.progress("FineTune", "farm", "a", TRAINING)
+    metrics.progress("FineTune", "farm", "a", after)
+    assert progress(metrics) == {}

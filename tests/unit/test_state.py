@@ -7,7 +7,17 @@ from typing import Any
 import pytest
 
 from slmops.contract import Progress, Reason
-from slmops.state import ANNOTATION_REPORT, LABEL_QUEUE, STARTING, Manifest, Observed, digest8, job_state, waiting_for
+from slmops.state import (
+    ANNOTATION_REPORT,
+    INDEX_LABEL,
+    LABEL_QUEUE,
+    STARTING,
+    Manifest,
+    Observed,
+    digest8,
+    job_state,
+    waiting_for,
+)
 from tests.unit.builders import (
     COMPLETE,
     FAILED,
@@ -277,3 +287,58 @@ def test_a_pod_of_which_little_is_known_is_starting(statuses: list[Any] | None) 
 def test_a_hash_depends_on_content_and_not_on_order() -> None:
     assert digest8({"a": 1, "b": [1, 2]}) == digest8(json.loads('{"b": [1, 2], "a": 1}'))
     assert digest8({"a": 1, "b": [1, 2]}) != digest8({"a": 1, "b": [2, 1]})
+
+
+# --- several pods that train together ------------------------------------------------------------------------------
+
+
+def ranked(made: Manifest, rank: int, number: int, state: Manifest | None = None, **status: Any) -> Manifest:
+    """The ``number``-th pod of a Job, of a rank."""
+    found = pod(made, number, state, **status)
+    found["metadata"]["labels"] = {**found["metadata"]["labels"], INDEX_LABEL: str(rank)}
+    return found
+
+
+def test_a_group_starts_until_its_last_pod_runs() -> None:
+    made = job()
+    late = ranked(made, 1, 1, conditions=[UNSCHEDULED])
+    found = job_state(made, [ranked(made, 0, 0, RUNNING), late], {})
+    assert (found.phase, found.message[:12]) == ("Starting", "no node fits")
+    assert job_state(made, [ranked(made, 0, 0, RUNNING), ranked(made, 1, 1, RUNNING)], {}).phase == "Running"
+    assert job_state(made, [ranked(made, 1, 1, RUNNING)], {}).phase == "Starting"
+
+
+def test_the_leader_speaks_for_the_group_whoever_came_last() -> None:
+    made = job()
+    pods = [ranked(made, 0, 0, RUNNING), ranked(made, 1, 1, RUNNING)]
+    progress = {p["metadata"]["uid"]: Progress(stage="Training", step=n) for n, p in enumerate(pods, 7)}
+    found = job_state(made, pods, progress)
+    assert found.progress is not None
+    assert (found.progress.step, found.attempts) == (7, 1)
+
+
+def test_a_rank_that_was_replaced_does_not_hold_the_group_back() -> None:
+    made = job()
+    pods = [ranked(made, 0, 0, RUNNING), ranked(made, 1, 1, ended(143)), ranked(made, 1, 2, RUNNING)]
+    assert job_state(made, pods, {}).phase == "Running"
+
+
+def test_the_leaders_report_is_the_jobs() -> None:
+    made = job(condition("SuccessCriteriaMet"))
+    pods = [ranked(made, 0, 0, ended(0, said(GOOD))), ranked(made, 1, 1, RUNNING)]
+    found = job_state(made, pods, {})
+    assert (found.phase, found.report) == ("Succeeded", GOOD)
+
+
+def test_who_failed_tells_why_and_not_who_lost_it() -> None:
+    made = job(FAILED)
+    lost = ranked(made, 0, 2, ended(143, failure("Terminated", "lost a pod of the group")))
+    found = job_state(made, [ranked(made, 1, 1, ended(3, failure("InvalidData", "no record"))), lost], {})
+    assert (found.reason, found.message) == ("InvalidData", "no record")
+    assert job_state(made, [lost], {}).reason == "Terminated"
+
+
+def test_an_interruption_is_told_as_one() -> None:
+    made = job()
+    found = job_state(made, [pod(made, state=ended(143, failure("Terminated", "the pod was told to stop")))], {})
+    assert found.message == "attempt 1 was interrupted (the pod was told to stop); another follows"

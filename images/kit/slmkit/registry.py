@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -32,6 +32,23 @@ CHUNK = 1 << 20
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+class Meter(Protocol):
+    """Who wants to know how many bytes have come or gone (``slmkit.run.Context``)."""
+
+    def expect(self, more: int) -> None: ...
+    def advance(self, count: int) -> None: ...
+
+
+class Unmetered:
+    """Nobody does."""
+
+    def expect(self, more: int) -> None:
+        """Nothing."""
+
+    def advance(self, count: int) -> None:
+        """Nothing."""
+
+
 class Registry:
     """All registries that a run talks to."""
 
@@ -41,8 +58,10 @@ class Registry:
         *,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        meter: Meter | None = None,
     ) -> None:
         self.plain_http = settings.plain_http
+        self.meter = meter or Unmetered()
         self._wire = Wire(settings, transport, sleep)
 
     # --- in
@@ -53,7 +72,9 @@ class Registry:
         access = Access(reference["host"], reference["name"], "pull", source.credentials)
         digest, manifest = self._manifest(access, _newest(reference))
         into.mkdir(parents=True, exist_ok=True)
-        for title, blob, size in _files(manifest, source.uri):
+        files = _files(manifest, source.uri)
+        self.meter.expect(sum(size for _, _, size in files))
+        for title, blob, size in files:
             self._blob(access, blob, size, into / title)
         return f"oci://{access}@{digest}"
 
@@ -97,6 +118,7 @@ class Registry:
                             break
                         sha.update(chunk)
                         file.write(chunk)
+                        self.meter.advance(len(chunk))
             except httpx.RequestError as error:
                 trouble = f"{type(error).__name__}: {error}"
             finally:
@@ -104,6 +126,7 @@ class Registry:
             if f"sha256:{sha.hexdigest()}" == digest and seen == size:
                 return
             path.unlink(missing_ok=True)
+            self.meter.advance(-min(seen, size))
             if seen >= size or (attempt + 1 == ATTEMPTS and not trouble):
                 raise RunFailed(Reason.UNSAFE_SOURCE, f"{access}: {path.name} does not have digest {digest}")
             if attempt + 1 == ATTEMPTS:
@@ -177,8 +200,16 @@ class Registry:
 
     def _upload(self, access: Access, digest: str, size: int, body: Callable[[], Iterable[bytes]]) -> None:
         """A blob, unless the registry has it."""
+        self.meter.expect(size)
         if self._wire.request("HEAD", access, f"blobs/{digest}", missing_ok=True).status_code == 404:
-            self._wire.upload(access, digest, size, body)
+            self._wire.upload(access, digest, size, lambda: self._counted(body()))
+        else:
+            self.meter.advance(size)
+
+    def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+            self.meter.advance(len(chunk))
 
 
 def _push_access(sink: Sink) -> Access:

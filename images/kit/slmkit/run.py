@@ -14,7 +14,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from slmkit import peers
 from slmkit.budget import Guard
+from slmkit.page import serve
 from slmops.contract import (
-    PROGRESS_PORT,
     REPORT_LIMIT,
     STATE_DIR,
     TERMINATION_PATH,
@@ -48,6 +47,16 @@ PERMANENT = {
 EXIT_PERMANENT = 3
 EXIT_TERMINATED = 143
 """128 + SIGTERM, as the shell has it. The Job's podFailurePolicy does not count such an end."""
+UNITS = {
+    "Fetching": "Bytes",
+    "Publishing": "Bytes",
+    "Evaluating": "Samples",
+    "Labelling": "Records",
+    "Reading": "Files",
+}
+"""What is counted in a stage, by its first word; steps in all others."""
+SHORT = ("Bytes", "Samples")
+"""Units of stages that no budget is estimated by: they are over before that would help."""
 AnyConfiguration = Run | PullRun | BenchRun
 Handler = Callable[[Any, "Context"], Report]
 
@@ -79,29 +88,49 @@ class Context:
         self._clock = clock
         self.started = clock()
         self._stage_started = clock()
+        self._stage_from = 0
         self._progress = Progress(stage="Starting")
         self._lock = threading.Lock()
 
-    def stage(self, name: str, of: int = 0) -> None:
-        """Begin a stage of ``of`` steps (0: unknown)."""
+    def stage(self, name: str, of: int = 0, done: int = 0) -> None:
+        """Begin a stage of ``of`` units (0: unknown), of which another attempt has done ``done``."""
         log.info("stage", extra={"stage": name, "of": of})
         with self._lock:
-            self._stage_started = self._clock()
-            self._progress = Progress(stage=name, of=of)
+            self._stage_started, self._stage_from = self._clock(), done
+            unit = UNITS.get(name.partition(" ")[0], "Steps")
+            plain = {"step": done, "of": of, "unit": unit, "loss": None, "tokens_per_second": None, "eta_seconds": None}
+            self._progress = self._progress.model_copy(update={"stage": name} | plain)
 
     def step(self, number: int, loss: float | None = None, tokens_per_second: float | None = None) -> None:
-        """``number`` steps of the stage are done."""
+        """``number`` units of the stage are done."""
         with self._lock:
-            name, of = self._progress.stage, self._progress.of
+            now = self._progress
+            here = number - self._stage_from
             elapsed = self._clock() - self._stage_started
-            eta = elapsed / number * (of - number) if number and of >= number else None
-            self._progress = Progress(
-                stage=self._progress.stage, step=number, of=of, loss=loss, tokens_per_second=tokens_per_second,
-                eta_seconds=eta,
-            )  # fmt: skip
-        said = self.guard.step(name, number, of, self._clock() - self.started) if self.guard else ""
+            eta = elapsed / here * (now.of - number) if here > 0 and now.of >= number else None
+            changed: dict[str, Any] = {"step": number, "loss": loss, "tokens_per_second": tokens_per_second}
+            if now.stage == "Training" and now.first_step_at is None:
+                changed["first_step_at"] = round(time.time(), 1)
+            self._progress = now.model_copy(update={"eta_seconds": eta} | changed)
+        elapsed = self._clock() - self.started
+        said = self.guard.step(now.stage, number, now.of, elapsed) if self.guard and now.unit not in SHORT else ""
         if said:
             raise RunFailed(Reason.BUDGET_EXCEEDED, said)
+
+    def expect(self, more: int) -> None:
+        """The stage has grown: so many units more are to be done."""
+        with self._lock:
+            self._progress = self._progress.model_copy(update={"of": self._progress.of + more})
+
+    def advance(self, count: int) -> None:
+        """So many units more of the stage are done."""
+        self.step(self.progress.step + count)
+
+    def kept(self, checkpoint: int | None, resumes: int, lost: int) -> None:
+        """Where the training would go on from, how often it did, and how many steps that has cost."""
+        with self._lock:
+            changed = {"last_checkpoint": checkpoint, "resumes": resumes, "lost_steps": lost}
+            self._progress = self._progress.model_copy(update=changed)
 
     def check(self) -> None:
         """Raise when the pod is being taken away."""
@@ -151,12 +180,12 @@ def main(handlers: Mapping[type[Any], Handler], arguments: list[str] | None = No
     arguments = sys.argv[1:] if arguments is None else arguments
     context = Context()
     signal.signal(signal.SIGTERM, lambda *_: context.stopping.set())
-    _serve(context)
+    serve(lambda: context.progress)
     report = write_report(execute(handlers, arguments, context))
     log.info("report", extra={"outcome": report.outcome, "reason": report.reason, "text": report.message})
     if report.outcome == "Succeeded":
         return 0
-    if report.reason == Reason.TERMINATED and context.stopping.is_set():
+    if report.reason is Reason.TERMINATED:
         return EXIT_TERMINATED
     return EXIT_PERMANENT if report.reason in PERMANENT else 1
 
@@ -182,10 +211,14 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         else:
             report = _failed(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
     inputs = {_bounded(role, 1024): _bounded(uri, 1024) for role, uri in list(context.inputs.items())[:16]}
+    said = context.progress
+    seen = {
+        "seconds": round(context._clock() - context.started, 2),
+        "resumes": said.resumes,
+        "lost_steps": said.lost_steps,
+    }
     licenses = {_bounded(role, 63): found for role, found in list(context.licenses.items())[:16]}
-    return report.model_copy(
-        update={"inputs": inputs, "licenses": licenses, "seconds": round(context._clock() - context.started, 2)}
-    )
+    return report.model_copy(update={"inputs": inputs, "licenses": licenses} | seen)
 
 
 def _read(arguments: list[str], handlers: Mapping[type[Any], Handler]) -> Any:
@@ -232,31 +265,6 @@ def write_report(report: Report) -> Report:
     except OSError as error:
         print(f"{path}: {error.strerror}; the report is {text}", file=sys.stderr)
     return written
-
-
-def _serve(context: Context) -> None:
-    """``GET /progress``, for as long as the process lives."""
-
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = self.path == "/progress"
-            body = context.progress.model_dump_json(exclude_none=True).encode() if found else b""
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Polled all the time: not worth a line."""
-
-    port = int(os.environ.get("PROGRESS_PORT", PROGRESS_PORT))
-    try:
-        server = ThreadingHTTPServer(("0.0.0.0", port), Page)  # noqa: S104  (the operator asks from outside the pod)
-    except OSError as error:
-        log.warning("no progress page", extra={"error": str(error)})
-        return
-    threading.Thread(target=server.serve_forever, daemon=True).start()
 
 
 class _Json(logging.Formatter):

@@ -12,9 +12,17 @@ os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # cuBLAS repeats itself only with a workspace of a fixed size.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# Debian's PyTorch is built without it.
+os.environ.setdefault("USE_LIBUV", "0")
+if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes in a pod, the first one speaks for it
+    os.environ["TERMINATION_PATH"] = os.devnull
 
 from slm_trainer.label import label
+from slm_trainer.launch import launch, needed
 from slm_trainer.train import train
 
 if __name__ == "__main__":
-    sys.exit(main({LabelRun: label, TrainRun: train}))
+    together = needed(sys.argv[1:])
+    sys.exit(
+        launch(together, "-m", "slm_trainer", sys.argv[1]) if together else main({LabelRun: label, TrainRun: train})
+    )

@@ -1,6 +1,7 @@
 """The curves of a training: all of them for TensorBoard, the losses in memory for the report."""
 
 from pathlib import Path
+from typing import Any
 
 from tensorboardX import SummaryWriter
 
@@ -34,6 +35,15 @@ class Curves:
             mean = sum(self._since) / len(self._since) if self._since else None
             self._since.clear()
             self.points.append(CurvePoint(step=step, train_loss=mean, eval_loss=values["eval_loss"]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a training that is taken up again goes on with; the files are on the disk already."""
+        return {"points": [point.model_dump() for point in self.points], "since": list(self._since)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with it."""
+        self.points = [CurvePoint.model_validate(point) for point in state["points"]]
+        self._since = list(state["since"])
 
     def close(self) -> dict[str, Path]:
         """End the files. Returns them by name."""

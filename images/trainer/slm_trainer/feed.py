@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 from slm_trainer.batch import Batch
 from slm_trainer.packing import packed, rows
@@ -29,12 +30,13 @@ class Feed:
         made = batches(self._records, size, self._pad, seed)
         return groups((Batch.of(*batch) for batch in made), wanted.gradient_accumulation)
 
-    def endless(self) -> Iterator[list[Batch]]:
-        """Epoch after epoch."""
-        number = 0
+    def endless(self, made: int = 0) -> Iterator[list[Batch]]:
+        """Epoch after epoch, without the first ``made`` groups: those steps were made before."""
+        number, rest = divmod(made, self.per_epoch)
+        yield from islice(self.epoch(number), rest, None)
         while True:
-            yield from self.epoch(number)
             number += 1
+            yield from self.epoch(number)
 
 
 def groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

@@ -9,6 +9,7 @@ import torch
 
 from slm_trainer.curves import Curves
 from slm_trainer.dataset.sets import prepare
+from slm_trainer.distributed import Group, group_of_this_process
 from slm_trainer.evaluate import choose, measure
 from slm_trainer.loop import fit
 from slm_trainer.model import load_model, load_tokenizer, new_model, save, save_memory, train_tokenizer
@@ -26,7 +27,8 @@ from slmops.contract import ADAPTER_TYPE, LOGS_TYPE, MODEL_TYPE, REPORT_TYPE, Fi
 
 def train(run: TrainRun, context: Context) -> Report:
     """Train a model and publish it."""
-    registry = Registry(run.registry)
+    registry = Registry(run.registry, meter=context)
+    group = group_of_this_process()
     seed_everything(run.hyperparameters.seed)
     context.stage("Fetching")
     sets = prepare(run, context, registry)
@@ -43,7 +45,7 @@ def train(run: TrainRun, context: Context) -> Report:
     objective = objective_of(run, _teacher(run, context, registry), model, tokenizer, records, context)
     figures: dict[str, Figures] = {}
     limit = run.evaluation.max_new_tokens
-    if run.evaluation.untrained_baseline:
+    if run.evaluation.untrained_baseline and group.leads:
         context.stage("Evaluating baseline")
         save(model, tokenizer, context.work / "baseline")
         figures["baseline"] = measure(context.work / "baseline", measured, limit, context.work)
@@ -53,8 +55,11 @@ def train(run: TrainRun, context: Context) -> Report:
         prove(model, records, tokenizer.pad_token_id)
     if run.hyperparameters.gradient_checkpointing:
         save_memory(model)
-    watch = _watch(run, context, tokenizer, measured)
-    learned = fit(model, records, run.hyperparameters, tokenizer.pad_token_id, objective, context, watch)
+    watch = _watch(run, context, tokenizer, measured, group)
+    learned = fit(model, records, run.hyperparameters, tokenizer.pad_token_id, objective, context, watch, group)
+    if not group.leads:
+        group.wait(context.stopping)
+        return Report(outcome="Succeeded")
     context.stage("Evaluating")
     model, adapter = recipe.finish(model.to("cpu"), base, context.work)
     files = save(model, tokenizer, context.work / "model")
@@ -75,18 +80,21 @@ def train(run: TrainRun, context: Context) -> Report:
         artifacts["data"] = registry.push_artifact(
             run.output, sets.report(run, context), REPORT_TYPE, context.lineage(run)
         )
+    group.finish()
     return Report(outcome="Succeeded", artifacts=artifacts, evaluation=figures, learning=learned,
                   dataset=sets.counts(records.answers))  # fmt: skip
 
 
-def _watch(run: TrainRun, context: Context, tokenizer: Any, measured: list[Example]) -> Watch:
+def _watch(run: TrainRun, context: Context, tokenizer: Any, measured: list[Example], group: Group) -> Watch:
     """Held-out records whose loss is followed while the model trains."""
     longest = run.hyperparameters.max_sequence_length
     held_out, _ = encode(tokenizer, measured, longest, context.work / "held-out-tokens")
     if not held_out and run.hyperparameters.early_stopping:
         raise RunFailed(Reason.INVALID_DATA, "early stopping needs held-out records: all of them are longer than "
                         f"maxSequenceLength {longest}")  # fmt: skip
-    return Watch(held_out, run.hyperparameters, tokenizer.pad_token_id, Curves(context.work / "logs"))
+    return Watch(
+        held_out, run.hyperparameters, tokenizer.pad_token_id, Curves(context.state / "logs" if group.leads else None)
+    )
 
 
 def _fetch(source: Source, folder: str, role: str, context: Context, registry: Registry) -> Path:

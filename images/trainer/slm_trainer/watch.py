@@ -34,6 +34,18 @@ class Watch:
             self.kept = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
         return self.best.over
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a training that is taken up again goes on with."""
+        best = {"step": self.best.step, "loss": self.best.loss, "misses": self.best.misses}
+        return {"best": best, "kept": self.kept, "curves": self.curves.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with it."""
+        for name, value in state["best"].items():
+            setattr(self.best, name, value)
+        self.kept = state["kept"]
+        self.curves.load_state_dict(state["curves"])
+
     def finish(self, model: Any, steps: int) -> Learning:
         """Put the best weights back, where they were kept. Returns what is reported; the files are still open."""
         points, best = self.curves.points, self.best

@@ -17,9 +17,13 @@ class ProgressStatus(ApiModel):
     stage: str
     """What is being done."""
     step: int = 0
-    """Steps done."""
+    """Done so far, in `unit`."""
     of: int = 0
-    """Steps in all; 0 when unknown."""
+    """In all; 0 when unknown."""
+    unit: str | None = None
+    """What is counted: Steps, Bytes, Samples, Records."""
+    done: str | None = None
+    """The same for people: 420/1200, 1.2Mi/3.4Mi."""
     percent: int | None = None
     """Share of the stage that is done."""
     loss: float | None = None
@@ -28,6 +32,14 @@ class ProgressStatus(ApiModel):
     """Throughput."""
     eta: str | None = None
     """Expected time to the end of the stage."""
+    last_checkpoint: int | None = None
+    """Step of the newest checkpoint: where the training goes on if it is interrupted now."""
+    resumes: int | None = None
+    """How often the training went on from a checkpoint."""
+    lost_steps: int | None = None
+    """Steps that were lost with a pod and made again, as far as is known."""
+    first_step: str | None = None
+    """Time from the start of the pod to its first training step."""
 
 
 class ArtifactStatus(ApiModel):

@@ -12,9 +12,9 @@ from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora
 from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, UNPACKED, Objective
 from slmops.api.resource import Column, Resource
-from slmops.api.run import ResumableRun
+from slmops.api.run import ResumableRun, TrainingRun
 from slmops.api.sources import LicensePolicy, ModelSource, Output, PromptSource, SecretKey, Share
-from slmops.api.training import Training
+from slmops.api.training import CHECKPOINT_NEEDS_VOLUME, Training
 
 URL = r"^https?://[A-Za-z0-9][^\s/@]*(/[^\s]*)?$"
 
@@ -154,7 +154,7 @@ class DistillationData(ApiModel):
 class DistillationSpec(ApiModel):
     """The wanted student."""
 
-    rules: ClassVar = (NEEDS_WEIGHTS, KNOWN_LAYERS, UNPACKED)
+    rules: ClassVar = (NEEDS_WEIGHTS, KNOWN_LAYERS, UNPACKED, CHECKPOINT_NEEDS_VOLUME)
 
     teacher: Teacher
     """Who answers the prompts."""
@@ -170,7 +170,7 @@ class DistillationSpec(ApiModel):
     """What is measured at the end, for the student, the teacher and the untrained student."""
     gates: Annotated[list[QualityGate], Field(max_length=16)] = []
     """Bounds that the student has to keep."""
-    run: ResumableRun = ResumableRun()
+    run: TrainingRun = TrainingRun()
     """Where and how the training Job runs."""
     labelling: ResumableRun | None = None
     """Where and how the labelling Job runs, where that differs from `run`."""
@@ -201,9 +201,13 @@ class Distillation(Resource[DistillationSpec, DistillationStatus]):
     columns = (
         Column("Phase", ".status.phase"),
         Column("Progress", ".status.progress.percent", "integer"),
+        Column("Done", ".status.progress.done"),
+        Column("Loss", ".status.progress.loss", "number"),
+        Column("Tokens/s", ".status.progress.tokensPerSecond", "number"),
         Column("ETA", ".status.progress.eta"),
         Column("Retained", ".status.evaluation.comparison.AccuracyRetained", "number"),
         Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
+        Column("Checkpoint", ".status.progress.lastCheckpoint", "integer", priority=1),
         Column("Artifact", ".status.artifact.reference", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     )

@@ -11,9 +11,9 @@ from slmops.api.data import DatasetStatus, Filters
 from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora, Qlora
 from slmops.api.resource import Column, Resource
-from slmops.api.run import ResumableRun
+from slmops.api.run import TrainingRun
 from slmops.api.sources import DataSource, LicensePolicy, ModelSource, Output, Share
-from slmops.api.training import Training
+from slmops.api.training import CHECKPOINT_NEEDS_VOLUME, Training
 
 
 class FineTuneData(ApiModel):
@@ -38,6 +38,7 @@ class FineTuneSpec(ApiModel):
     """The wanted adaptation."""
 
     rules: ClassVar = (
+        CHECKPOINT_NEEDS_VOLUME,
         Rule("self.method == oldSelf.method", "method cannot change, it decides what is published: make a new FineTune",
              "method"),
         Rule("self.method != 'Full' || !has(self.lora)", "lora goes with methods LoRA, QLoRA and DoRA", "lora"),
@@ -64,7 +65,7 @@ class FineTuneSpec(ApiModel):
     """Bounds that the adapted model has to keep."""
     merge: bool = True
     """Publish the base with the adapter merged in, too. QuantizedModel needs it."""
-    run: ResumableRun = ResumableRun()
+    run: TrainingRun = TrainingRun()
     """Where and how the training Job runs."""
     budget: Budget | None = None
     """What the run may cost."""
@@ -93,9 +94,13 @@ class FineTune(Resource[FineTuneSpec, FineTuneStatus]):
     columns = (
         Column("Phase", ".status.phase"),
         Column("Progress", ".status.progress.percent", "integer"),
+        Column("Done", ".status.progress.done"),
+        Column("Loss", ".status.progress.loss", "number"),
+        Column("Tokens/s", ".status.progress.tokensPerSecond", "number"),
         Column("ETA", ".status.progress.eta"),
         Column("Exact-Match", ".status.evaluation.model.ExactMatch", "number"),
         Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
+        Column("Checkpoint", ".status.progress.lastCheckpoint", "integer", priority=1),
         Column("Artifact", ".status.artifact.reference", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     )

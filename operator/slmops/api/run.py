@@ -74,3 +74,11 @@ class ResumableRun(RunSpec):
     volume: Volume | None = None
     """Keeps what a Job has done so far, so that the next attempt goes on from there. Made with the Job, removed once it
     has succeeded; kept when it fails. Without it an interrupted Job begins anew."""
+
+
+class TrainingRun(ResumableRun):
+    """Where and how a training runs."""
+
+    nodes: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pods that train together, each on a node of its own and all with these resources. They share each batch, so the
+    result is that of one pod; training.batchSize counts over all. With `volume`, its class has to allow ReadWriteMany."""

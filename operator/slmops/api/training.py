@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slmops.api.base import ApiModel
+from slmops.api.base import ApiModel, Rule
+
+
+class Checkpoint(ApiModel):
+    """How often a training's state is kept on the volume of `run.volume`; also when its pod is told to stop."""
+
+    every_steps: Annotated[int, Field(ge=1, le=1000000)] = 100
+    """Optimizer steps between two checkpoints: at most so many are lost with a node."""
+    keep: Annotated[int, Field(ge=1, le=100)] = 2
+    """The newest ones that stay. One that was torn by a kill is skipped, so two are the least that is safe from a bad
+    disk."""
 
 
 class EarlyStopping(ApiModel):
@@ -50,5 +60,15 @@ class Training(ApiModel):
     early_stopping: EarlyStopping | None = None
     """End when the loss on held-out records falls no more. Without it all epochs are trained, and a rising loss is told
     as reason Overfitting."""
+    checkpoint: Checkpoint = Checkpoint()
+    """How often the training's state is kept. Needs `run.volume`, where it is kept by these defaults too."""
     seed: Annotated[int, Field(ge=0, le=4294967295)] = 42
     """Seed of everything random: same seed, data and hardware give the same weights."""
+
+
+CHECKPOINT_NEEDS_VOLUME = Rule(
+    "!has(self.training) || !has(self.training.checkpoint) || (has(self.run) && has(self.run.volume))",
+    "training.checkpoint needs run.volume: what lies in a pod is lost with it",
+    "training.checkpoint",
+)
+"""A rule of every spec that has both."""

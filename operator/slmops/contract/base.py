@@ -14,6 +14,8 @@ STATE_DIR = "/state"
 MODEL_DIR = "/models"
 """Where an image volume with a model image is mounted; its files lie at ``/models/models/<name>``."""
 PROGRESS_PORT = 9090
+RENDEZVOUS_PORT = 29400
+"""Where the first pod of a training on several nodes waits for the others."""
 REPORT_LIMIT = 4096
 """Bytes that the kubelet keeps of a termination message."""
 TERMINATION_PATH = "/dev/termination-log"

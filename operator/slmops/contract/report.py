@@ -143,6 +143,10 @@ class Report(Message):
     targets: Annotated[dict[Word, TargetFigures], Field(max_length=2)] = {}
     seconds: Amount = 0.0
     """Wall time of the run, from its process's start."""
+    resumes: Count = 0
+    """How often the training went on from a checkpoint."""
+    lost_steps: Count = 0
+    """Steps that were made, lost and made again."""
 
 
 class Progress(Message):
@@ -150,8 +154,18 @@ class Progress(Message):
 
     stage: Annotated[str, Field(max_length=32, pattern=r"^[A-Za-z][A-Za-z0-9 _-]*$")]
     """A word or two: it is printed on terminals as it stands."""
+    unit: Annotated[str, Field(max_length=16, pattern=r"^[A-Z][a-z]*$")] = "Steps"
+    """What is counted: Steps, Bytes, Samples, Records."""
     step: Count = 0
     of: Count = 0
     loss: float | None = None
     tokens_per_second: Amount | None = None
     eta_seconds: Amount | None = None
+    last_checkpoint: Count | None = None
+    """Step of the newest checkpoint."""
+    resumes: Count = 0
+    """How often the training went on from a checkpoint."""
+    lost_steps: Count = 0
+    """Steps that were made, lost and made again."""
+    first_step_at: Amount | None = None
+    """When the first training step of this pod was reported, in seconds since 1970 by the clock of its node."""

@@ -30,6 +30,14 @@ class Lora(Message):
     target_modules: tuple[str, ...] = ("all-linear",)
 
 
+class Checkpoint(Message):
+    """How often a training's state is kept."""
+
+    every_steps: int = 100
+    keep: int = 2
+    """The newest ones that stay."""
+
+
 class Qlora(Message):
     """The frozen base in four bits while an adapter is learned (Dettmers et al. 2023, arXiv 2305.14314)."""
 
@@ -68,6 +76,8 @@ class Hyperparameters(Message):
     """Steps between two measurements of the loss on held-out records; once an epoch when absent."""
     early_stopping: EarlyStopping | None = None
     seed: int = 42
+    checkpoint: Checkpoint | None = None
+    """Absent where there is no volume to keep it on."""
 
 
 class Evaluation(Message):
@@ -117,6 +127,8 @@ class TrainRun(Run):
     """
 
     type: Literal["Train"] = "Train"
+    nodes: int = 1
+    """Pods that train together. The first one's host name is ``<run>-0.<run>``, the others count on."""
     base: Source | None = None
     architecture: Architecture | None = None
     method: Literal["Full", "LoRA", "QLoRA", "DoRA"] = "Full"

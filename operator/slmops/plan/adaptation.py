@@ -19,6 +19,7 @@ def training_run(spec: FineTuneSpec, sources: Sources) -> contract.TrainRun:
     """What the training is told, its name still empty. Raises Unresolved where a source leads nowhere yet."""
     return contract.TrainRun(
         run="",
+        nodes=spec.run.nodes,
         base=sources.model(spec.base, "spec.base"),
         method=spec.method,
         lora=adapter(spec.lora),
@@ -28,7 +29,7 @@ def training_run(spec: FineTuneSpec, sources: Sources) -> contract.TrainRun:
         validation=sources.data(spec.data.validation) if spec.data.validation else None,
         validation_split=split(spec.data),
         filters=filters(spec.data.filters) if spec.data.filters else None,
-        hyperparameters=hyperparameters(spec.training),
+        hyperparameters=hyperparameters(spec.training, spec.run),
         evaluation=evaluation(spec.evaluation, sources, {}),
         output=sources.sink(spec.output),
     )

@@ -38,6 +38,8 @@ def batch_plan(
         # Also under a running Job: its next pod would wait for a ConfigMap that somebody deleted.
         if not state.finished and observed.child("ConfigMap", item.step.name) is None:
             apply.append(item.config_map)
+        if item.service is not None and not state.finished and observed.child("Service", item.step.name) is None:
+            apply.append(item.service)
         if item.claim is not None:
             claim = observed.child("PersistentVolumeClaim", item.step.name)
             if claim is None and not state.finished:

@@ -83,6 +83,7 @@ def _train(resource: Distillation, observed: Observed, made: contract.Artifact, 
     teacher = sources.model(spec.teacher.model, "spec.teacher.model") if spec.teacher.model else None
     run = contract.TrainRun(
         run="",
+        nodes=spec.run.nodes,
         base=sources.model(spec.student.model, "spec.student.model") if spec.student.model else None,
         architecture=_architecture(spec, sources, teacher),
         method=spec.student.method,
@@ -98,7 +99,7 @@ def _train(resource: Distillation, observed: Observed, made: contract.Artifact, 
             layers=tuple(contract.LayerPair(student=p.student, teacher=p.teacher) for p in spec.objective.layers),
             attention=spec.objective.attention,
         ),
-        hyperparameters=hyperparameters(spec.training),
+        hyperparameters=hyperparameters(spec.training, spec.run),
         evaluation=evaluation(spec.evaluation, sources, {"teacher": teacher} if teacher else {}),
         output=sources.sink(spec.output),
     )

@@ -16,6 +16,7 @@ from slmops.api.resource import Resource
 from slmops.api.run import Resources, ResumableRun, RunSpec
 from slmops.cost import gpus
 from slmops.plan.budget import left, mark
+from slmops.plan.multinode import meeting_place, spread
 from slmops.plan.network import peers, policy
 from slmops.plan.queue import in_queue
 from slmops.plan.sources import Sources
@@ -40,6 +41,8 @@ from slmops.state import (
 USER = 65532
 NOT_WISHED = {"run", "registry", "annotations", "image", "budget", "egress"}
 """Fields of a run that change nothing of what it makes."""
+CHECKPOINT_SECONDS = 120
+"""What a pod gets to end its step and write a checkpoint when its node is drained."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Work:
     """Who its pods may connect to."""
     claim: Manifest | None = None
     """The volume that outlives its pods."""
+    service: Manifest | None = None
+    """The names by which pods of several nodes find each other."""
 
     @property
     def before(self) -> tuple[Manifest, ...]:
@@ -83,7 +88,7 @@ def work(
     kept = run_spec.volume if isinstance(run_spec, ResumableRun) else None
     wish = [
         run.model_dump(mode="json", exclude_defaults=True, exclude=NOT_WISHED),
-        run_spec.model_dump(mode="json", exclude_defaults=True, exclude={"deadline", "retries"}),
+        run_spec.model_dump(mode="json", exclude_defaults=True, exclude={"deadline", "retries", "nodes"}),
         node,
         volumes,
     ]
@@ -135,6 +140,8 @@ def work(
         volumes=volumes,
         mounts=mounts,
     )
+    if kept is not None:
+        pod["terminationGracePeriodSeconds"] = CHECKPOINT_SECONDS
     selector = dict(run_spec.node_selector) | ({"kubernetes.io/hostname": node} if node else {})
     pod |= {
         "restartPolicy": "Never",
@@ -169,12 +176,16 @@ def work(
         },
     }
     fence = None if allowed is None else policy(name, meta, labels, allowed, settings)
+    nodes = run.nodes if isinstance(run, contract.TrainRun) else 1
+    if nodes > 1:
+        spread(job, nodes)
     return Work(
         Step(role, name),
         config_map,
         in_queue(job, run_spec.queue),
         policy=fence,
-        claim=claim(meta, kept) if kept is not None else None,
+        claim=claim(meta, kept, shared=nodes > 1) if kept is not None else None,
+        service=meeting_place(job) if nodes > 1 else None,
     )
 
 

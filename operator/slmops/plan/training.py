@@ -5,15 +5,17 @@ from typing import Any
 from slmops import contract
 from slmops.api.evaluation import Evaluation
 from slmops.api.lora import Lora
+from slmops.api.run import ResumableRun
 from slmops.api.training import Training
 from slmops.plan.sources import Sources
 
 DEFAULT_SPLIT = 0.1
 
 
-def hyperparameters(training: Training) -> contract.Hyperparameters:
-    """The training loop's settings."""
-    return contract.Hyperparameters.model_validate(training.model_dump())
+def hyperparameters(training: Training, run: ResumableRun) -> contract.Hyperparameters:
+    """The training loop's settings. Checkpoints are written where there is a volume to write them to."""
+    settings = training.model_dump() | ({} if run.volume is not None else {"checkpoint": None})
+    return contract.Hyperparameters.model_validate(settings)
 
 
 def adapter(lora: Lora | None) -> contract.Lora:

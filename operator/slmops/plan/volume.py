@@ -5,14 +5,14 @@ from slmops.api.run import Volume
 from slmops.state import Manifest
 
 
-def claim(meta: Manifest, wanted: Volume) -> Manifest:
-    """The claim, with the metadata of its Job."""
+def claim(meta: Manifest, wanted: Volume, shared: bool = False) -> Manifest:
+    """The claim, with the metadata of its Job. ``shared``: by pods on several nodes."""
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
         "metadata": meta,
         "spec": {
-            "accessModes": ["ReadWriteOnce"],
+            "accessModes": ["ReadWriteMany" if shared else "ReadWriteOnce"],
             "resources": {"requests": {"storage": str(wanted.size)}},
             **({"storageClassName": wanted.storage_class} if wanted.storage_class is not None else {}),
         },

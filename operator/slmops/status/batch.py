@@ -16,6 +16,7 @@ from slmops.status.remedies import with_remedy
 C = ConditionType
 Dataset = TypeVar("Dataset", bound=DatasetStatus)
 FINAL = ("Succeeded", "Failed")
+DAY = 86400.0
 
 
 def intake(plan: Plan) -> list[Fact]:
@@ -79,21 +80,49 @@ def phase(facts: Sequence[Fact], running: tuple[JobState, str] | None) -> str:
 
 
 def progress(state: JobState | None) -> ProgressStatus | None:
-    """How far a running Job is."""
-    said = state.progress if state is not None and state.phase == "Running" else None
-    return _progress(said) if said else None
+    """How far a running Job is; of one that has succeeded, how often it was taken up again."""
+    if state is None:
+        return None
+    if state.phase == "Running" and state.progress is not None:
+        return _progress(state.progress, state.started)
+    if state.phase == "Succeeded" and state.report is not None and state.report.resumes:
+        return ProgressStatus(stage="Succeeded", percent=100, resumes=state.report.resumes,
+                              lost_steps=state.report.lost_steps)  # fmt: skip
+    return None
 
 
-def _progress(said: Progress) -> ProgressStatus:
+def _progress(said: Progress, started: str | None) -> ProgressStatus:
     return ProgressStatus(
         stage=said.stage,
         step=said.step,
         of=said.of,
+        unit=said.unit,
+        done=_done(said),
         percent=min(100, int(100 * said.step / said.of)) if said.of else None,
         loss=None if said.loss is None else significant(said.loss),
         tokens_per_second=None if said.tokens_per_second is None else significant(said.tokens_per_second),
         eta=None if said.eta_seconds is None else duration(said.eta_seconds),
+        last_checkpoint=said.last_checkpoint,
+        resumes=said.resumes or None,
+        lost_steps=said.lost_steps or None,
+        first_step=_first_step(said, started),
     )
+
+
+def _done(said: Progress) -> str | None:
+    """How much of how much, for people."""
+    shown = size if said.unit == "Bytes" else str
+    if said.of:
+        return f"{shown(said.step)}/{shown(said.of)}"
+    return shown(said.step) if said.step else None
+
+
+def _first_step(said: Progress, started: str | None) -> str | None:
+    """Time from the start of a pod to its first step. Both times are by the clock of its node."""
+    if said.first_step_at is None or started is None:
+        return None
+    seconds = said.first_step_at - datetime.fromisoformat(started).timestamp()
+    return duration(seconds) if 0 <= seconds < DAY else None
 
 
 def artifact(made: Artifact | None) -> ArtifactStatus | None:

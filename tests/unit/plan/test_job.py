@@ -179,6 +179,7 @@ def test_exit_code_three_ends_the_job_and_a_disruption_or_a_stop_costs_no_retry(
     assert (fail["action"], fail["onExitCodes"]["values"]) == ("FailJob", [3])
     assert (stopped["action"], stopped["onExitCodes"]["values"]) == ("Ignore", [143])
     assert (ignore["action"], ignore["onPodConditions"][0]["type"]) == ("Ignore", "DisruptionTarget")
+    assert (stopped["action"], stopped["onExitCodes"]["values"]) == ("Ignore", [143])
 
 
 @pytest.mark.parametrize(

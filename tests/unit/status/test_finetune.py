@@ -1,6 +1,6 @@
 """The status of a FineTune; and what the conditions, phases and times of all batch kinds have in common."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -120,9 +120,47 @@ def test_a_training_that_runs_shows_how_far_it_is() -> None:
     status = status_of(finetune(), seen(finetune(), state=RUNNING, progress=said_now))
     assert status.phase == "Training"
     assert status.progress is not None
-    assert status.progress.dump() == {"stage": "Training", "step": 420, "of": 1200, "percent": 35, "loss": 0.4123,
-                                      "tokensPerSecond": 5120.0, "eta": "6m10s"}  # fmt: skip
+    assert status.progress.dump() == {"stage": "Training", "step": 420, "of": 1200, "unit": "Steps", "done": "420/1200",
+                                      "percent": 35, "loss": 0.4123, "tokensPerSecond": 5120.0,
+                                      "eta": "6m10s"}  # fmt: skip
     assert facts(status)["Succeeded"] == ("Unknown", "Running")
+
+
+def test_a_training_that_was_taken_up_again_says_from_where_and_what_that_cost() -> None:
+    at = datetime(2026, 3, 1, 11, 0, 41, tzinfo=UTC).timestamp()
+    said_now = Progress(stage="Training", step=420, of=1200, last_checkpoint=400, resumes=2, lost_steps=12,
+                        first_step_at=at)  # fmt: skip
+    resource = finetune()
+    observed = seen(resource, state=RUNNING, progress=said_now)
+    observed.pods[0]["status"]["startTime"] = "2026-03-01T11:00:00Z"
+    found = status_of(resource, observed).progress
+    assert found is not None
+    assert (found.last_checkpoint, found.resumes, found.lost_steps, found.first_step) == (400, 2, 12, "41s")
+
+
+@pytest.mark.parametrize("at", [0.0, datetime(2026, 3, 1, 10, 59, tzinfo=UTC).timestamp(), 4e15])
+def test_a_time_that_cannot_be_is_left_out(at: float) -> None:
+    resource = finetune()
+    observed = seen(resource, state=RUNNING, progress=Progress(stage="Training", first_step_at=at))
+    observed.pods[0]["status"]["startTime"] = "2026-03-01T11:00:00Z"
+    found = status_of(resource, observed).progress
+    assert found is not None
+    assert found.first_step is None
+
+
+def test_bytes_are_shown_as_people_write_them() -> None:
+    said_now = Progress(stage="Fetching", unit="Bytes", step=3 * 2**20, of=12 * 2**20)
+    found = status_of(finetune(), seen(finetune(), state=RUNNING, progress=said_now)).progress
+    assert found is not None
+    assert (found.done, found.percent) == ("3Mi/12Mi", 25)
+
+
+def test_how_often_a_training_was_taken_up_again_is_known_after_its_end() -> None:
+    resource = finetune()
+    once = status_of(resource, done(plan_of(resource), report("model", resumes=1, lost_steps=7))).progress
+    assert once is not None
+    assert once.dump() == {"stage": "Succeeded", "step": 0, "of": 0, "percent": 100, "resumes": 1, "lostSteps": 7}
+    assert status_of(resource, done(plan_of(resource), report("model"))).progress is None
 
 
 def test_done_without_gates_is_success() -> None:

@@ -25,7 +25,7 @@ def fetch(source: Source, into: Path, registry: Registry, kind: Literal["model",
     if scheme == "oci":
         address = registry.pull(source, into)
     elif scheme in ("https", "http"):
-        address = web.download(source, into, registry.plain_http)
+        address = web.download(source, into, registry.plain_http, registry.meter)
     elif scheme == "s3":
         address = s3.download(source, rest, into, registry.plain_http)
     elif scheme == "hf":

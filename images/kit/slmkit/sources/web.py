@@ -10,6 +10,7 @@ import httpx
 
 from slmkit.access import bearer
 from slmkit.net import Gate, Transport
+from slmkit.registry import Meter, Unmetered
 from slmkit.run import RunFailed
 from slmops.contract import Reason, Source
 
@@ -18,7 +19,7 @@ REDIRECTS = 5
 DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
 
 
-def download(source: Source, into: Path, plain_http: Iterable[str]) -> str:
+def download(source: Source, into: Path, plain_http: Iterable[str], meter: Meter | None = None) -> str:
     """One file. Returns its address with the digest of what came.
 
     Redirects are followed to public addresses only: a data set's server may not point us inwards. HTTP without TLS is
@@ -31,7 +32,7 @@ def download(source: Source, into: Path, plain_http: Iterable[str]) -> str:
         try:
             url = httpx.URL(address)
             refuse_plain(gate, url, source, wanted)
-            digest = _follow(client, gate, url, source, into / file_name(url), wanted)
+            digest = _follow(client, gate, url, source, into / file_name(url), wanted, meter or Unmetered())
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RunFailed(Reason.SOURCE_UNREACHABLE, f"{source.uri}: {type(error).__name__}: {error}") from None
         except RunFailed as failed:
@@ -59,13 +60,15 @@ def refuse_plain(gate: Gate, url: httpx.URL, source: Source, digest: str = "") -
                     "#sha256=<digest>, or have the host listed in the chart's plainHttpRegistries")  # fmt: skip
 
 
-def _follow(client: httpx.Client, gate: Gate, url: httpx.URL, source: Source, file: Path, wanted: str) -> str:
+def _follow(
+    client: httpx.Client, gate: Gate, url: httpx.URL, source: Source, file: Path, wanted: str, meter: Meter
+) -> str:
     headers = bearer(source.credentials)
     for _ in range(REDIRECTS):
         with client.stream("GET", url, headers=headers) as answer:
             if not answer.has_redirect_location:
                 refuse_status(answer, source.uri)
-                digest = save(answer, file, source.uri)
+                digest = save(answer, file, source.uri, meter)
                 if wanted not in ("", digest):
                     file.unlink()
                 return digest
@@ -90,9 +93,11 @@ def refuse_status(answer: httpx.Response, uri: str) -> None:
         raise RunFailed(reason, f"{uri}: answered {answer.status_code}")
 
 
-def save(answer: httpx.Response, file: Path, uri: str) -> str:
+def save(answer: httpx.Response, file: Path, uri: str, meter: Meter | None = None) -> str:
     """Write an answer's body to a file. Returns its sha256."""
-    size, sha = 0, hashlib.sha256()
+    size, sha, meter = 0, hashlib.sha256(), meter or Unmetered()
+    announced = answer.headers.get("Content-Length", "")
+    meter.expect(int(announced) if announced.isdecimal() and len(announced) < 16 else 0)
     with file.open("wb") as out:
         for chunk in answer.iter_raw(1 << 20):
             size += len(chunk)
@@ -100,6 +105,7 @@ def save(answer: httpx.Response, file: Path, uri: str) -> str:
                 raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: larger than {FILE_LIMIT} bytes")
             sha.update(chunk)
             out.write(chunk)
+            meter.advance(len(chunk))
     return sha.hexdigest()
 
 

@@ -1,0 +1,113 @@
+"""torchrun's launcher (torch.distributed.elastic) without a shell: a process for each GPU of each pod, or one a pod.
+
+Ranks are fixed: the pod's number in its Indexed Job, which its host name ends in. The launcher starts nothing again by
+itself. Where one process is lost, those that it worked with end too, and the Job makes new pods: so there is one way in
+which a training is taken up again, whatever was lost.
+"""
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch.distributed import DistError, PrefixStore, TCPStore
+from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.elastic.rendezvous import (
+    RendezvousError,
+    RendezvousInfo,
+    RendezvousParameters,
+    RendezvousStoreInfo,
+    rendezvous_handler_registry,
+)
+from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from slmkit.run import EXIT_TERMINATED, write_report
+from slmops.contract import RENDEZVOUS_PORT, TERMINATION_PATH, AnyRun, Reason, Report, TrainRun
+
+BACKEND = "fixed"
+JOIN_SECONDS = 900
+"""How long a pod waits for the others; they may have larger images to pull."""
+
+
+def needed(arguments: list[str]) -> TrainRun | None:
+    """The run, where it is one of several processes and this is not yet one of them. What cannot be read is left to the
+    run itself, which says so."""
+    if "RANK" in os.environ or len(arguments) != 1:
+        return None
+    try:
+        run = TypeAdapter(AnyRun).validate_json(Path(arguments[0]).read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return run if isinstance(run, TrainRun) and run.nodes * processes() > 1 else None
+
+
+def processes() -> int:
+    """How many of them a pod runs."""
+    return max(1, torch.cuda.device_count())
+
+
+class FixedRanks(StaticTCPRendezvous):
+    """PyTorch's own meeting of pods whose ranks are known, without libuv, which not every build of it has. The processes
+    meet apart from it, at the next port."""
+
+    def get_backend(self) -> str:
+        """Its name."""
+        return BACKEND
+
+    @property
+    def use_agent_store(self) -> bool:
+        """The launcher's store is the launchers' alone."""
+        return False
+
+    def next_rendezvous(self) -> RendezvousInfo:
+        """Wait for the leader, or for nobody as the leader. Raises DistError when it does not come."""
+        store = TCPStore(self.master_addr, self.master_port, self.world_size, self.rank == 0, self.timeout,
+                         multi_tenant=True, use_libuv=False)  # fmt: skip
+        processes_meet = RendezvousStoreInfo(self.master_addr, self.master_port + 1)
+        return RendezvousInfo(PrefixStore(self.run_id, store), self.rank, self.world_size, processes_meet)
+
+
+def launch(run: TrainRun, *command: str) -> int:
+    """Start this pod's processes, each Python with these arguments, and wait for them. Returns the pod's exit code."""
+    rank = int(socket.gethostname().removeprefix(f"{run.run}-")) if run.nodes > 1 else 0
+    leader = f"{run.run}-0.{run.run}" if run.nodes > 1 else "localhost"
+    config = LaunchConfig(min_nodes=run.nodes, max_nodes=run.nodes, nproc_per_node=processes(), run_id=run.run,
+                          rdzv_backend=BACKEND, rdzv_endpoint=f"{leader}:{RENDEZVOUS_PORT}",
+                          rdzv_configs={"rank": rank}, max_restarts=0, monitor_interval=0.5)  # fmt: skip
+    rendezvous_handler_registry.register(BACKEND, _fixed)
+    try:
+        elastic_launch(config, sys.executable)(*command)
+    except SignalException:
+        return EXIT_TERMINATED
+    except ChildFailedError as failed:
+        return _told(failed.get_first_failure()[1].exitcode)
+    except (RendezvousError, DistError, TimeoutError) as error:
+        print(f"the other pods of the group did not come: {error}", file=sys.stderr)
+        return EXIT_TERMINATED
+    return 0
+
+
+def _fixed(parameters: RendezvousParameters) -> FixedRanks:
+    host, _, port = parameters.endpoint.rpartition(":")
+    return FixedRanks(host, int(port), parameters.config["rank"], parameters.max_nodes, parameters.run_id, JOIN_SECONDS)
+
+
+def _told(code: int) -> int:
+    """A process' exit code as the pod's. One that was killed has left no report."""
+    if code >= 0:
+        return code
+    if code == -15:
+        return EXIT_TERMINATED
+    if not _reported():
+        write_report(Report(outcome="Failed", reason=Reason.OUT_OF_MEMORY, message="a training process was killed, which "
+                            "the kernel does when memory runs out"))  # fmt: skip
+    return 128 - code
+
+
+def _reported() -> bool:
+    path = Path(os.environ.get("TERMINATION_PATH", TERMINATION_PATH))
+    return path.exists() and path.stat().st_size > 0

@@ -1,0 +1,60 @@
+"""When a training is kept, and where it goes on: what the loop sees of its checkpoints."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from slm_trainer.checkpoints import Checkpoints, Part, Weights
+from slm_trainer.distributed import Group
+from slmkit.run import Context
+from slmops.contract import Hyperparameters
+
+
+class Kept:
+    """The parts of a training, kept on the volume. Without one, nothing is kept and everything begins anew.
+
+    All processes of a group read; the leader alone writes.
+    """
+
+    def __init__(self, wanted: Hyperparameters, context: Context, group: Group, parts: Mapping[str, Part],
+                 subject: str) -> None:  # fmt: skip
+        self._parts, self._context, self._group = parts, context, group
+        checkpoint = wanted.checkpoint
+        self._all: Checkpoints | None = None
+        if checkpoint is not None:
+            folder = context.state / "checkpoints"
+            self._all = Checkpoints(folder, checkpoint.every_steps, checkpoint.keep, {"training": subject})
+
+    def begin(self) -> int:
+        """Bring all parts to where the last attempt was kept. Returns the steps that are made already."""
+        step = self._all.load(self._parts) if self._all else 0
+        self._group.agree(step, "the newest checkpoint")
+        self._tell()
+        return step
+
+    def after(self, step: int, last: bool) -> None:
+        """A step was made. Raises RunFailed when the pod is being taken away, once the step is kept."""
+        stopping = self._context.stopping.is_set()
+        if self._all is not None and self._group.leads:
+            self._all.note(step)
+            if last or stopping or self._all.due(step):
+                self.save(step)
+        self._context.check()
+
+    def save(self, step: int) -> None:
+        """Keep this step."""
+        if self._all is not None and self._group.leads and self._all.last != step:
+            self._all.save(step, self._parts)
+            self._tell()
+
+    def _tell(self) -> None:
+        if self._all is not None:
+            self._context.kept(self._all.last, self._all.resumes, self._all.lost)
+
+
+def subject_of(wanted: Hyperparameters, records: Sequence[Any], steps: int, weights: Weights) -> str:
+    """What a checkpoint belongs to: settings, number of records and steps, names and shapes of the weights, as a hash."""
+    shapes = {name: list(value.shape) for name, value in weights.state_dict().items()}
+    whole = [wanted.model_dump(mode="json", exclude={"checkpoint"}), len(records), steps, shapes]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,186 @@
+"""Two processes that train together make what one makes of the same batches; and they end together."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+
+from slm_trainer.batch import Batch
+from slm_trainer.distributed import Group, Ranks, lost_is_told
+from slm_trainer.losses import IGNORED
+from slmkit.run import RunFailed
+from slmops.contract import Reason
+from tests.unit.images.ranks import main
+
+ROOT = Path(__file__).parents[3]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def together(folder: Path, ranks: int, die: dict[int, int] | None = None, **settings: Any) -> list[int]:
+    """Train in so many processes; their exit codes. ``die``: the batch at which a rank is killed."""
+    folder.mkdir(exist_ok=True)
+    port, made = str(free_port()), []
+    for rank in range(ranks):
+        named = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
+                 "MASTER_PORT": port, "USE_LIBUV": "0", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
+        told = json.dumps(settings | ({"die_at": die[rank]} if die and rank in die else {}))
+        made.append(subprocess.Popen([sys.executable, "-m", "tests.unit.images.ranks", str(folder), told], cwd=ROOT,
+                                     env=os.environ | named, stderr=subprocess.PIPE, text=True))  # fmt: skip
+    for process in made:
+        process.communicate(timeout=120)
+    return [int(process.returncode) for process in made]
+
+
+def outcome(folder: Path, rank: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"rank-{rank}.json").read_text())
+    return found
+
+
+def one(folder: Path, **settings: Any) -> dict[str, Any]:
+    """What one process makes of it."""
+    folder.mkdir(exist_ok=True)
+    assert main(folder, settings) == 0
+    return outcome(folder)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What one process makes of the usual."""
+    return one(tmp_path_factory.mktemp("alone"))
+
+
+def test_a_group_has_the_loss_and_the_weights_of_one(tmp_path: Path, alone: dict[str, Any]) -> None:
+    assert together(tmp_path, 2) == [0, 0]
+    found = [outcome(tmp_path, rank) for rank in range(2)]
+    for mine in found:
+        assert mine["curve"] == pytest.approx(alone["curve"], abs=1e-5)
+        assert mine["weights"] == pytest.approx(alone["weights"], abs=1e-4)
+    assert sum(mine["rows"] for mine in found) == alone["rows"], "each row is seen by one of them"
+    assert max(mine["rows"] for mine in found) < alone["rows"]
+
+
+@pytest.mark.parametrize("settings", [
+    {"gradient_accumulation": 3, "batch_size": 5, "max_steps": 12},
+    {"batch_size": 2, "max_steps": 9, "records": 9},  # fewer rows than processes, and one row in the last batch
+])  # fmt: skip
+def test_three_make_the_same_of_steps_of_any_shape(tmp_path: Path, settings: dict[str, Any]) -> None:
+    expected = one(tmp_path / "one", **settings)
+    assert together(tmp_path / "three", 3, **settings) == [0, 0, 0]
+    found = outcome(tmp_path / "three")
+    assert found["curve"] == pytest.approx(expected["curve"], abs=1e-5)
+    assert found["weights"] == pytest.approx(expected["weights"], abs=1e-4)
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_who_loses_another_is_interrupted_and_all_go_on_from_the_checkpoint(
+    tmp_path: Path, alone: dict[str, Any], lost: int
+) -> None:
+    kept = {"checkpoint": {"every_steps": 5, "keep": 2}}
+    codes = together(tmp_path, 2, {lost: 13}, **kept)
+    assert codes[lost] == -9
+    assert codes[1 - lost] == 143, "it did not fail by itself"
+    assert together(tmp_path, 2, **kept) == [0, 0]
+    found = outcome(tmp_path)
+    assert found["resumes"] == 1
+    assert len(found["curve"]) == 20
+    assert found["curve"] == pytest.approx(alone["curve"][10:], abs=1e-5)
+    assert found["weights"] == pytest.approx(alone["weights"], abs=1e-4)
+
+
+# --- the launcher ----------------------------------------------------------------------------------------------------
+
+LAUNCHED = """
+import sys
+from slm_trainer import launch
+from slmops.contract import TrainRun
+launch.processes = lambda: 2
+run = TrainRun.model_validate_json(sys.argv[1])
+sys.exit(launch.launch(run, *sys.argv[2:]))
+"""
+RUN = json.dumps({
+    "type": "Train", "run": "toy", "train": {"source": {"uri": "oci://registry.example/data:v1"}, "format": "Messages"},
+    "output": {"repository": "registry.example/out"},
+})  # fmt: skip
+
+
+def launched(folder: Path, *command: str) -> int:
+    """The exit code of a pod with two processes."""
+    named = {"USE_LIBUV": "0", "GLOO_SOCKET_IFNAME": "lo", "TERMINATION_PATH": str(folder / "report")}
+    done = subprocess.run([sys.executable, "-c", LAUNCHED, RUN, *command], cwd=ROOT, env=os.environ | named, check=False,
+                          stderr=subprocess.PIPE, text=True)  # fmt: skip
+    return done.returncode
+
+
+def test_the_launcher_starts_a_group_that_learns_what_one_learns(tmp_path: Path, alone: dict[str, Any]) -> None:
+    assert launched(tmp_path, "-m", "tests.unit.images.ranks", str(tmp_path), "{}") == 0
+    assert outcome(tmp_path)["curve"] == pytest.approx(alone["curve"], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("program", "code", "reason"),
+    [
+        ("import sys; sys.exit(3)", 3, None),
+        ("import sys; sys.exit(143)", 143, None),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 137, "OutOfMemory"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143, None),
+    ],
+)
+def test_the_pod_ends_as_its_process_did(tmp_path: Path, program: str, code: int, reason: str | None) -> None:
+    assert launched(tmp_path, "-c", program) == code
+    report = tmp_path / "report"
+    assert (json.loads(report.read_text())["reason"] if report.exists() else None) == reason
+
+
+# --- one process' part -----------------------------------------------------------------------------------------------
+
+
+def ranks_of(rank: int, size: int) -> Ranks:
+    """A group that nobody has to join: to ask what would be whose."""
+    found = Ranks.__new__(Ranks)
+    found.rank, found.size = rank, size
+    return found
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_every_row_is_somebodys_and_nobody_elses(size: int) -> None:
+    tokens = torch.arange(20).reshape(5, 4)
+    batch = Batch.of(tokens, torch.ones_like(tokens), tokens)
+    parts = [ranks_of(rank, size).share(batch) for rank in range(size)]
+    rows = sorted(row.tolist() for part in parts if part.answered for row in part.tokens)
+    assert rows == tokens.tolist()
+    assert sum(part.answered for part in parts) == batch.answered
+    for part in parts[5:]:
+        assert len(part.tokens) == 1
+        assert (part.labels == IGNORED).all()
+
+
+def test_one_alone_does_all_of_it() -> None:
+    tokens = torch.arange(4).reshape(2, 2)
+    batch = Batch.of(tokens, torch.ones_like(tokens), tokens)
+    group = Group()
+    assert group.share(batch) is batch
+    assert group.wrapped(tokens) is tokens
+    assert group.total(2.5) == 2.5
+    assert group.leads
+
+
+def test_an_error_of_ones_own_is_not_taken_for_a_lost_pod() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), lost_is_told():
+        raise RuntimeError("shapes do not fit")
+    with pytest.raises(RunFailed) as failed, lost_is_told():
+        raise torch.distributed.DistNetworkError("the client socket has failed to connect")
+    assert failed.value.reason is Reason.TERMINATED
