@@ -21,6 +21,8 @@ POOL = {"selector": {"matchLabels": {"a": "b"}}}
 
 CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     # What does not go together.
+    "a checkpoint and no volume for it": (FINETUNE, {"spec.training.checkpoint": {"everySteps": 10}}),
+    "a volume of no size": (FINETUNE, {"spec.run.volume": {"storageClass": "fast"}}),
     "two teachers": (DISTILLATION, {"spec.teacher.model": {"uri": "oci://registry.example/slm/teacher:v1"}}),
     "no teacher": (DISTILLATION, {"spec.teacher.endpoint": None}),
     "logits of a teacher that is an endpoint": (DISTILLATION, {"spec.objective": {"type": "Logits"}}),

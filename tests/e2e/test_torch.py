@@ -19,7 +19,18 @@ pytestmark = pytest.mark.cluster
 RUNNER = ("hypothesis", "iniconfig", "packaging", "pluggy", "pygments", "pytest", "sortedcontainers")
 PLACES = ("operator", "images/kit", "images/trainer", "images/quantizer", ".")
 TESTS = {
-    "trainer": ("losses", "objectives", "tokens", "loop", "feed", "packing", "watch", "recipes"),
+    "trainer": (
+        "losses",
+        "objectives",
+        "tokens",
+        "loop",
+        "feed",
+        "packing",
+        "watch",
+        "recipes",
+        "resume",
+        "distributed",
+    ),
     "quantizer": ("verify",),
 }
 
