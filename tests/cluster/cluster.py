@@ -71,7 +71,7 @@ class Cluster:
             begun = time.monotonic()
             if self.healthy():
                 return
-            if names() and not all(alive(name) for name in SYSTEM):
+            if any(name in SYSTEM and not alive(name) for name in names()):  # what was never started is only missing
                 say("cleaning up after a run that ended badly")
                 self._stop()
             if Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "0":
