@@ -22,9 +22,9 @@ from slmops.contract import Reason
 
 FOR = "slmkit.for"
 """Extension of a request: the host that was asked for, where the one of the request was named by an answer."""
-NEVER = tuple(map(ipaddress.ip_network, ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/127",
-                                         "fe80::/10", "ff00::/8", "fd00:ec2::/32")))  # fmt: skip
-"""This machine itself, its link (where clouds keep the node's own credentials) and everybody at once."""
+NEVER = tuple(map(ipaddress.ip_network, ("0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/128", "fe80::/10", "ff00::/8",
+                                         "fd00:ec2::/32")))  # fmt: skip
+"""Nobody, the node's own link (where clouds keep its credentials) and everybody at once."""
 WRAPPED = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 behind a translator (RFC 6052)."""
 KEPT_SECONDS = 30.0
@@ -32,12 +32,12 @@ KEPT_SECONDS = 30.0
 
 class Gate:
     """Whom a client may ask. ``internal``: hosts that the resource names may have private addresses (a registry, a
-    teacher), and an answer of such a one may send us to another such; ``trusted``: ``host[:port]`` that whoever
-    installed the operator vouches for, at any address."""
+    teacher), and an answer of such a one may send us to another such; ``own``: the pod itself may be asked, where a
+    teacher may run; ``trusted``: ``host[:port]`` that whoever installed the operator vouches for, at any address."""
 
-    def __init__(self, *, internal: bool = False, trusted: Iterable[str] = ()) -> None:
-        self._internal, self._trusted = internal, frozenset(trusted)
-        self._known: dict[tuple[str, int], tuple[float, list[str]]] = {}
+    def __init__(self, *, internal: bool = False, own: bool = False, trusted: Iterable[str] = ()) -> None:
+        self._internal, self._own, self._trusted = internal, own, frozenset(trusted)
+        self._known: dict[tuple[str, int, str], tuple[float, list[str]]] = {}
 
     def trusts(self, url: httpx.URL) -> bool:
         """Whether the installation vouches for the host."""
@@ -46,27 +46,35 @@ class Gate:
     def addresses(self, url: httpx.URL, asked_for: str = "") -> list[str]:
         """Addresses to connect to. Raises RunFailed where nobody may, httpx.ConnectError where there is none."""
         host, port = url.raw_host.decode("ascii"), _port(url)
-        known = self._known.get((host, port))
-        if known is not None and time.monotonic() - known[0] < KEPT_SECONDS:
-            return known[1]
+        if (known := self.known(url, asked_for)) is not None:
+            return known
         by_name = not peers.limited() or peers.named(host, port)
-        if not by_name and not peers.ranges():
+        if not by_name and not peers.ranges() and not (self._own and _is_address(host)):
             raise refusal(host, port)  # not even its name is looked up
         found = [str(info[4][0]) for info in _resolve(host, port)]
         inward = self.trusts(url) or peers.named(host, port, listed=True) or self._inward(host, port, asked_for)
         for text in found:
             address = _plain(text)
+            if address.is_loopback and self._own:
+                continue
             if not by_name and not peers.listed(address, port):
                 raise refusal(host, port)
-            never = any(address.version == net.version and address in net for net in NEVER)
+            never = address.is_loopback or any(address.version == net.version and address in net for net in NEVER)
             if not self.trusts(url) and (never or not (_public(address) or inward or peers.listed(address, port))):
                 raise RunFailed(Reason.UNSAFE_SOURCE, f"{host} is an internal address")
-        self._known[host, port] = (time.monotonic(), list(dict.fromkeys(found)))
-        return self._known[host, port][1]
+        chosen = list(dict.fromkeys(found))
+        self._known[host, port, asked_for or host] = (time.monotonic(), chosen)
+        return chosen
+
+    def known(self, url: httpx.URL, asked_for: str = "") -> list[str] | None:
+        """What was found a moment ago."""
+        host = url.raw_host.decode("ascii")
+        found = self._known.get((host, _port(url), asked_for or host))
+        return found[1] if found is not None and time.monotonic() - found[0] < KEPT_SECONDS else None
 
     def forget(self, url: httpx.URL) -> None:
         """The addresses did not answer: look them up anew."""
-        self._known.pop((url.raw_host.decode("ascii"), _port(url)), None)
+        self._known = {key: found for key, found in self._known.items() if key[:2] != (url.host, _port(url))}
 
     def _inward(self, host: str, port: int, asked_for: str) -> bool:
         """Whether a private address is what the resource means. Who asks a public host is not sent inwards by it."""
@@ -125,7 +133,8 @@ class AsyncTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One request, to the first address that takes the connection."""
         trouble: Exception | None = None
-        for address in await asyncio.to_thread(self._gate.addresses, request.url):
+        found = self._gate.known(request.url) or await asyncio.to_thread(self._gate.addresses, request.url)
+        for address in found:
             inner = self._inner.setdefault(
                 request.url.host, httpx.AsyncHTTPTransport(verify=_tls(), limits=self._limits)
             )

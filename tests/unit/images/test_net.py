@@ -79,9 +79,22 @@ def test_what_an_address_is_decides(asked: list[str], url: str, public: Reason |
     assert reason(Gate(internal=True), url) is internal
 
 
+def test_a_teacher_may_run_in_the_pod_itself(asked: list[str]) -> None:
+    gate = Gate(internal=True, own=True)
+    peers.limit([])
+    assert reason(gate, "http://127.0.0.1:8000") is None
+    assert reason(gate, "http://[::1]:8000") is None
+    assert reason(gate, "http://169.254.169.254") is Reason.EGRESS_REFUSED
+    assert reason(gate, "http://0.0.0.0") is Reason.EGRESS_REFUSED
+
+
 def test_a_public_host_sends_nobody_inwards(asked: list[str]) -> None:
     gate = Gate(internal=True)
     assert reason(gate, "https://corp.example", asked_for="public.example") is Reason.UNSAFE_SOURCE
+    assert reason(gate, "https://corp.example") is None
+    assert reason(gate, "https://corp.example", asked_for="public.example") is Reason.UNSAFE_SOURCE, (
+        "and not later either"
+    )
     assert reason(Gate(internal=True), "https://six.example", asked_for="corp.example") is None
     assert reason(Gate(internal=True), "https://node.example", asked_for="corp.example") is Reason.UNSAFE_SOURCE
 
