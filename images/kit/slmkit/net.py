@@ -133,7 +133,9 @@ class AsyncTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """One request, to the first address that takes the connection."""
         trouble: Exception | None = None
-        found = self._gate.known(request.url) or await asyncio.to_thread(self._gate.addresses, request.url)
+        found = self._gate.known(request.url)
+        if found is None:
+            found = await asyncio.to_thread(self._gate.addresses, request.url)
         for address in found:
             inner = self._inner.setdefault(
                 request.url.host, httpx.AsyncHTTPTransport(verify=_tls(), limits=self._limits)
