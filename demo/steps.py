@@ -90,7 +90,10 @@ def build_images(cluster: AnyCluster) -> dict[str, str]:
 
 def install(kubectl: Kubectl, images: dict[str, str], *plain_http: str) -> None:
     """Install or upgrade the chart and wait until the operator is ready. The registries named speak no TLS."""
-    values = json.dumps({"images": images, "plainHttpRegistries": list(plain_http)})
+    ranges = kubectl.cluster.internal_ranges
+    # What is inside is known of the local cluster; of another one all private addresses are taken for inside.
+    egress = {"egress": {"internalRanges": list(ranges)}} if ranges else {}
+    values = json.dumps({"images": images, "plainHttpRegistries": list(plain_http)} | egress)
     file = ROOT / ".cache" / "values.json"
     file.write_text(values)
     kubectl.helm("upgrade", "--install", "slmops", ROOT / "charts" / "slmops", "-n", SYSTEM, "-f", file,

@@ -35,6 +35,7 @@ class UserCluster:
         self.registry = os.environ.get("REGISTRY", "")
         plain = os.environ.get("REGISTRY_PLAIN_HTTP", "").lower() in ("1", "true", "yes")
         self.plain_http: tuple[str, ...] = (self.registry,) if plain else ()
+        self.internal_ranges: tuple[str, ...] = ()
 
     def up(self) -> None:
         """Say at once what is missing."""

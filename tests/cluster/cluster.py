@@ -22,7 +22,9 @@ from tests.cluster.layout import (
     NAMESPACES,
     NODES,
     PAUSE,
+    POD_RANGE,
     REGISTRY,
+    SERVICE_RANGE,
     STATE,
     restricted,
 )
@@ -45,6 +47,8 @@ class Cluster:
     registry = REGISTRY
     plain_http: tuple[str, ...] = (REGISTRY,)
     """Registries that speak HTTP without TLS."""
+    internal_ranges: tuple[str, ...] = (POD_RANGE, SERVICE_RANGE)
+    """Where pods and Services are; empty where nobody knows."""
     logs = LOGS
     audit_log = AUDIT_LOG
 

@@ -223,7 +223,7 @@ def test_the_network_lets_a_run_out_to_its_list_and_to_nobody_else(
     web = Web(platform)
     wait_for("a server on each node", web.everywhere, 90, pause=1)
     neighbour = web.url("edge1").removeprefix("http://").rstrip("/")
-    inside = [neighbour, "10.79.0.1:443", f"{HOST}:{ELSEWHERE}"]
+    inside = [neighbour, "10.79.0.1:443", f"{HOST}:6443", f"{HOST}:{ELSEWHERE}"]
     allowed = [platform.registry, REFUSING]
     distillation = {
         "apiVersion": "slmops.dev/v1alpha1", "kind": "Distillation",
