@@ -49,7 +49,10 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "base of two kinds": (FINETUNE, {"spec.base.uri": "oci://registry.example/slm/student:v1"}),
     "credentials without an address": (FINETUNE, {"spec.base.credentials": {"secret": "registry-login"}}),
     "server of a source that has none": (FINETUNE, {"spec.data.train.endpoint": "https://minio.example:9000"}),
-    "server with a path": (FINETUNE, {"spec.data.train.endpoint": "https://minio.example/x"}),
+    "server with a path": (
+        FINETUNE,
+        {"spec.data.train": {"uri": "s3://bucket/x", "endpoint": "https://minio.example/x"}},
+    ),
     "one key for an object store": (
         FINETUNE,
         {"spec.data.train": {"uri": "s3://bucket/x", "credentials": {"secret": "minio", "key": "token"}}},
