@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from demo.steps import NAMESPACE, Kubectl, Manifest, ask
+from slmkit.lineage import made_of
 from slmkit.registry import Registry
 from slmkit.run import RunFailed
 from slmops import contract
@@ -13,7 +14,6 @@ from slmops.figures import duration
 
 QUESTION = "please give greenhouse 3 water from the drip line for 20 minutes at 06:30"
 NODE_PORT = 30080
-INPUT = "slmops.dev/input."
 ROW = "  {:34} {:>7}  {}"
 
 
@@ -82,7 +82,7 @@ def took(kubectl: Kubectl, resource: Manifest) -> str:
 
 
 def lineage(kubectl: Kubectl) -> Iterator[str]:
-    """A tree from what the nodes serve down to the data, as the registry's annotations have it."""
+    """A tree from what the nodes serve down to the data, as the registry has it."""
     registry = Registry(contract.Registry(plain_http=kubectl.cluster.plain_http))
     edge = kubectl.get("edgedeployment", "farms") or {}
     served = kubectl.get("edgedeployment", "teacher") or {}
@@ -96,15 +96,15 @@ def lineage(kubectl: Kubectl) -> Iterator[str]:
 
 def _inputs(registry: Registry, reference: str, indent: str, known: dict[str, str], seen: set[str]) -> Iterator[str]:
     try:
-        annotations = registry.annotations(reference)
+        found = made_of(registry, reference)
     except RunFailed:
         return  # not in this registry: the tree ends here
-    made_of: dict[str, str] = {}
-    for key, uri in sorted(annotations.items()):
-        if key.startswith(INPUT) and uri not in made_of.values():
-            made_of[key.removeprefix(INPUT)] = uri
-    for number, (role, uri) in enumerate(made_of.items(), 1):
-        last = number == len(made_of)
+    inputs: dict[str, str] = {}
+    for role, uri in sorted(found.items()):
+        if uri not in inputs.values():
+            inputs[role] = uri
+    for number, (role, uri) in enumerate(inputs.items(), 1):
+        last = number == len(inputs)
         behind = known.get(uri, "")
         told = f"{uri}, served from {_short(behind)}" if behind else _short(uri)
         again = uri in seen

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from slmkit import referrers
 from slmkit.access import Access, parse
 from slmkit.layers import MEDIA_TYPE as LAYER_TYPE
 from slmkit.layers import Layer
@@ -24,8 +25,7 @@ from slmops import contract
 from slmops.contract import Artifact, Reason, Sink, Source
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-INDEX = "application/vnd.oci.image.index.v1+json"
-ACCEPT = ", ".join((MANIFEST, INDEX, "application/vnd.docker.distribution.manifest.v2+json"))
+ACCEPT = ", ".join((MANIFEST, referrers.INDEX, "application/vnd.docker.distribution.manifest.v2+json"))
 EMPTY = b"{}"
 TITLE = "org.opencontainers.image.title"
 CHUNK = 1 << 20
@@ -87,6 +87,26 @@ class Registry:
         found = self._look(reference, credentials)[1].get("annotations")
         return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
+    def referrers(self, reference: str, artifact_type: str) -> list[bytes]:
+        """The documents of a type that refer to an artefact or image, each checked against its digest."""
+        parts = parse(reference)
+        access = Access(parts["host"], parts["name"], "pull", None)
+        digest = parts.get("digest") or self._manifest(access, _newest(parts))[0]
+        found = []
+        for descriptor in referrers.listed(self._wire, access, digest):
+            if descriptor.get("artifactType") == artifact_type:
+                manifest = self._manifest(access, str(descriptor["digest"]))[1]
+                if (manifest.get("subject") or {}).get("digest") == digest:
+                    found += [self._document(access, layer) for layer in manifest.get("layers") or []]
+        return found
+
+    def _document(self, access: Access, layer: Mapping[str, Any]) -> bytes:
+        digest = str(layer.get("digest"))
+        content = self._wire.request("GET", access, f"blobs/{digest}").content
+        if _sha256(content) != digest:
+            raise RunFailed(Reason.UNSAFE_SOURCE, f"{access}: a document does not have digest {digest}")
+        return content
+
     def _look(self, reference: str, credentials: contract.Credentials | None = None) -> tuple[str, dict[str, Any]]:
         parts = parse(reference)
         return self._manifest(Access(parts["host"], parts["name"], "pull", credentials), _newest(parts))
@@ -141,7 +161,6 @@ class Registry:
         files: Mapping[str, Path],
         artifact_type: str,
         annotations: Mapping[str, str],
-        subject: Mapping[str, Any] | None = None,
     ) -> Artifact:
         """Publish files as an artefact, one layer a file, sorted by name."""
         access = _push_access(sink)
@@ -152,13 +171,30 @@ class Registry:
             self._upload(access, digest, size, lambda path=path: _read(path))  # type: ignore[misc]
             layers.append({"mediaType": "application/octet-stream", "digest": digest, "size": size,
                            "annotations": {TITLE: title}})  # fmt: skip
-        config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": _sha256(EMPTY), "size": len(EMPTY)}
-        self._upload(access, _sha256(EMPTY), len(EMPTY), lambda: [EMPTY])
-        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": artifact_type, "config": config,
-                    "layers": layers, "annotations": dict(sorted(annotations.items()))}  # fmt: skip
-        if subject is not None:
-            manifest["subject"] = dict(subject)
+        return self._publish(access, self._artifact(access, artifact_type, layers, annotations), layers)
+
+    def attach(
+        self, sink: Sink, subject: Artifact, artifact_type: str, content: bytes, annotations: Mapping[str, str]
+    ) -> Artifact:
+        """Publish a document that refers to an artefact in the same repository, and is found from it."""
+        access = _push_access(sink)
+        digest = subject.reference.partition("@")[2]
+        body = self._wire.request("GET", access, f"manifests/{digest}", headers={"Accept": ACCEPT})
+        self._upload(access, _sha256(content), len(content), lambda: [content])
+        layers = [{"mediaType": artifact_type, "digest": _sha256(content), "size": len(content)}]
+        manifest = self._artifact(access, artifact_type, layers, annotations)
+        manifest["subject"] = {"mediaType": body.headers.get("Content-Type", MANIFEST), "digest": digest,
+                               "size": len(body.content)}  # fmt: skip
         return self._publish(access, manifest, layers)
+
+    def _artifact(
+        self, access: Access, artifact_type: str, layers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str]
+    ) -> dict[str, Any]:
+        """The manifest of something that is no image."""
+        self._upload(access, _sha256(EMPTY), len(EMPTY), lambda: [EMPTY])
+        config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": _sha256(EMPTY), "size": len(EMPTY)}
+        return {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": artifact_type, "config": config,
+                "layers": list(layers), "annotations": dict(sorted(annotations.items()))}  # fmt: skip
 
     def tag(self, sink: Sink, made: Artifact, name: str) -> None:
         """Give something published a name that people can remember; it can be given to something else later."""
@@ -194,7 +230,13 @@ class Registry:
     def _publish(self, access: Access, manifest: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> Artifact:
         body = json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
         digest = _sha256(body)
-        self._wire.request("PUT", access, f"manifests/{digest}", content=body, headers={"Content-Type": MANIFEST})
+        answer = self._wire.request("PUT", access, f"manifests/{digest}", content=body,
+                                    headers={"Content-Type": MANIFEST})  # fmt: skip
+        subject = manifest.get("subject")
+        if subject is not None and "OCI-Subject" not in answer.headers:
+            entry = {"mediaType": MANIFEST, "digest": digest, "size": len(body), "artifactType": manifest["artifactType"],
+                     "annotations": manifest["annotations"]}  # fmt: skip
+            referrers.keep(self._wire, access, subject["digest"], entry)
         size = sum(int(layer["size"]) for layer in layers)
         return Artifact(reference=f"{access.host}/{access.name}@{digest}", size=size)
 

@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ class Context:
         """Set where the run has a budget."""
         self._clock = clock
         self.started = clock()
+        self.began = datetime.now(UTC)
         self._stage_started = clock()
         self._stage_from = 0
         self._progress = Progress(stage="Starting")

@@ -9,6 +9,8 @@ from slm_quantizer.evaluate import measure
 from slm_quantizer.pack import finish, layers
 from slm_quantizer.verify import verify
 from slmkit.data import Example, read_examples
+from slmkit.facts import IMAGE_TYPE, Facts
+from slmkit.publish import describe
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import check_model_folder, fetch
@@ -47,13 +49,15 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
             figures["reference"] = measure(full, prompts, examples, limit, context.work)
     context.check()
     context.stage("Publishing")
+    facts = Facts(run, dict(context.inputs), IMAGE_TYPE, figures)
     annotations = {
-        **context.lineage(run),
+        **facts.annotations(),
         "org.opencontainers.image.title": f"{run.name}-{run.variant}",
         "org.opencontainers.image.base.name": context.inputs["model"],
         "slmops.dev/precision": run.precision,
     }
     image = registry.push_image(run.output, layers(built, run.name), annotations, architecture=run.architecture)
+    describe(registry, run.output, context, image, facts)
     return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures)
 
 

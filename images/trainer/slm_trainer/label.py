@@ -13,6 +13,7 @@ import httpx
 from slm_trainer.split import split
 from slmkit.access import bearer
 from slmkit.data import Example, read_examples, write_messages
+from slmkit.publish import publish
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
@@ -74,9 +75,9 @@ def label(run: LabelRun, context: Context) -> Report:
     write_messages(folder / "train.jsonl", (Example(example.prompt, answer) for example, answer in kept))
     write_messages(folder / "validation.jsonl", measured)
     files = {path.name: path for path in sorted(folder.iterdir())}
-    made = registry.push_artifact(run.output, files, DATASET_TYPE, context.lineage(run))
     # No time: what an answer takes over the network, among others, compares with nothing that is measured elsewhere.
     teacher = Figures(exact_match=round(right / golden, 5) if golden else None, samples=golden or None)
+    made = publish(registry, run, context, files, DATASET_TYPE, {"teacher": teacher})
     return Report(
         outcome="Succeeded", artifacts={"dataset": made}, evaluation={"teacher": teacher},
         dataset=DatasetCounts(

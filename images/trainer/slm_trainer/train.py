@@ -19,6 +19,7 @@ from slm_trainer.recipes import RECIPES
 from slm_trainer.tokens import encode
 from slm_trainer.watch import Watch
 from slmkit.data import Example
+from slmkit.publish import publish
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
@@ -73,9 +74,9 @@ def train(run: TrainRun, context: Context) -> Report:
     logs = watch.curves.close()
     artifacts = {"logs": registry.push_artifact(run.output, logs, LOGS_TYPE, context.lineage(run))}
     if adapter:
-        artifacts["adapter"] = registry.push_artifact(run.output, adapter, ADAPTER_TYPE, context.lineage(run))
+        artifacts["adapter"] = publish(registry, run, context, adapter, ADAPTER_TYPE, figures)
     if not adapter or run.merge:
-        artifacts["model"] = registry.push_artifact(run.output, files, MODEL_TYPE, context.lineage(run))
+        artifacts["model"] = publish(registry, run, context, files, MODEL_TYPE, figures)
     if run.filters is not None:
         artifacts["data"] = registry.push_artifact(
             run.output, sets.report(run, context), REPORT_TYPE, context.lineage(run)

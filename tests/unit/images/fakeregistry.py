@@ -20,6 +20,7 @@ from slmkit.registry import Registry
 from slmops import contract
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
 PATH = re.compile(r"^/v2/(?P<name>.+)/(?P<what>blobs/uploads|blobs|manifests|referrers)/(?P<reference>[^/]*)$")
 
 
@@ -125,16 +126,17 @@ class FakeRegistry:
         """A stored manifest."""
         return json.loads(self.manifests[name, reference][1])
 
-    def referrers(self, name: str, digest: str) -> list[str] | None:
-        """Digests of what refers to a manifest; None without the referrers API."""
+    def referrers(self, name: str, digest: str) -> dict[str, Any] | None:
+        """An index of what refers to a manifest; None without the referrers API."""
         if not self._referrers:
             return None
         found = {
-            sha256(body)
-            for (repository, _), (_, body) in self.manifests.items()
-            if repository == name and (json.loads(body).get("subject") or {}).get("digest") == digest
+            sha256(body): {"mediaType": type, "digest": sha256(body), "size": len(body)}
+            | {key: said[key] for key in ("artifactType", "annotations") if key in said}
+            for (repository, _), (type, body) in self.manifests.items()
+            if repository == name and ((said := json.loads(body)).get("subject") or {}).get("digest") == digest
         }
-        return sorted(found)
+        return {"schemaVersion": 2, "mediaType": INDEX, "manifests": [found[each] for each in sorted(found)]}
 
     # --- inside
 
@@ -246,14 +248,16 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _put_manifest(self, name: str, reference: str, body: bytes) -> Answer:
         manifest = json.loads(body)
-        parts = [manifest["config"], *manifest["layers"]]
+        parts = [manifest["config"], *manifest["layers"]] if "layers" in manifest else []
         if any((name, part["digest"]) not in self.registry.blobs for part in parts):
             return _error(400, "MANIFEST_BLOB_UNKNOWN", "a blob is missing")
         if reference.startswith("sha256:") and reference != sha256(body):
             return _error(400, "DIGEST_INVALID", "the manifest has another digest")
         stored = (self.headers["Content-Type"], body)
         self.registry.manifests[name, reference] = self.registry.manifests[name, sha256(body)] = stored
-        return Answer(201)
+        subject = (manifest.get("subject") or {}).get("digest")
+        known = subject and self.registry.referrers(name, subject) is not None
+        return Answer(201, headers={"OCI-Subject": subject} if known else {})
 
 
 def _error(status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> Answer:

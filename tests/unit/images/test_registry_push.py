@@ -161,17 +161,6 @@ def test_a_tag_is_a_name_for_the_same_manifest(registry: FakeRegistry, files: di
     assert registry.client().digest_of(f"{registry.host}/slm/data:v1") == made.reference.partition("@")[2]
 
 
-@pytest.mark.parametrize("present", [True, False], ids=["referrers API", "no referrers API"])
-def test_a_report_refers_to_what_it_is_about(present: bool, files: dict[str, Path]) -> None:
-    with FakeRegistry(referrers=present) as registry:
-        digest = push(registry, files).reference.partition("@")[2]
-        subject = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": 1}
-        about = registry.client().push_artifact(sink(registry), {}, "application/vnd.x", {}, subject)
-        made = about.reference.partition("@")[2]
-        assert registry.manifest("slm/data", made)["subject"] == subject
-        assert registry.referrers("slm/data", digest) == ([made] if present else None)
-
-
 def test_the_annotations_can_be_read_back(registry: FakeRegistry, files: dict[str, Path]) -> None:
     made = push(registry, files)
     assert registry.client().annotations(made.reference) == {"a": "2", "z": "1"}

@@ -1,0 +1,101 @@
+"""What is known of something made, in one place: annotations, provenance, bill of materials and card say the same.
+
+What goes into the artefact itself (annotations, card) holds no time and no figure that differs from run to run: the same
+inputs give the same digest. Times and all figures are in the documents that refer to it.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from slmops.contract import ADAPTER_TYPE, DATASET_TYPE, MODEL_TYPE, Figures, Run
+
+PREFIX = "slmops.dev/"
+INPUT = f"{PREFIX}input."
+METRIC = f"{PREFIX}metric."
+NOT_WISHED = {"run", "registry", "annotations", "image", "budget", "output"}
+"""Fields of a run that change nothing of what it makes."""
+UNSTEADY = ("seconds", "memory", "per_second")
+"""Parts of the names of figures that differ from run to run."""
+IMAGE_TYPE = "application/vnd.oci.image.config.v1+json"
+"""Of a model image, which has no type of its own."""
+KINDS = {DATASET_TYPE: "data set", MODEL_TYPE: "model", ADAPTER_TYPE: "adapter", IMAGE_TYPE: "model image"}
+MOST = 32
+"""Metrics in annotations, which a registry keeps in the manifest."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Inputs by role, the configuration, the code, and what was measured, by model."""
+
+    run: Run
+    inputs: Mapping[str, str]
+    artifact_type: str
+    figures: Mapping[str, Figures]
+    licence: str = ""
+    """SPDX expression of the base's licence; empty when nobody knows it."""
+
+    @property
+    def kind(self) -> str:
+        """What it is, in a word or two."""
+        return KINDS.get(self.artifact_type, "artefact")
+
+    @property
+    def title(self) -> str:
+        """The last part of the repository's name."""
+        output = getattr(self.run, "output", None)
+        return output.repository.rpartition("/")[2] if output is not None else self.kind
+
+    @cached_property
+    def configuration(self) -> dict[str, Any]:
+        """What was asked for, less names, places and where secrets are mounted."""
+        found = plain(self.run.model_dump(mode="json", exclude=NOT_WISHED))
+        return dict(found)
+
+    @property
+    def configuration_digest(self) -> str:
+        """SHA-256 over the configuration as canonical JSON (sorted keys, no blanks)."""
+        text = json.dumps(self.configuration, sort_keys=True, separators=(",", ":"))
+        return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+    def measured(self, role: str = "model", steady: bool = True) -> dict[str, float]:
+        """Figures of one model by their API names; ``steady``: only those that the same inputs give again."""
+        figures = self.figures.get(role)
+        values = figures.model_dump(mode="json", exclude_none=True) if figures is not None else {}
+        return {
+            _name(key): value
+            for key, value in sorted(values.items())
+            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            and not (steady and any(part in key for part in UNSTEADY))
+        }  # fmt: skip
+
+    def annotations(self) -> dict[str, str]:
+        """What the artefact's manifest says."""
+        found = dict(self.run.annotations)
+        found |= {f"{INPUT}{role}": uri for role, uri in sorted(self.inputs.items())}
+        found[f"{PREFIX}configuration"] = self.configuration_digest
+        if self.run.image:
+            found[f"{PREFIX}image"] = self.run.image
+        if self.licence:
+            found["org.opencontainers.image.licenses"] = self.licence
+        if self.artifact_type != DATASET_TYPE:
+            found |= {f"{METRIC}{name}": f"{value:.10g}" for name, value in list(self.measured().items())[:MOST]}
+        return found
+
+
+def _name(field: str) -> str:
+    """``exact_match`` as ExactMatch."""
+    return "".join(part[:1].upper() + part[1:] for part in field.split("_"))
+
+
+def plain(value: Any) -> Any:
+    """Without credentials; 2.0 as 2, which is how JSON's numbers come back from everybody else (RFC 8785)."""
+    if isinstance(value, dict):
+        return {key: plain(each) for key, each in value.items() if key != "credentials"}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

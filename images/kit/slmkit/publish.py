@@ -1,0 +1,45 @@
+"""Publishing something made: the artefact with its annotations and card, and the documents that refer to it."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from slmkit.facts import Facts
+from slmkit.registry import Registry
+from slmkit.run import Context
+from slmops.contract import ADAPTER_TYPE, MODEL_TYPE, Artifact, Figures, LabelRun, Sink, TrainRun
+
+NONE: Mapping[str, Figures] = {}
+
+
+def publish(
+    registry: Registry,
+    run: LabelRun | TrainRun,
+    context: Context,
+    files: Mapping[str, Path],
+    artifact_type: str,
+    figures: Mapping[str, Figures] = NONE,
+    licence: str = "",
+) -> Artifact:
+    """Push files as an artefact that says what it is made from, by whom, and how good it is."""
+    from slmkit import card  # its libraries are in the images that make something
+
+    facts = Facts(run, dict(context.inputs), artifact_type, figures, licence)
+    if artifact_type in (MODEL_TYPE, ADAPTER_TYPE):
+        folder = context.work / "cards" / facts.kind
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / card.FILE).write_text(card.card(facts), encoding="utf-8")
+        files = {**files, card.FILE: folder / card.FILE}
+    made = registry.push_artifact(run.output, files, artifact_type, facts.annotations())
+    describe(registry, run.output, context, made, facts)
+    return made
+
+
+def describe(registry: Registry, sink: Sink, context: Context, made: Artifact, facts: Facts) -> None:
+    """Push provenance and bill of materials of something published; both refer to it."""
+    from slmkit import bom, provenance
+
+    now = datetime.now(UTC)
+    statement = provenance.statement(made, facts, context.began, now)
+    registry.attach(sink, made, provenance.MEDIA_TYPE, statement, {provenance.PREDICATE_TYPE: provenance.PREDICATE})
+    registry.attach(sink, made, bom.MEDIA_TYPE, bom.bom(made, facts, now), {})
