@@ -33,6 +33,8 @@ def main() -> int:
     commands.add_parser("kwok-stop", help="take simulated nodes away")
     commands.add_parser("enforce", help="enforce NetworkPolicies, which are only stored otherwise")
     commands.add_parser("lift", help="enforce them no longer")
+    commands.add_parser("kueue", help="start Kueue")
+    commands.add_parser("kueue-stop", help="take Kueue and its queues away")
     options = parser.parse_args()
     try:
         if options.command == "up":
@@ -76,6 +78,10 @@ def _do(cluster: Cluster, options: argparse.Namespace) -> int:
             cluster.enforce()
         case "lift":
             cluster.lift()
+        case "kueue":
+            cluster.kueue()
+        case "kueue-stop":
+            cluster.kueue_stop()
         case action:
             getattr(cluster.node(options.node), action)()
     return 0

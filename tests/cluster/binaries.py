@@ -49,6 +49,7 @@ PROGRAMS = (
 )  # fmt: skip
 KWOK = Program("kwok", ("kwok",), "90 s")
 POLICIES = Program("policies", ("kube-router",), "3 min")
+KUEUE = Program("kueue", ("kueue",), "3 min", target=".")
 
 
 def folder(program: Program) -> Path:
@@ -61,8 +62,16 @@ def folder(program: Program) -> Path:
 
 def binary(name: str) -> Path:
     """Path of a built binary."""
-    program = next(p for p in (*PROGRAMS, KWOK, POLICIES) if name in p.makes)
+    program = next(p for p in (*PROGRAMS, KWOK, POLICIES, KUEUE) if name in p.makes)
     return folder(program) / name
+
+
+def go() -> str:
+    """The Go command."""
+    found = shutil.which("go") or ("/usr/local/go/bin/go" if Path("/usr/local/go/bin/go").exists() else None)
+    if found is None:
+        raise Failed("go is not installed; install Go 1.26 or newer and run this again")
+    return found
 
 
 def build(*programs: Program) -> None:
@@ -71,9 +80,7 @@ def build(*programs: Program) -> None:
         done = folder(program)
         if done.exists():
             continue
-        go = shutil.which("go") or ("/usr/local/go/bin/go" if Path("/usr/local/go/bin/go").exists() else None)
-        if go is None:
-            raise Failed("go is not installed; install Go 1.26 or newer and run this again")
+        compiler = go()
         left = [p.name for p in programs or PROGRAMS if not folder(p).exists()]
         say(f"building {program.name}, about {program.about} on two cores ({len(left) - 1} more programs after it)")
         begun = time.monotonic()
@@ -84,7 +91,7 @@ def build(*programs: Program) -> None:
             out.mkdir()
             tags = ["-tags", program.tags] if program.tags else []
             with heartbeat(f"building {program.name}", f"of about {program.about}"):
-                run("env", "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", go, "-C", source, "build", "-trimpath",
+                run("env", "CGO_ENABLED=0", "GOFLAGS=-mod=readonly", compiler, "-C", source, "build", "-trimpath",
                     "-buildvcs=false", *tags, "-ldflags", program.flags, "-o", f"{out}/", program.target)  # fmt: skip
             missing = [name for name in program.makes if not (out / name).exists()]
             if missing:

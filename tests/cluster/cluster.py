@@ -14,6 +14,7 @@ from pathlib import Path
 from tests.cluster import controlplane, network, pki, policies
 from tests.cluster.binaries import KWOK, PROGRAMS, binary, build, folder
 from tests.cluster.controlplane import kubectl
+from tests.cluster.kueue import start_kueue, stop_kueue
 from tests.cluster.layout import (
     AUDIT_LOG,
     CONFIG,
@@ -160,6 +161,14 @@ class Cluster:
     def lift(self) -> None:
         """Enforce them no longer."""
         policies.lift(self.nodes)
+
+    def kueue(self) -> None:
+        """Kueue beside the control plane; queues are for the caller to make."""
+        start_kueue()
+
+    def kueue_stop(self) -> None:
+        """Take Kueue away, with its queues."""
+        stop_kueue()
 
     def _push_pause(self) -> None:
         """The sandbox image, made of one static program."""

@@ -1,0 +1,196 @@
+"""GPUs, queues, budgets and lineage on the cluster: Kueue's own controllers, and the registry that all use."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.assets import records
+from demo.steps import Manifest, condition, wait_for
+from demo.task import IRRIGATION
+from slmkit import bom, provenance
+from slmkit.data import write_messages
+from slmkit.lineage import walk
+from slmkit.registry import Registry
+from slmops import contract
+from slmops.contract import DATASET_TYPE, Sink, Source
+from tests.cluster import Cluster
+from tests.e2e.platform import NAMESPACE, Platform
+
+pytestmark = pytest.mark.cluster
+SECONDS = 240
+GPU = "nvidia.com/gpu"
+QUEUES = """\
+apiVersion: kueue.x-k8s.io/v1beta2
+kind: ResourceFlavor
+metadata: {name: any-node}
+---
+apiVersion: kueue.x-k8s.io/v1beta2
+kind: ClusterQueue
+metadata: {name: gpus}
+spec:
+  namespaceSelector: {}
+  preemption: {withinClusterQueue: LowerPriority}
+  resourceGroups:
+    - coveredResources: [cpu, memory, nvidia.com/gpu]
+      flavors:
+        - name: any-node
+          resources:
+            - {name: cpu, nominalQuota: 8}
+            - {name: memory, nominalQuota: 32Gi}
+            - {name: nvidia.com/gpu, nominalQuota: 1}
+---
+apiVersion: scheduling.k8s.io/v1
+kind: PriorityClass
+metadata: {name: e2e-urgent}
+value: 1000
+"""
+LOCAL_QUEUE = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "LocalQueue",
+               "metadata": {"name": "team-a", "namespace": NAMESPACE}, "spec": {"clusterQueue": "gpus"}}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def queues(platform: Platform, local: Cluster) -> Iterator[None]:
+    """Kueue, with room for one GPU; the LocalQueue is for a test to make."""
+    local.kueue()
+    platform.kubectl("apply", "-f", "-", stdin=QUEUES)
+    yield
+    platform.kubectl("delete", "finetunes", "--all", "-n", NAMESPACE, "--timeout=120s")
+    local.kueue_stop()
+    platform.kubectl("delete", "priorityclass", "e2e-urgent", "--ignore-not-found")
+
+
+@pytest.fixture(scope="module")
+def client(platform: Platform) -> Registry:
+    return Registry(contract.Registry(plain_http=platform.cluster.plain_http))
+
+
+@pytest.fixture(scope="module")
+def data(platform: Platform, client: Registry, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Forty records in the registry; their address by digest."""
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    write_messages(path, records((IRRIGATION,), 4, 40))
+    sink = Sink(repository=f"{platform.registry}/slm/data/e2e-queue")
+    return f"oci://{client.push_artifact(sink, {path.name: path}, DATASET_TYPE, {}).reference}"
+
+
+def finetune(platform: Platform, name: str, data: str, steps: int = 6, **spec: Any) -> Manifest:
+    """A FineTune on the GPU node, without a single retry."""
+    run = {"nodeSelector": {"pool": "gpu"}, "retries": 0, "resources": {"limits": {GPU: 1}}} | spec.pop("run", {})
+    return {
+        "apiVersion": "slmops.dev/v1alpha1", "kind": "FineTune", "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "base": {"uri": f"oci://{platform.registry}/slm/teacher:v1"}, "lora": {"rank": 4},
+            "data": {"train": {"uri": data}, "validationSplit": 0.2},
+            "training": {"epochs": 1000, "maxSteps": steps, "batchSize": 8},
+            "evaluation": {"samples": 4, "maxNewTokens": 8},
+            "output": {"repository": f"{platform.registry}/slm/{name}"}, "run": run, **spec,
+        },
+    }  # fmt: skip
+
+
+def job(platform: Platform, name: str) -> Manifest:
+    (found,) = platform.kubectl.items("jobs", "-l", f"slmops.dev/name={name}")
+    return found
+
+
+def phase(platform: Platform, name: str) -> str:
+    return str(((platform.kubectl.get("finetune", name) or {}).get("status") or {}).get("phase"))
+
+
+def reaches(platform: Platform, name: str, wanted: str) -> None:
+    wait_for(f"{name} is {wanted}", lambda: phase(platform, name) == wanted, SECONDS,
+             lambda: platform.show("finetune", name))  # fmt: skip
+
+
+def test_a_run_waits_in_its_queue_and_says_so_until_kueue_admits_it(
+    platform: Platform, queues: None, data: str
+) -> None:
+    platform.apply(finetune(platform, "queued", data, run={"queue": "team-a"}))
+    reaches(platform, "queued", "Queued")
+    told = platform.condition("finetune", "queued", "Trained")
+    assert (told["status"], told["reason"]) == ("Unknown", "Queued")
+    assert "waits in queue team-a" in told["message"]
+    held = job(platform, "queued")
+    assert held["spec"]["suspend"] is True
+    platform.renewals(3)
+    assert job(platform, "queued")["metadata"]["resourceVersion"] == held["metadata"]["resourceVersion"], (
+        "nobody argues about it"
+    )
+    platform.apply(LOCAL_QUEUE)
+    manifest = platform.wait("finetune", "queued", "Succeeded", "True", SECONDS)
+    (pod,) = platform.kubectl.items("pods", "-l", "slmops.dev/name=queued")
+    assert pod["spec"]["nodeName"] == "gpu1"
+    assert pod["spec"]["containers"][0]["resources"]["limits"][GPU] == "1"
+    cost = manifest["status"]["cost"]
+    assert cost["gpuHours"] == cost["nodeHours"] > 0
+    assert "amount" not in cost, "nobody said what an hour costs"
+    leader = platform.metrics(platform.leader())
+    assert leader['slmops_run_gpu_seconds_total{kind="FineTune"}'] >= cost["gpuHours"] * 3600 - 1
+
+
+def test_a_preempted_run_is_queued_again_and_did_not_fail(platform: Platform, queues: None, data: str) -> None:
+    platform.apply(LOCAL_QUEUE, finetune(platform, "patient", data, steps=300, run={"queue": "team-a"}))
+    reaches(platform, "patient", "Training")
+    urgent = {"queue": "team-a", "priorityClassName": "e2e-urgent"}
+    platform.apply(finetune(platform, "urgent", data, run=urgent))
+    reaches(platform, "patient", "Queued")
+    assert "waits in queue team-a" in platform.condition("finetune", "patient", "Trained")["message"]
+    platform.wait("finetune", "urgent", "Succeeded", "True", SECONDS)
+    manifest = platform.wait("finetune", "patient", "Succeeded", "True", SECONDS)
+    assert not job(platform, "patient")["status"].get("failed"), "there is not a single retry"
+    assert manifest["status"]["cost"]["gone"]["gpuSeconds"] > 0, "the time before the preemption was used all the same"
+
+
+def test_a_run_whose_estimate_is_beyond_the_budget_ends_before_the_long_part(
+    platform: Platform, queues: None, data: str
+) -> None:
+    price = {"perGpuHour": "2.50", "perNodeHour": "0.10", "currency": "EUR"}
+    budget = {"price": price, "max": "0.2"}
+    platform.apply(finetune(platform, "dear", data, steps=100000, budget=budget))
+    manifest = platform.wait("finetune", "dear", "Succeeded", "False", SECONDS)
+    told = condition(manifest, "Succeeded")
+    assert told["reason"] == "BudgetExceeded"
+    for words in ("EUR are needed", "EUR are left of the budget", "s a step", "Raise spec.budget"):
+        assert words in told["message"], told
+    cost = manifest["status"]["cost"]
+    assert cost["currency"] == "EUR"
+    assert 0 < float(cost["amount"]) < 0.2
+    assert job(platform, "dear")["status"]["failed"] == 1, "its estimate would be the same again"
+
+
+def test_a_run_that_has_used_its_budget_is_stopped_and_a_raised_bound_lets_it_go_on(
+    platform: Platform, queues: None, data: str
+) -> None:
+    platform.apply(finetune(platform, "short", data, budget={"gpuHours": "0.001"}))
+    told = condition(platform.wait("finetune", "short", "Succeeded", "False", SECONDS), "Succeeded")
+    assert told["reason"] == "BudgetExceeded"
+    spent = (platform.kubectl.get("finetune", "short") or {})["status"]["cost"]["gpuHours"]
+    platform.patch("finetune", "short", {"budget": {"gpuHours": 1}})
+    manifest = platform.wait("finetune", "short", "Succeeded", "True", SECONDS)
+    assert manifest["status"]["cost"]["gpuHours"] > spent, "what was spent stays spent"
+
+
+def test_what_was_published_leads_back_to_its_data_by_the_registry_alone(
+    platform: Platform, queues: None, client: Registry, data: str, tmp_path: Path
+) -> None:
+    platform.apply(LOCAL_QUEUE, finetune(platform, "queued", data, run={"queue": "team-a"}))
+    status = platform.wait("finetune", "queued", "Succeeded", "True", SECONDS)["status"]
+    for made in (status["artifact"]["reference"], status["adapter"]["reference"]):
+        inputs = {link.role: link.uri for link in walk(client, made) if link.depth == 1}
+        assert inputs["train"] == data
+        assert inputs["base"] == status["inputs"]["base"]
+        annotations = client.annotations(made)
+        assert annotations["slmops.dev/image"] == platform.images["trainer"]
+        name = job(platform, "queued")["metadata"]["name"]
+        (statement,) = (json.loads(document) for document in client.referrers(made, provenance.MEDIA_TYPE))
+        assert statement["subject"][0]["digest"]["sha256"] == made.rpartition(":")[2]
+        assert statement["predicate"]["runDetails"]["metadata"]["invocationId"] == name
+        (parts,) = (json.loads(document) for document in client.referrers(made, bom.MEDIA_TYPE))
+        assert "torch" in {part["name"] for part in parts["components"]}
+        client.pull(Source(uri=f"oci://{made}"), tmp_path / made.rpartition(":")[2])
+        card = (tmp_path / made.rpartition(":")[2] / "README.md").read_text()
+        assert annotations["slmops.dev/configuration"] in card
+        assert f"datasets:\n- {data}" in card
