@@ -39,7 +39,7 @@ def _front(facts: Facts) -> dict[str, Any]:
     front: dict[str, Any] = {
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-generation",
-        **({"license": facts.licence.lower()} if facts.licence else {}),
+        **_licence(facts.licence),
         "tags": ["slmops", str(facts.configuration.get("method", "")).lower() or "full"],
     }
     if base:
@@ -55,6 +55,13 @@ def _front(facts: Facts) -> dict[str, Any]:
             "metrics": results,
         }]}]  # fmt: skip
     return front
+
+
+def _licence(expression: str) -> dict[str, str]:
+    """As hubs write it: small letters for SPDX's identifiers, a name for what SPDX does not know."""
+    if expression.startswith("LicenseRef-") and " " not in expression:
+        return {"license": "other", "license_name": expression.removeprefix("LicenseRef-")}
+    return {"license": expression if " " in expression else expression.lower()} if expression else {}
 
 
 def _plain(uri: str) -> str:

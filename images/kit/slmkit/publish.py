@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+from slmkit import licences
 from slmkit.facts import Facts
 from slmkit.registry import Registry
 from slmkit.run import Context
@@ -19,12 +20,11 @@ def publish(
     files: Mapping[str, Path],
     artifact_type: str,
     figures: Mapping[str, Figures] = NONE,
-    licence: str = "",
 ) -> Artifact:
     """Push files as an artefact that says what it is made from, by whom, and how good it is."""
     from slmkit import card  # its libraries are in the images that make something
 
-    facts = Facts(run, dict(context.inputs), artifact_type, figures, licence)
+    facts = Facts(run, dict(context.inputs), artifact_type, figures, licence(context))
     if artifact_type in (MODEL_TYPE, ADAPTER_TYPE):
         folder = context.work / "cards" / facts.kind
         folder.mkdir(parents=True, exist_ok=True)
@@ -33,6 +33,13 @@ def publish(
     made = registry.push_artifact(run.output, files, artifact_type, facts.annotations())
     describe(registry, run.output, context, made, facts)
     return made
+
+
+def licence(context: Context) -> str:
+    """What the model that a run began with is licensed under, as far as that was found."""
+    origin = context.inputs.get("base") or context.inputs.get("model") or ""
+    found = licences.seen.get(origin)
+    return found.expression if found is not None else ""
 
 
 def describe(registry: Registry, sink: Sink, context: Context, made: Artifact, facts: Facts) -> None:

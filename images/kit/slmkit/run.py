@@ -176,6 +176,12 @@ def _state(volume: Path, work: Path) -> Path:
     return work / "state"
 
 
+def stoppable() -> None:
+    """Let SIGTERM end the process from now on. Linux keeps it from a container's first process until that has a handler,
+    and importing a framework takes longer than the time that a pod has which is told to stop."""
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_TERMINATED))
+
+
 def main(handlers: Mapping[type[Any], Handler], arguments: list[str] | None = None) -> int:
     """Run what the configuration file says. Returns the process's exit code."""
     _log_json()

@@ -10,7 +10,7 @@ from slm_quantizer.pack import finish, layers
 from slm_quantizer.verify import verify
 from slmkit.data import Example, read_examples
 from slmkit.facts import IMAGE_TYPE, Facts
-from slmkit.publish import describe
+from slmkit.publish import describe, licence
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import check_model_folder, fetch
@@ -49,7 +49,7 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
             figures["reference"] = measure(full, prompts, examples, limit, context.work)
     context.check()
     context.stage("Publishing")
-    facts = Facts(run, dict(context.inputs), IMAGE_TYPE, figures)
+    facts = Facts(run, dict(context.inputs), IMAGE_TYPE, figures, licence(context))
     annotations = {
         **facts.annotations(),
         "org.opencontainers.image.title": f"{run.name}-{run.variant}",

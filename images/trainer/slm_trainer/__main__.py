@@ -3,7 +3,7 @@
 import os
 import sys
 
-from slmkit.run import main
+from slmkit.run import main, stoppable
 from slmops.contract import LabelRun, TrainRun
 
 # Before PyTorch is imported: threads beyond the cores that the pod has only get in each other's way.
@@ -17,9 +17,10 @@ os.environ.setdefault("USE_LIBUV", "0")
 if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes in a pod, the first one speaks for it
     os.environ["TERMINATION_PATH"] = os.devnull
 
-from slm_trainer.label import label
-from slm_trainer.launch import launch, needed
-from slm_trainer.train import train
+stoppable()
+from slm_trainer.label import label  # noqa: E402  (imports that take seconds)
+from slm_trainer.launch import launch, needed  # noqa: E402  (imports that take seconds)
+from slm_trainer.train import train  # noqa: E402  (imports that take seconds)
 
 if __name__ == "__main__":
     together = needed(sys.argv[1:])

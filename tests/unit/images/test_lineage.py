@@ -11,7 +11,7 @@ import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from slmkit import bom, provenance
+from slmkit import bom, licences, provenance
 from slmkit.card import card
 from slmkit.facts import IMAGE_TYPE, Facts
 from slmkit.lineage import made_of, walk
@@ -24,6 +24,7 @@ from slmops.contract import (
     Artifact,
     Figures,
     LabelRun,
+    Source,
     TrainRun,
 )
 from tests.unit.images.fakeregistry import FakeRegistry, sha256
@@ -185,6 +186,8 @@ def test_the_card_has_the_front_matter_that_hubs_read() -> None:
     (result,) = said["model-index"][0]["results"]
     assert result["metrics"] == [{"type": "ExactMatch", "name": "ExactMatch", "value": 0.875}]
     assert "license" not in front(card(facts(licence=""))), "nobody knows it, and nobody is told another"
+    unknown = front(card(facts(licence="LicenseRef-gemma")))
+    assert (unknown["license"], unknown["license_name"]) == ("other", "gemma")
     adapter = front(card(facts(ADAPTER_TYPE)))
     assert (adapter["library_name"], adapter["base_model_relation"]) == ("peft", "adapter")
 
@@ -266,6 +269,17 @@ def test_provenance_is_what_is_walked_and_annotations_stand_in_for_it(registry: 
     assert manifest["annotations"]["slmops.dev/input.base"] == model
     with pytest.raises(RunFailed):
         made_of(registry.client(), f"{registry.host}/slm/nothing@{DIGEST}")
+
+
+def test_the_licence_of_the_base_goes_with_what_is_made_from_it_and_is_read_again(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(licences, "seen", {BASE: licences.Licence("Apache-2.0", "README.md")})
+    made = published(registry, tmp_path, "model", MODEL_TYPE, {"base": BASE, "train": DATA})
+    stated = registry.client().annotations(made.reference)[licences.ANNOTATION]
+    assert stated == "Apache-2.0"
+    registry.client().pull(Source(uri=f"oci://{made.reference}"), tmp_path / "pulled")
+    assert licences.find(tmp_path / "pulled", stated).expression == "Apache-2.0"
 
 
 def test_the_same_inputs_give_the_same_digest_whenever_they_are_published(

@@ -316,6 +316,19 @@ def test_while_it_runs_it_shows_its_progress_and_on_sigterm_it_ends_with_a_repor
     assert (report.reason, process.returncode) == (Reason.TERMINATED, 143)
 
 
+def test_a_run_that_is_told_to_stop_while_it_imports_ends_at_once_and_has_not_failed() -> None:
+    code = (
+        "from slmkit.run import stoppable; import signal; stoppable(); print('importing', flush=True); signal.pause()"
+    )
+    env = {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'images/kit'}", "PATH": os.environ["PATH"]}
+    with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    assert process.returncode == 143
+
+
 def test_logs_are_lines_of_json_whatever_is_in_them() -> None:
     from slmkit.run import _Json
 
