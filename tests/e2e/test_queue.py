@@ -1,8 +1,6 @@
-"""GPUs, queues, budgets and lineage on the cluster: Kueue's own controllers, and the registry that all use."""
+"""GPUs, queues and budgets on the cluster, with Kueue's own controllers."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +8,10 @@ import pytest
 from demo.assets import records
 from demo.steps import Manifest, condition, wait_for
 from demo.task import IRRIGATION
-from slmkit import bom, provenance
 from slmkit.data import write_messages
-from slmkit.lineage import walk
 from slmkit.registry import Registry
 from slmops import contract
-from slmops.contract import DATASET_TYPE, Sink, Source
+from slmops.contract import DATASET_TYPE, Sink
 from tests.cluster import Cluster
 from tests.e2e.platform import NAMESPACE, Platform
 
@@ -171,26 +167,3 @@ def test_a_run_that_has_used_its_budget_is_stopped_and_a_raised_bound_lets_it_go
     platform.patch("finetune", "short", {"budget": {"gpuHours": 1}})
     manifest = platform.wait("finetune", "short", "Succeeded", "True", SECONDS)
     assert manifest["status"]["cost"]["gpuHours"] > spent, "what was spent stays spent"
-
-
-def test_what_was_published_leads_back_to_its_data_by_the_registry_alone(
-    platform: Platform, queues: None, client: Registry, data: str, tmp_path: Path
-) -> None:
-    platform.apply(LOCAL_QUEUE, finetune(platform, "queued", data, run={"queue": "team-a"}))
-    status = platform.wait("finetune", "queued", "Succeeded", "True", SECONDS)["status"]
-    for made in (status["artifact"]["reference"], status["adapter"]["reference"]):
-        inputs = {link.role: link.uri for link in walk(client, made) if link.depth == 1}
-        assert inputs["train"] == data
-        assert inputs["base"] == status["inputs"]["base"]
-        annotations = client.annotations(made)
-        assert annotations["slmops.dev/image"] == platform.images["trainer"]
-        name = job(platform, "queued")["metadata"]["name"]
-        (statement,) = (json.loads(document) for document in client.referrers(made, provenance.MEDIA_TYPE))
-        assert statement["subject"][0]["digest"]["sha256"] == made.rpartition(":")[2]
-        assert statement["predicate"]["runDetails"]["metadata"]["invocationId"] == name
-        (parts,) = (json.loads(document) for document in client.referrers(made, bom.MEDIA_TYPE))
-        assert "torch" in {part["name"] for part in parts["components"]}
-        client.pull(Source(uri=f"oci://{made}"), tmp_path / made.rpartition(":")[2])
-        card = (tmp_path / made.rpartition(":")[2] / "README.md").read_text()
-        assert annotations["slmops.dev/configuration"] in card
-        assert f"datasets:\n- {data}" in card
