@@ -17,7 +17,7 @@ from slmops.contract import ADAPTER_TYPE, DATASET_TYPE, MODEL_TYPE, Figures, Run
 PREFIX = "slmops.dev/"
 INPUT = f"{PREFIX}input."
 METRIC = f"{PREFIX}metric."
-NOT_WISHED = {"run", "registry", "annotations", "image", "budget", "output"}
+NOT_WISHED = {"run", "registry", "annotations", "image", "budget", "output", "egress"}
 """Fields of a run that change nothing of what it makes."""
 UNSTEADY = ("seconds", "memory", "per_second")
 """Parts of the names of figures that differ from run to run."""

@@ -16,6 +16,8 @@ from slmkit.wire import Wire
 INDEX = "application/vnd.oci.image.index.v1+json"
 PAGES = 32
 """A registry that goes on longer than this is not telling of one artefact's documents."""
+MOST = 256
+"""Documents that are looked at."""
 Descriptor = dict[str, Any]
 
 
@@ -23,7 +25,7 @@ def listed(wire: Wire, access: Access, digest: str) -> list[Descriptor]:
     """Descriptors of all that refers to a manifest, by the registry's list or by the tag's; both where there are two."""
     found = _asked(wire, access, digest)
     by_tag = [] if found else _tagged(wire, access, digest)
-    return [*(found or []), *by_tag]
+    return [*(found or []), *by_tag][:MOST]
 
 
 def keep(wire: Wire, access: Access, subject: str, descriptor: Mapping[str, Any]) -> None:

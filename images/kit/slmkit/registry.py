@@ -94,10 +94,11 @@ class Registry:
         digest = parts.get("digest") or self._manifest(access, _newest(parts))[0]
         found = []
         for descriptor in referrers.listed(self._wire, access, digest):
-            if descriptor.get("artifactType") == artifact_type:
-                manifest = self._manifest(access, str(descriptor["digest"]))[1]
-                if (manifest.get("subject") or {}).get("digest") == digest:
-                    found += [self._document(access, layer) for layer in manifest.get("layers") or []]
+            # The list is only a hint: some registries name the type of the configuration in it.
+            manifest = self._manifest(access, str(descriptor["digest"]))[1]
+            about = (manifest.get("subject") or {}).get("digest")
+            if about == digest and manifest.get("artifactType") == artifact_type:
+                found += [self._document(access, layer) for layer in manifest.get("layers") or []]
         return found
 
     def _document(self, access: Access, layer: Mapping[str, Any]) -> bytes:

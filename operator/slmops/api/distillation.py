@@ -209,6 +209,7 @@ class Distillation(Resource[DistillationSpec, DistillationStatus]):
         Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
         Column("Checkpoint", ".status.progress.lastCheckpoint", "integer", priority=1),
         Column("Artifact", ".status.artifact.reference", priority=1),
+        Column("Cost", ".status.cost.amount", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     )
 

@@ -102,6 +102,7 @@ class FineTune(Resource[FineTuneSpec, FineTuneStatus]):
         Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
         Column("Checkpoint", ".status.progress.lastCheckpoint", "integer", priority=1),
         Column("Artifact", ".status.artifact.reference", priority=1),
+        Column("Cost", ".status.cost.amount", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     )
 

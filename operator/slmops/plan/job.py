@@ -106,7 +106,7 @@ def work(
                     "slmops.dev/name": f"{resource.metadata.namespace}/{resource.metadata.name}",
                 },
                 "image": run_spec.image or image,
-                "budget": left(resource, count),
+                "budget": left(resource, count, getattr(run, "nodes", 1)),
             }
             if isinstance(run, contract.Run)
             else {}

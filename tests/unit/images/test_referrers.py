@@ -118,6 +118,20 @@ def test_a_long_list_is_read_page_by_page(tmp_path: Path) -> None:
         assert registry.count(f"GET {place}") == 2
 
 
+def test_a_list_that_names_other_types_hides_nothing(tmp_path: Path) -> None:
+    """go-containerregistry's registry names the type of the configuration, which is the same for all documents."""
+    with FakeRegistry() as registry:
+        made = push(registry, tmp_path)
+        attach(registry, made, b"one")
+        attach(registry, made, b"of another type", "application/vnd.other")
+        index = registry.referrers("slm/model", digest(made))
+        assert index is not None
+        for each in index["manifests"]:
+            each["artifactType"] = "application/vnd.oci.empty.v1+json"
+        registry.always("GET .*/referrers/", Answer(body=json.dumps(index).encode()))
+        assert registry.client().referrers(made.reference, TYPE) == [b"one"]
+
+
 @pytest.mark.parametrize("nonsense", [b"no json", b"[]", b'{"manifests": [1]}', b'{"manifests": [{"digest": 5}]}'])
 def test_a_list_that_is_none_is_refused(tmp_path: Path, nonsense: bytes) -> None:
     with FakeRegistry() as registry:
