@@ -7,10 +7,9 @@ package leaves to its caller.
 
 import hashlib
 import json
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
@@ -19,6 +18,7 @@ from slmkit import referrers
 from slmkit.access import Access, parse
 from slmkit.layers import MEDIA_TYPE as LAYER_TYPE
 from slmkit.layers import Layer
+from slmkit.manifests import TITLE, files_of
 from slmkit.run import RunFailed
 from slmkit.wire import ATTEMPTS, Wire
 from slmops import contract
@@ -27,9 +27,7 @@ from slmops.contract import Artifact, Reason, Sink, Source
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ACCEPT = ", ".join((MANIFEST, referrers.INDEX, "application/vnd.docker.distribution.manifest.v2+json"))
 EMPTY = b"{}"
-TITLE = "org.opencontainers.image.title"
 CHUNK = 1 << 20
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 class Meter(Protocol):
@@ -72,7 +70,7 @@ class Registry:
         access = Access(reference["host"], reference["name"], "pull", source.credentials)
         digest, manifest = self._manifest(access, _newest(reference))
         into.mkdir(parents=True, exist_ok=True)
-        files = _files(manifest, source.uri)
+        files = files_of(manifest, source.uri)
         self.meter.expect(sum(size for _, _, size in files))
         for title, blob, size in files:
             self._blob(access, blob, size, into / title)
@@ -262,41 +260,6 @@ def _push_access(sink: Sink) -> Access:
 
 def _newest(reference: Mapping[str, str]) -> str:
     return reference.get("digest") or reference.get("tag") or "latest"
-
-
-def _files(manifest: Mapping[str, Any], uri: str) -> list[tuple[str, str, int]]:
-    """(name in the folder, digest, size) of an artefact's files. A registry can say anything, so all of it is checked."""
-    layers = manifest.get("layers")
-    if not isinstance(layers, list) or not layers:
-        raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{uri} is not an artefact with files")
-    found: dict[str, tuple[str, int]] = {}
-    for layer in layers:
-        try:
-            title, digest, size = (layer.get("annotations") or {}).get(TITLE), layer["digest"], layer["size"]
-        except (AttributeError, KeyError):
-            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer has no digest or no size") from None
-        if not title:
-            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer has no {TITLE} annotation; it is an image, not an "
-                            "artefact of files")  # fmt: skip
-        if not isinstance(digest, str) or not DIGEST.fullmatch(digest) or not isinstance(size, int):
-            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer has no sha256 digest or no size")
-        name = _inside(title, uri)
-        if name in found:
-            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: {name} is there twice")
-        found[name] = (digest, size)
-    for name in found:
-        if any(str(parent) in found for parent in PurePosixPath(name).parents):
-            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: {name} lies below a file")
-    return [(name, digest, size) for name, (digest, size) in found.items()]
-
-
-def _inside(title: object, uri: str) -> str:
-    """Where a file goes; never outside of the folder, whatever its name says."""
-    path = PurePosixPath(title if isinstance(title, str) and title.isprintable() and "\\" not in title else "..")
-    long = len(path.parts) > 16 or any(len(part.encode()) > 255 for part in path.parts)
-    if path.is_absolute() or ".." in path.parts or not path.parts or long:
-        raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: the file name {title!r} leaves the folder, or is none")
-    return str(path)
 
 
 def _read(path: Path) -> Iterator[bytes]:

@@ -1,0 +1,47 @@
+"""What a manifest says that a registry answered with: which files it has, and where they may go."""
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from slmkit.run import RunFailed
+from slmops.contract import Reason
+
+TITLE = "org.opencontainers.image.title"
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+def files_of(manifest: Mapping[str, Any], uri: str) -> list[tuple[str, str, int]]:
+    """(name in the folder, digest, size) of an artefact's files. A registry can say anything, so all of it is checked."""
+    layers = manifest.get("layers")
+    if not isinstance(layers, list) or not layers:
+        raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{uri} is not an artefact with files")
+    found: dict[str, tuple[str, int]] = {}
+    for layer in layers:
+        try:
+            title, digest, size = (layer.get("annotations") or {}).get(TITLE), layer["digest"], layer["size"]
+        except (AttributeError, KeyError):
+            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer has no digest or no size") from None
+        if not title:
+            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer has no {TITLE} annotation; it is an image, not an "
+                            "artefact of files")  # fmt: skip
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest) or not isinstance(size, int):
+            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer has no sha256 digest or no size")
+        name = _inside(title, uri)
+        if name in found:
+            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: {name} is there twice")
+        found[name] = (digest, size)
+    for name in found:
+        if any(str(parent) in found for parent in PurePosixPath(name).parents):
+            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: {name} lies below a file")
+    return [(name, digest, size) for name, (digest, size) in found.items()]
+
+
+def _inside(title: object, uri: str) -> str:
+    """Where a file goes; never outside of the folder, whatever its name says."""
+    path = PurePosixPath(title if isinstance(title, str) and title.isprintable() and "\\" not in title else "..")
+    long = len(path.parts) > 16 or any(len(part.encode()) > 255 for part in path.parts)
+    if path.is_absolute() or ".." in path.parts or not path.parts or long:
+        raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: the file name {title!r} leaves the folder, or is none")
+    return str(path)
