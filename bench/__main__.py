@@ -5,19 +5,23 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from bench import figures, memory, reconcile, task
+from bench import figures, labelling, memory, reconcile, task
 from bench.place import CLUSTER, heed_sigterm
+
+ALL = ["labelling", "task", "reconcile", "memory"]
+ALONE = {"labelling"}
+"""What needs no cluster."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. 0: every target is met; 1: one is missed; 2: it could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["reconcile", "memory", "task"], help="all of them when absent")
+    parser.add_argument("what", nargs="?", choices=ALL, help="all of them when absent")
     parser.add_argument("--objects", type=int, help="FineTunes: 1,000 for reconcile and 10,000 for memory when absent")
     parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
     options = parser.parse_args(arguments)
-    wanted = [options.what] if options.what else ["task", "reconcile", "memory"]
-    if not CLUSTER.healthy():
+    wanted = [options.what] if options.what else ALL
+    if not ALONE.issuperset(wanted) and not CLUSTER.healthy():
         print("bench: the local cluster does not run; start it with: make cluster", file=sys.stderr)
         return 2
     heed_sigterm()
@@ -28,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found += reconcile.run(options.objects or 1000)
             elif what == "memory":
                 found += memory.run(options.objects or 10_000)
+            elif what == "labelling":
+                found += labelling.run()
             else:
                 found += task.run()
     except* (RuntimeError, AssertionError, TimeoutError, OSError) as failed:

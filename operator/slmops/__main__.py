@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 from slmops import __version__, handlers, logs
+from slmops.cli import convert
 from slmops.cluster.cache import Cache
 from slmops.cluster.client import Cluster
 from slmops.cluster.connection import Connection, ConnectionConfigError
@@ -235,12 +236,17 @@ def _explain(error: BaseException) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m slmops", description="The slmops operator.")
+    parser = argparse.ArgumentParser(prog="slmops", description="The slmops operator, and commands around it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True)
     run = commands.add_parser("run", help="run the operator until SIGTERM")
     run.add_argument("--config", type=Path, help="settings as YAML or JSON; defaults when absent")
+    convert.add(commands)
     options = parser.parse_args(arguments)
+    return convert.run(options) if options.command == "convert" else _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     try:
         settings = load_settings(options.config)
         connection = load_connection()

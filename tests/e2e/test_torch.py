@@ -28,6 +28,7 @@ TESTS = {
         "packing",
         "watch",
         "recipes",
+        "label",
         "resume",
         "distributed",
     ),

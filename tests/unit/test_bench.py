@@ -5,12 +5,14 @@ import os
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from bench import figures, reconcile, task
+from bench import __main__ as bench
+from bench import figures, labelling, reconcile, task
 from bench.audit import Write, by_resource, writes
 from bench.reconcile import Measured
 from slmops.state import parse_report
@@ -116,3 +118,22 @@ def test_the_simulated_kubelet_reports_what_the_operator_takes_for_a_success() -
     assert report is not None
     assert report.outcome == "Succeeded"
     assert {"adapter", "model"} <= report.artifacts.keys()
+
+
+@pytest.mark.parametrize(("rates", "met"), [([61.0, 20.0, 64.0], True), ([60.7, 60.7, 64.0], False)])
+def test_labelling_is_judged_by_its_median_against_what_the_endpoint_can_give(rates: list[float], met: bool) -> None:
+    assert labelling.LIMIT == 64
+    throughput, cpu = labelling.judge(rates, 0.0015)
+    assert throughput.met is met
+    assert "of 64 answers/s" in throughput.value
+    assert cpu.value == "1.50 ms"
+
+
+def test_what_needs_no_cluster_runs_without_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "CLUSTER", SimpleNamespace(healthy=lambda: False))
+    monkeypatch.setattr(labelling, "run", lambda: labelling.judge([64.0], 0.001))
+    assert bench.main(["labelling"]) == 0
+    assert "1.000x" in capsys.readouterr().out
+    assert bench.main(["reconcile"]) == 2

@@ -14,7 +14,7 @@ from pydantic_core import core_schema
 
 from slmops.api.base import BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VERSION, ApiModel
 from slmops.api.budget import AMOUNT, CURRENCY
-from slmops.api.distillation import URL, Distillation
+from slmops.api.distillation import Distillation
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.api.egress import CIDR, HOST
 from slmops.api.finetune import FineTune
@@ -22,6 +22,7 @@ from slmops.api.lora import LAYER
 from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.resource import Resource
 from slmops.api.sources import DATA_KEY, DIGEST_REFERENCE, ENDPOINT, FILE, LICENSE, OBJECT_NAME, REPOSITORY, URI
+from slmops.api.teacher import AZURE_VERSION, URL
 
 KINDS: tuple[type[Resource[Any, Any]], ...] = (Distillation, FineTune, QuantizedModel, EdgeDeployment)
 NAME_RULES = [
@@ -130,6 +131,7 @@ HINTS = {
     LICENSE: "expected an SPDX identifier, for example Apache-2.0, or LicenseRef-<name>",
     HOST: "expected a name of small letters, for example api.deepseek.com or *.hf.co",
     CIDR: "expected a range of addresses, for example 10.0.0.7/32",
+    AZURE_VERSION: "expected a version of the Azure OpenAI API, for example 2024-10-21",
     FILE: "expected a file inside the source, for example data/train.jsonl",
     OBJECT_NAME: "expected the name of a Secret, for example registry-login",
     LAYER: "expected the name of a layer, for example q_proj",

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from slmops.api.base import ApiModel, Duration, Rule, exactly_one_of
+from slmops.api.base import ApiModel, Rule, exactly_one_of
 from slmops.api.batch import ArtifactStatus, TrainedStatus
 from slmops.api.budget import Budget
 from slmops.api.data import DatasetStatus
@@ -13,62 +13,9 @@ from slmops.api.lora import Lora
 from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, UNPACKED, Objective
 from slmops.api.resource import Column, Resource
 from slmops.api.run import ResumableRun, TrainingRun
-from slmops.api.sources import LicensePolicy, ModelSource, Output, PromptSource, SecretKey, Share
+from slmops.api.sources import LicensePolicy, ModelSource, Output, PromptSource, Share
+from slmops.api.teacher import Task, Teacher, goes_with
 from slmops.api.training import CHECKPOINT_NEEDS_VOLUME, Training
-
-URL = r"^https?://[A-Za-z0-9][^\s/@]*(/[^\s]*)?$"
-
-
-class Endpoint(ApiModel):
-    """A server with the OpenAI API."""
-
-    url: Annotated[str, Field(pattern=URL, max_length=512)]
-    """Base address including /v1, for example https://api.deepseek.com/v1."""
-    model: Annotated[str, Field(min_length=1, max_length=256)]
-    """Name of the model as the server knows it."""
-    credentials: SecretKey | None = None
-    """Secret with the API key."""
-    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
-    """Requests in flight."""
-    startup_timeout: Duration = "5m"
-    """How long a server that does not answer yet is waited for, before the attempt counts as failed."""
-    min_success_ratio: Annotated[float, Field(ge=0, le=1)] = 0.7
-    """The run fails when fewer of the prompts than this get an answer."""
-
-
-class Sampling(ApiModel):
-    """How the teacher answers; names and ranges are those of the OpenAI API."""
-
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
-    """Randomness; 0 takes the likeliest token."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
-    """Share of the probability mass that is sampled from."""
-    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 512
-    """Longest answer."""
-    stop: Annotated[list[Annotated[str, Field(min_length=1, max_length=64)]], Field(max_length=4)] = []
-    """Texts that end an answer."""
-
-
-class Prompt(ApiModel):
-    """What the teacher is told besides the record."""
-
-    system: Annotated[str, Field(max_length=16384)] | None = None
-    """System message put before each prompt."""
-
-
-class Teacher(ApiModel):
-    """Who answers: a server, or weights that run inside the Job."""
-
-    rules: ClassVar = (exactly_one_of("endpoint", "model"),)
-
-    endpoint: Endpoint | None = None
-    """A server with the OpenAI API."""
-    model: ModelSource | None = None
-    """Weights that are loaded inside the Job."""
-    sampling: Sampling = Sampling()
-    """How the teacher answers."""
-    prompt: Prompt = Prompt()
-    """What the teacher is told besides the record."""
 
 
 class Architecture(ApiModel):
@@ -154,7 +101,14 @@ class DistillationData(ApiModel):
 class DistillationSpec(ApiModel):
     """The wanted student."""
 
-    rules: ClassVar = (NEEDS_WEIGHTS, KNOWN_LAYERS, UNPACKED, CHECKPOINT_NEEDS_VOLUME)
+    rules: ClassVar = (
+        NEEDS_WEIGHTS,
+        KNOWN_LAYERS,
+        UNPACKED,
+        CHECKPOINT_NEEDS_VOLUME,
+        goes_with("chainOfThought", "NLI", "NLUQuestionAnswering", "Math"),
+        goes_with("chainOfDensity", "Summarization"),
+    )
 
     teacher: Teacher
     """Who answers the prompts."""
@@ -162,6 +116,9 @@ class DistillationSpec(ApiModel):
     """Who learns from the answers."""
     data: DistillationData
     """The prompts."""
+    task: Task | None = None
+    """What the prompts are about, with the limits that go with it: at least 65 prompts to train on (40 for Math), and one
+    user's message in each, except in conversations. No limits when absent."""
     objective: Objective = Objective()
     """What the student is taught."""
     training: Training = Training()
@@ -183,10 +140,23 @@ class DistillationSpec(ApiModel):
     them. What licence a teacher's answers are under is not looked at."""
 
 
+class LabelledStatus(DatasetStatus):
+    """What became of the prompts, and what the answers have cost."""
+
+    prompt_tokens: int = 0
+    """Tokens that the teacher has read, by its own count."""
+    completion_tokens: int = 0
+    """Tokens that the teacher has written for the data set, dropped answers too, by its own count."""
+    estimated: int = 0
+    """Answers without a count of the teacher's; a quarter of their characters is counted instead."""
+    reused: int = 0
+    """Answers that an earlier attempt had got and that were not asked for again."""
+
+
 class DistillationStatus(TrainedStatus):
     """What was made."""
 
-    dataset: DatasetStatus | None = None
+    dataset: LabelledStatus | None = None
     """The labelled data set."""
     artifact: ArtifactStatus | None = None
     """The student: safetensors and tokenizer as an OCI artefact."""

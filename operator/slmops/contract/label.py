@@ -15,6 +15,8 @@ class Sampling(Message):
     stop: tuple[str, ...] = ()
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    samples: int = 1
+    """Answers to each prompt, each with a seed of its own."""
 
 
 class Endpoint(Message):
@@ -26,7 +28,11 @@ class Endpoint(Message):
     credentials: Credentials | None = None
     concurrency: int = 8
     timeout_seconds: float = 60.0
-    """Of one request."""
+    """Of one request, from its first byte to the answer's last."""
+    retries: int = 3
+    """Further attempts of a request that failed for a reason that may pass."""
+    azure_api_version: str | None = None
+    """Set: the server is an Azure OpenAI deployment, which wants this in the query, and the key in another header."""
     startup_seconds: float = 300.0
     """How long a server that does not answer yet is waited for."""
     min_success_ratio: float = 0.7
@@ -42,8 +48,18 @@ class LabelRun(Run):
     type: Literal["Label"] = "Label"
     endpoint: Endpoint | None = None
     model: Source | None = None
+    engine: Literal["Transformers", "VLLM"] = "Transformers"
+    """What runs the weights of ``model``."""
     sampling: Sampling = Sampling()
     system_prompt: str | None = None
+    chain_of_thought: bool = False
+    """The teacher reasons before it answers; only the answer becomes a record."""
+    chain_of_density: bool = False
+    """The teacher writes a summary in five rounds; only the last becomes a record."""
+    max_summary_words: int = 80
+    """With ``chain_of_density``."""
+    task: Literal["Conversation", "NLI", "NLUQuestionAnswering", "Math", "Summarization"] | None = None
+    """With its limits: at least 65 records (40 for Math), one user's message a record except in conversations."""
     train: Data
     validation: Data | None = None
     validation_split: float = 0.1

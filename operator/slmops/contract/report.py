@@ -103,6 +103,14 @@ class DatasetCounts(Message):
     kept: Count
     dropped: Annotated[dict[Word, Count], Field(max_length=32)] = {}
     tokens: Count = 0
+    """In the kept answers."""
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    """Of all answers, those of earlier attempts too: what the data set has cost."""
+    estimated: Count = 0
+    """Answers whose tokens are estimated, because the teacher did not say."""
+    reused: Count = 0
+    """Answers that an earlier attempt had got."""
 
 
 class Round(Message):

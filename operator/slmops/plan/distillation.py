@@ -12,6 +12,8 @@ from slmops.settings import Settings
 from slmops.state import Observed, Plan, Problem
 
 LABEL, TRAIN = "label", "train"
+SUMMARY_WORDS = 80
+"""As Azure ML's distillation, from where the setting comes."""
 
 
 def plan_distillation(resource: Distillation, observed: Observed, settings: Settings) -> Plan:
@@ -51,19 +53,30 @@ def _label(resource: Distillation, observed: Observed, settings: Settings) -> Wo
             credentials=sources.credentials(teacher.endpoint.credentials, TOKEN_KEY),
             concurrency=teacher.endpoint.concurrency,
             startup_seconds=seconds(teacher.endpoint.startup_timeout),
+            timeout_seconds=seconds(teacher.endpoint.timeout),
+            retries=teacher.endpoint.retries,
             min_success_ratio=teacher.endpoint.min_success_ratio,
+            azure_api_version=teacher.endpoint.azure_api_version,
         )
     run = contract.LabelRun(
         run="",
         endpoint=endpoint,
         model=sources.model(teacher.model, "spec.teacher.model") if teacher.model else None,
+        engine=teacher.engine or "Transformers",
         sampling=contract.Sampling(
             temperature=teacher.sampling.temperature,
             top_p=teacher.sampling.top_p,
             max_tokens=teacher.sampling.max_tokens,
             stop=tuple(teacher.sampling.stop),
+            frequency_penalty=teacher.sampling.frequency_penalty,
+            presence_penalty=teacher.sampling.presence_penalty,
+            samples=teacher.sampling.samples,
         ),
         system_prompt=teacher.prompt.system,
+        chain_of_thought=teacher.prompt.chain_of_thought,
+        chain_of_density=teacher.prompt.chain_of_density,
+        max_summary_words=teacher.prompt.max_summary_length or SUMMARY_WORDS,
+        task=spec.task,
         train=sources.data(spec.data.train),
         validation=sources.data(spec.data.validation) if spec.data.validation else None,
         validation_split=split(spec.data),

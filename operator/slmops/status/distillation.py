@@ -3,8 +3,7 @@
 from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, true, unknown
-from slmops.api.data import DatasetStatus
-from slmops.api.distillation import Distillation, DistillationStatus
+from slmops.api.distillation import Distillation, DistillationStatus, LabelledStatus
 from slmops.figures import evaluation, quality_gates, size
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
@@ -40,7 +39,7 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
         inputs={**(trained.inputs if trained else {}), **(labelled.inputs if labelled else {})},
         licenses={**(trained.licenses if trained else {}), **(labelled.licenses if labelled else {})},
         progress=progress(current),
-        dataset=dataset(DatasetStatus, labelled, "dataset", "") if labelled else None,
+        dataset=dataset(LabelledStatus, labelled, "dataset", "") if labelled else None,
         evaluation=figures,
         gates=gates,
         learning=learning(trained),

@@ -6,8 +6,10 @@ What it says to a prompt is a ``Reply``, chosen by the test from the prompt's te
 import asyncio
 import json
 import socket
+import threading
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
@@ -32,11 +34,12 @@ class Reply:
     body: bytes | None = None
     """All that is said, instead of an answer of the right form."""
     usage: object = "counted"
-    """What a stream says about tokens; by default the number of pieces."""
+    """What is said about tokens; by default the number of words. None: nothing."""
+    finish: str | None = "stop"
     done: bool = True
     """Whether a stream ends as it should."""
     cut: int | None = None
-    """The connection breaks after so many pieces; 0: before the status."""
+    """The connection breaks after so many pieces, of an answer that is no stream bytes; 0: before the status."""
 
 
 Choose = Callable[[str, int], Reply]
@@ -45,7 +48,9 @@ Choose = Callable[[str, int], Reply]
 class FakeLLM:
     """The server; an asynchronous context manager. Its address is known before it runs."""
 
-    def __init__(self, choose: Choose | Reply | None = None, *, key: str | None = None) -> None:
+    def __init__(
+        self, choose: Choose | Reply | None = None, *, key: str | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         reply = choose if isinstance(choose, Reply) else Reply()
         self._choose: Choose = choose if callable(choose) else lambda text, time: reply
         self._key = key
@@ -54,13 +59,19 @@ class FakeLLM:
         """What ``GET /metrics`` says."""
         self.asked: list[tuple[float, dict[str, Any]]] = []
         """When (virtual seconds since the start), and with what body."""
+        self.headers: list[dict[str, str]] = []
+        """What came with each request, and its query."""
         self.counts: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        """Prompts that got a whole answer, and how often."""
         self.together = 0
         """Most requests at a time."""
         self._running = 0
         self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind((host, port))
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://{host}:{self.port}"
         self._started = 0.0
 
     async def __aenter__(self) -> Self:
@@ -93,6 +104,7 @@ class FakeLLM:
         return self.metrics()
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
+        self.headers.append({**request.headers, "query": request.query_string})
         if self._key and request.headers.get("Authorization") != f"Bearer {self._key}":
             return web.json_response({"error": {"message": "who are you?"}}, status=401)
         body = await request.json()
@@ -102,21 +114,42 @@ class FakeLLM:
         self._running += 1
         self.together = max(self.together, self._running)
         try:
-            return await self._say(request, self._choose(text, self.counts[text]), bool(body.get("stream")))
+            reply = self._choose(text, self.counts[text])
+            answer = await self._say(request, reply, body)
+            self.answered[text] += reply.status == 200 and reply.body is None and reply.cut is None
+            return answer
         finally:
             self._running -= 1
 
-    async def _say(self, request: web.Request, reply: Reply, stream: bool) -> web.StreamResponse:
+    async def _say(self, request: web.Request, reply: Reply, asked: dict[str, Any]) -> web.StreamResponse:
         await asyncio.sleep(reply.delay)
         if reply.cut == 0:
             assert request.transport is not None
             request.transport.abort()
         if reply.status != 200 or reply.body is not None:
             return web.Response(status=reply.status, body=reply.body or b"", headers=reply.headers)
-        if stream:
+        if asked.get("stream"):
             return await self._stream(request, reply)
         message = {"role": "assistant", "content": reply.text}
-        return web.json_response({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]})
+        body: dict[str, Any] = {"choices": [{"index": 0, "message": message, "finish_reason": reply.finish}]}
+        words = [len(text.split()) for text in (*(m["content"] for m in asked["messages"]), reply.text)]
+        counted = {"prompt_tokens": sum(words[:-1]), "completion_tokens": words[-1]}
+        usage = counted if reply.usage == "counted" else reply.usage
+        answer = web.Response(body=json.dumps(body | ({} if usage is None else {"usage": usage})).encode(),
+                              content_type="application/json")  # fmt: skip
+        if reply.cut is not None:
+            return await self._half(request, answer, reply.cut)
+        return answer
+
+    async def _half(self, request: web.Request, answer: web.Response, length: int) -> web.StreamResponse:
+        """The status, the beginning of the body, and then nothing any more."""
+        assert isinstance(answer.body, bytes)
+        half = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(answer.body))})
+        await half.prepare(request)
+        await half.write(answer.body[:length])
+        assert request.transport is not None
+        request.transport.abort()
+        return half
 
     async def _stream(self, request: web.Request, reply: Reply) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -140,6 +173,25 @@ class FakeLLM:
 
     async def _event(self, answer: web.StreamResponse, event: object) -> None:
         await answer.write(f"data: {json.dumps(event)}\n\n".encode())
+
+
+@contextmanager
+def served(server: FakeLLM) -> Iterator[FakeLLM]:
+    """The server in a thread of its own and in real time, for clients that are elsewhere."""
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+
+    async def serve() -> None:
+        async with server:
+            await stop.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
+    thread.start()
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join()
+        loop.close()
 
 
 def play(main: Callable[[], Coroutine[Any, Any, T]], *servers: FakeLLM) -> T:

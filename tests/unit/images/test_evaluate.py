@@ -9,7 +9,7 @@ import pytest
 from slm_quantizer import evaluate as quantizer
 from slm_trainer import evaluate as trainer
 from slm_trainer.evaluate import choose
-from slm_trainer.label import _stopped
+from slm_trainer.label.answers import stopped
 from slmkit.data import Example
 from slmkit.run import RunFailed
 from slmops.contract import Reason
@@ -77,4 +77,4 @@ def test_a_measurement_that_is_killed_ran_out_of_memory(
     ("stops", "out"), [((), "a b c"), (("b",), "a "), (("c", "b"), "a "), (("x",), "a b c"), (("a",), "")]
 )
 def test_a_local_teachers_answer_ends_before_the_first_stop_text(stops: tuple[str, ...], out: str) -> None:
-    assert _stopped("a b c", stops) == out
+    assert stopped("a b c", stops) == out

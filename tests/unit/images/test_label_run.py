@@ -4,19 +4,16 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from slm_trainer import label as module
 from slm_trainer.label import label
 from slm_trainer.split import split
 from slmkit import sources
 from slmkit.data import Example
 from slmkit.run import Context, RunFailed
 from slmops.contract import LabelRun, Reason, Report
-from tests.unit import virtualnet
 from tests.unit.images.fakellm import FakeLLM, Reply, play
 from tests.unit.images.fakeregistry import FakeRegistry
 
@@ -32,21 +29,23 @@ def refused(act: Callable[[], object]) -> RunFailed:
 
 
 class Job:
-    """A labelling run over a volume, a teacher and a registry of its own."""
+    """A labelling run over a volume, a teacher and a registry of its own; each call is a pod of its own."""
 
     def __init__(self, folder: Path, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
         self.volume = folder / "pvc" / "claim"
         self.volume.mkdir(parents=True)
         self.registry = registry
-        self.context = Context(work=folder / "work")
-        self.context.work.mkdir()
+        self.folder, self.pods = folder, 0
+        (folder / "state").mkdir()
         monkeypatch.setattr(sources, "PVC_ROOT", folder / "pvc")
-        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=virtualnet.now))
         monkeypatch.setattr(asyncio, "run", lambda main: play(lambda: main, self.llm))
         self.llm = FakeLLM()
 
     def label(self, llm: FakeLLM | None = None, min_success_ratio: float = 0.7, **fields: Any) -> Report:
         self.llm = llm or self.llm
+        self.pods += 1
+        self.context = Context(work=self.folder / f"work-{self.pods}", state=self.folder / "state")
+        self.context.work.mkdir()
         source = {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion"}
         wanted = {
             "run": "r", "registry": self.registry.settings, "output": {"repository": f"{self.registry.host}/slm/labelled"},
@@ -58,16 +57,23 @@ class Job:
     def give(self, *records: dict[str, str], name: str = "train") -> None:
         (self.volume / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
-    def made(self, report: Report, name: str) -> list[tuple[str, str]]:
-        """(prompt, answer) of a file of the published data set."""
+    def records(self, report: Report, name: str) -> list[list[dict[str, str]]]:
+        """The conversations in a file of the published data set."""
         manifest = self.registry.manifest("slm/labelled", report.artifacts["dataset"].reference.partition("@")[2])
         (digest,) = [
             layer["digest"]
             for layer in manifest["layers"]
             if layer["annotations"]["org.opencontainers.image.title"] == f"{name}.jsonl"
         ]
-        records = [json.loads(line) for line in self.registry.blobs["slm/labelled", digest].splitlines()]
-        return [(record["messages"][-2]["content"], record["messages"][-1]["content"]) for record in records]
+        return [json.loads(line)["messages"] for line in self.registry.blobs["slm/labelled", digest].splitlines()]
+
+    def made(self, report: Report, name: str) -> list[tuple[str, str]]:
+        """(prompt, answer) of a file of the published data set."""
+        return [(messages[-2]["content"], messages[-1]["content"]) for messages in self.records(report, name)]
+
+    def systems(self, report: Report) -> set[str]:
+        """The system messages that the student will see."""
+        return {messages[0]["content"] for messages in self.records(report, "train")}
 
 
 @pytest.fixture
@@ -96,7 +102,7 @@ def test_too_few_answers_are_a_failure(job: Job, answered: int, enough: bool) ->
         report = job.label(llm, min_success_ratio=0.28)
         assert report.dataset is not None
         assert report.dataset.labelled == answered
-        assert report.dataset.dropped == ({"NoAnswer": 25 - answered} if answered < 25 else {})
+        assert report.dataset.dropped == ({"Refused": 25 - answered} if answered < 25 else {})
     else:
         failed = refused(lambda: job.label(llm, min_success_ratio=0.28))
         assert failed.reason is (Reason.TOO_FEW_ANSWERS if answered else Reason.TEACHER_UNREACHABLE)
@@ -117,7 +123,7 @@ def test_what_is_dropped_is_counted_by_its_reason(job: Job) -> None:
     report = job.label(FakeLLM(lambda text, time: replies.get(text, Reply())), max_tokens=4)
     assert job.made(report, "train") == [("a", "yes"), ("b", "yes")]
     assert report.dataset is not None
-    assert report.dataset.dropped == {"Duplicate": 1, "EmptyAnswer": 1, "TooLong": 2, "NoAnswer": 1}
+    assert report.dataset.dropped == {"Duplicate": 1, "EmptyAnswer": 1, "TooLong": 2, "Refused": 1}
     assert report.dataset.prompts == 7 == report.dataset.kept + sum(report.dataset.dropped.values())
 
 
@@ -141,6 +147,7 @@ def test_the_first_of_several_equal_prompts_is_asked_once(job: Job) -> None:
 def test_equal_prompts_stay_where_that_is_wanted(job: Job) -> None:
     job.give({"prompt": "b"}, {"prompt": "b"})
     assert len(job.made(job.label(deduplicate=False), "train")) == 2
+    assert job.llm.counts["b"] == 1, "and are paid for once"
 
 
 def test_the_teacher_is_judged_by_the_held_out_answers(job: Job) -> None:
@@ -164,6 +171,153 @@ def test_a_system_prompt_takes_the_place_of_the_records_own(job: Job) -> None:
     job.label(train=train, system_prompt="new")
     ((_, body),) = job.llm.asked
     assert body["messages"] == [{"role": "system", "content": "new"}, {"role": "user", "content": "a"}]
+
+
+@pytest.mark.parametrize(("finish", "reason"), [("length", "CutShort"), ("content_filter", "Filtered")])
+def test_answers_that_broke_off_teach_nobody_and_are_counted(job: Job, finish: str, reason: str) -> None:
+    job.give({"prompt": "a"}, {"prompt": "b"})
+    report = job.label(FakeLLM(lambda text, time: Reply(finish=finish if text == "a" else "stop")))
+    assert job.made(report, "train") == [("b", "yes")]
+    assert report.dataset is not None
+    assert (report.dataset.labelled, report.dataset.dropped) == (2, {reason: 1})
+
+
+def test_too_few_answers_say_what_was_in_their_way(job: Job) -> None:
+    job.give(*({"prompt": str(i)} for i in range(10)))
+    replies = {**{str(i): Reply(status=500) for i in range(3)}, "3": Reply(status=422)}
+    failed = refused(lambda: job.label(FakeLLM(lambda text, time: replies.get(text, Reply()))))
+    assert (
+        failed.message == "the teacher answered 6 of 10 prompts, 70% are wanted; most often: 3 ServerError, 1 Refused"
+    )
+
+
+# --- what it costs, and what is not paid for again
+
+
+def test_what_the_teacher_read_and_wrote_is_counted_for_dropped_answers_too(job: Job) -> None:
+    job.give({"prompt": "a b c"}, {"prompt": "d"}, {"prompt": "d"})
+    counted = {"a b c": Reply("1 2"), "d": Reply("3 4 5", finish="length")}
+    report = job.label(FakeLLM(lambda text, time: counted[text]), deduplicate=False)
+    assert report.dataset is not None
+    assert (report.dataset.prompt_tokens, report.dataset.completion_tokens, report.dataset.tokens) == (4, 5, 2)
+    assert (report.dataset.estimated, report.dataset.reused) == (0, 0)
+
+
+def test_a_teacher_that_does_not_count_is_said_to_be_estimated(job: Job) -> None:
+    job.give({"prompt": "12345678"}, {"prompt": "b"})
+    report = job.label(FakeLLM(lambda text, time: Reply("1234", usage=None if text != "b" else "counted")))
+    assert report.dataset is not None
+    assert (report.dataset.prompt_tokens, report.dataset.completion_tokens) == (2 + 1, 1 + 1)
+    assert report.dataset.estimated == 1
+
+
+def test_another_attempt_asks_for_the_rest_alone(job: Job) -> None:
+    job.give(*({"prompt": str(i)} for i in range(6)))
+    first = FakeLLM(lambda text, time: Reply(f"to {text}") if int(text) < 4 else Reply(status=500))
+    assert refused(lambda: job.label(first)).reason is Reason.TOO_FEW_ANSWERS
+    report = job.label(FakeLLM(lambda text, time: Reply(f"then {text}"), port=first.port))
+    assert sorted(job.llm.prompts()) == ["4", "5"]
+    assert job.made(report, "train") == [(str(i), f"{'to' if i < 4 else 'then'} {i}") for i in range(6)]
+    assert report.dataset is not None
+    assert (report.dataset.reused, report.dataset.completion_tokens) == (4, 12)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 8}, {"sampling": {"temperature": 0.1}}, {"system_prompt": "be short"}],
+    ids=lambda c: next(iter(c)),
+)
+def test_answers_to_another_question_are_not_taken(job: Job, change: dict[str, Any]) -> None:
+    job.give({"prompt": "a"})
+    job.label()
+    again = FakeLLM(port=job.llm.port)
+    job.label(again)
+    assert again.asked == []
+    third = FakeLLM(port=job.llm.port)
+    job.label(third, **change)
+    assert third.counts["a"] == 1
+
+
+# --- several answers to a prompt
+
+
+def test_several_samples_are_asked_with_seeds_of_their_own_and_each_text_is_kept_once(job: Job) -> None:
+    job.give({"prompt": "a"}, {"prompt": "b"})
+    llm = FakeLLM(lambda text, time: Reply("same" if text == "a" else f"{time}"))
+    report = job.label(llm, sampling={"samples": 3, "temperature": 1}, seed=40)
+    made = job.made(report, "train")
+    assert made[0] == ("a", "same")
+    assert sorted(answer for _, answer in made[1:]) == ["1", "2", "3"]
+    assert sorted(body["seed"] for _, body in llm.asked if body["messages"][-1]["content"] == "a") == [40, 41, 42]
+    assert report.dataset is not None
+    assert (report.dataset.prompts, report.dataset.labelled, report.dataset.kept) == (2, 2, 4)
+
+
+def test_a_sample_that_fails_leaves_the_others(job: Job) -> None:
+    job.give({"prompt": "a"})
+    llm = FakeLLM(lambda text, time: Reply(status=422) if time == 1 else Reply("good"))
+    report = job.label(llm, sampling={"samples": 2, "temperature": 1})
+    assert job.made(report, "train") == [("a", "good")]
+
+
+def test_held_out_prompts_are_asked_once(job: Job) -> None:
+    job.give({"prompt": "a"})
+    job.give({"prompt": "v"}, name="held")
+    held = {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion", "path": "held.jsonl"}
+    job.label(validation=held, sampling={"samples": 3, "temperature": 1})
+    assert (job.llm.counts["a"], job.llm.counts["v"]) == (3, 1)
+
+
+# --- reasoning
+
+
+def test_the_student_learns_the_answer_and_not_the_reasoning(job: Job) -> None:
+    job.give(*({"prompt": f"{i} + {i}"} for i in range(40)))
+    job.give({"prompt": "1 + 2", "completion": "3"}, name="held")
+    held = {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion", "path": "held.jsonl"}
+
+    def think(text: str, time: int) -> Reply:
+        if text == "7 + 7":
+            return Reply("It is fourteen.")
+        return Reply(json.dumps({"reasoning": "adding", "answer": eval(text)}))
+
+    report = job.label(FakeLLM(think), task="Math", chain_of_thought=True, system_prompt="Calculate.", validation=held)
+    made = job.made(report, "train")
+    assert made[3] == ("3 + 3", "6")
+    assert len(made) == 39
+    assert report.dataset is not None
+    assert report.dataset.dropped == {"NoFinalAnswer": 1}
+    assert report.evaluation["teacher"].exact_match == 1.0
+    system = job.llm.asked[0][1]["messages"][0]["content"]
+    assert system.startswith("Calculate.\n\n"), "the teacher is told both"
+    assert "step by step" in system
+    assert job.systems(report) == {"Calculate."}, "the student sees its own prompt alone"
+
+
+@pytest.mark.parametrize(
+    ("task", "records", "enough"),
+    [("Math", 40, True), ("Math", 39, False), ("NLI", 65, True), ("NLI", 64, False), ("Conversation", 64, False)],
+)
+def test_a_task_wants_enough_prompts_to_train_on(job: Job, task: str, records: int, enough: bool) -> None:
+    job.give(*({"prompt": str(i)} for i in range(records)))
+    if enough:
+        assert len(job.made(job.label(task=task), "train")) == records
+    else:
+        failed = refused(lambda: job.label(task=task))
+        assert failed.reason is Reason.INVALID_DATA
+        assert f"spec.task {task} needs at least {records + 1} prompts" in failed.message
+        assert job.llm.asked == [], "nothing is paid for"
+
+
+def test_only_conversations_have_several_turns(job: Job) -> None:
+    turn = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    lines = [{"messages": turn[:1]}] * 66 + [{"messages": turn}]
+    (job.volume / "train.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    train = {"source": {"uri": "pvc://claim/"}, "format": "Messages", "path": "train.jsonl"}
+    failed = refused(lambda: job.label(train=train, task="NLI"))
+    assert failed.reason is Reason.INVALID_DATA
+    assert "spec.data.train: record 67 has 3 messages" in failed.message
+    assert len(job.made(job.label(train=train, task="Conversation"), "train")) == 2
 
 
 def test_no_record_is_a_failure_that_names_the_data(job: Job) -> None:

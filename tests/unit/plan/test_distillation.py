@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from slmops import contract
 from slmops.api.distillation import Distillation
 from slmops.plan.distillation import plan_distillation
 from slmops.state import ANNOTATION_RETRY, Observed, Plan
@@ -23,6 +24,8 @@ from tests.unit.builders import (
 )
 
 LABELLED = report("dataset")
+SAMPLING = {"temperature": 1, "topP": 0.5, "maxTokens": 9, "stop": ["x"], "frequencyPenalty": 0.5,
+            "presencePenalty": -0.5, "samples": 3}  # fmt: skip
 LOCAL = {"teacher": {"model": {"uri": "oci://registry.example/slm/teacher:v1"}}}
 
 
@@ -144,24 +147,65 @@ def test_where_labelling_runs_is_where_training_runs_unless_said_otherwise() -> 
 
 def test_a_teacher_behind_an_address() -> None:
     endpoint = {"url": "https://api.example/v1", "model": "chat", "credentials": {"secret": "key"}, "concurrency": 2,
-                "startupTimeout": "1m30s", "minSuccessRatio": 0.5}  # fmt: skip
+                "startupTimeout": "1m30s", "minSuccessRatio": 0.5, "timeout": "2m", "retries": 7,
+                "azureApiVersion": "2024-10-21"}  # fmt: skip
     told = label_run(
         {
             "teacher": {
                 "endpoint": endpoint,
-                "sampling": {"temperature": 0, "topP": 0.5, "maxTokens": 9, "stop": ["x"]},
+                "sampling": {
+                    "temperature": 1,
+                    "topP": 0.5,
+                    "maxTokens": 9,
+                    "stop": ["x"],
+                    "frequencyPenalty": 0.5,
+                    "presencePenalty": -0.5,
+                    "samples": 3,
+                },
                 "prompt": {"system": "Be short."},
             },
             "data": {"train": DATA, "filters": {"deduplicate": False, "maxTokens": 77}},
         }
     )
     assert told["model"] is None
-    assert told["endpoint"] | {"timeout_seconds": 0} == {
+    assert told["endpoint"] == {
         "url": "https://api.example/v1", "model": "chat", "credentials": {"path": "/etc/slmops/credentials/key/token"},
-        "concurrency": 2, "startup_seconds": 90.0, "min_success_ratio": 0.5, "timeout_seconds": 0,
+        "concurrency": 2, "startup_seconds": 90.0, "min_success_ratio": 0.5, "timeout_seconds": 120.0, "retries": 7,
+        "azure_api_version": "2024-10-21",
     }  # fmt: skip
-    assert {"temperature": 0, "top_p": 0.5, "max_tokens": 9, "stop": ["x"]}.items() <= told["sampling"].items()
+    assert told["sampling"] == {
+        "temperature": 1, "top_p": 0.5, "max_tokens": 9, "stop": ["x"], "frequency_penalty": 0.5,
+        "presence_penalty": -0.5, "samples": 3,
+    }  # fmt: skip
     assert (told["system_prompt"], told["deduplicate"], told["max_tokens"]) == ("Be short.", False, 77)
+
+
+def test_what_is_not_said_is_as_before() -> None:
+    """Names of Jobs are hashes of what they are told: nobody pays again for a new field."""
+    plain = label_run() | {"run": "", "annotations": {}}
+    for field in ("engine", "chain_of_thought", "chain_of_density", "max_summary_words", "task"):
+        del plain[field]
+    for field in ("timeout_seconds", "retries", "azure_api_version"):
+        del plain["endpoint"][field]
+    for field in ("frequency_penalty", "presence_penalty", "samples"):
+        del plain["sampling"][field]
+    whole = contract.LabelRun.model_validate(label_run() | {"run": "", "annotations": {}})
+    assert contract.LabelRun.model_validate(plain) == whole
+
+
+def test_a_task_and_how_the_teacher_thinks_about_it() -> None:
+    teacher = distillation().spec.teacher.dump()
+    thought = label_run({"teacher": teacher | {"prompt": {"chainOfThought": True}}, "task": "Math"})
+    assert (thought["task"], thought["chain_of_thought"], thought["chain_of_density"]) == ("Math", True, False)
+    density = {"chainOfDensity": True, "maxSummaryLength": 50}
+    told = label_run({"teacher": teacher | {"prompt": density}, "task": "Summarization"})
+    assert (told["chain_of_density"], told["max_summary_words"]) == (True, 50)
+    assert label_run()["max_summary_words"] == 80
+
+
+def test_the_engine_of_a_teacher_of_weights() -> None:
+    assert label_run({"teacher": LOCAL["teacher"] | {"engine": "VLLM"}})["engine"] == "VLLM"
+    assert label_run(LOCAL)["engine"] == "Transformers"
 
 
 def test_a_teacher_of_weights_is_measured_beside_the_student() -> None:

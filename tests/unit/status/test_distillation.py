@@ -26,7 +26,8 @@ from tests.unit.builders import (
     told,
 )
 
-COUNTS = DatasetCounts(prompts=10, labelled=9, kept=7, dropped={"Duplicate": 2}, tokens=99)
+COUNTS = DatasetCounts(prompts=10, labelled=9, kept=7, dropped={"Duplicate": 2}, tokens=99, prompt_tokens=50,
+                       completion_tokens=120, estimated=1, reused=3)  # fmt: skip
 LABELLED = report(
     "dataset", dataset=COUNTS, inputs={"data": "oci://d@1", "teacher": "big"}, evaluation={"teacher": figures(0.9)}
 )
@@ -87,6 +88,7 @@ def test_once_labelled_the_data_set_is_shown_before_the_training_ends() -> None:
     assert facts(status)["Evaluated"] == ("Unknown", "Pending")
     assert status.dataset is not None
     assert status.dataset.dump() == {"prompts": 10, "labelled": 9, "kept": 7, "dropped": {"Duplicate": 2}, "tokens": 99,
+                                     "promptTokens": 50, "completionTokens": 120, "estimated": 1, "reused": 3,
                                      "digest": DIGEST}  # fmt: skip
     assert status.artifact is None
 

@@ -1,0 +1,125 @@
+"""A labelling run, from the prompts to the published data set."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from slm_trainer.label.answers import Answer, Trouble
+from slm_trainer.label.asking import Asking, Teacher
+from slm_trainer.label.endpoint import EndpointTeacher
+from slm_trainer.label.journal import Journal
+from slm_trainer.label.tasks import check_task
+from slm_trainer.label.weights import WeightsTeacher
+from slm_trainer.split import split
+from slmkit.data import Example, read_examples, write_messages
+from slmkit.publish import publish
+from slmkit.registry import Registry
+from slmkit.run import Context, RunFailed
+from slmkit.sources import fetch
+from slmops.contract import DATASET_TYPE, Data, Figures, LabelRun, Reason, Report
+
+JOURNAL = "answers.jsonl"
+
+
+def label(run: LabelRun, context: Context) -> Report:
+    """Label prompts and publish the data set."""
+    registry = Registry(run.registry)
+    context.stage("Fetching")
+    counts: Counter[str] = Counter()
+    training = _prompts(run.train, "train", run, context, registry)
+    if run.validation is not None:
+        held_out = _prompts(run.validation, "validation", run, context, registry)
+    else:
+        training, held_out = split(training, run.validation_split)
+    read = len(training) + len(held_out)
+    if run.deduplicate:
+        training, doubled = _unique(training)
+        counts["Duplicate"] += doubled
+    teacher = _teacher(run, context, registry)
+    with Journal(context.state / JOURNAL) as journal:
+        asking = Asking(run, teacher, journal)
+        asking.ask(training, held_out, context)
+        kept = [
+            (example, answer)
+            for example in training
+            for answer in _filter(example, asking.answers(example, run.sampling.samples), run, counts)
+        ]
+        judged = [
+            (example, answer)
+            for example in held_out
+            for answer in _filter(example, asking.answers(example), run, counts)
+        ]
+        if not kept:
+            raise RunFailed(Reason.TOO_FEW_ANSWERS, f"no record is left to train on: {_words(counts)}")
+        tokens = sum(answer.completion_tokens for _, answer in kept)
+        counted = asking.counts(prompts=read, kept=len(kept) + len(judged), dropped=dict(+counts), tokens=tokens)
+    context.check()
+    context.stage("Publishing")
+    folder = context.work / "dataset"
+    folder.mkdir(exist_ok=True)
+    write_messages(folder / "train.jsonl", (replace(example, completion=answer.text) for example, answer in kept))
+    write_messages(folder / "validation.jsonl", (_golden(example, answer) for example, answer in judged))
+    files = {path.name: path for path in sorted(folder.iterdir())}
+    figures = {"teacher": _judge(judged)}
+    made = publish(registry, run, context, files, DATASET_TYPE, figures)
+    return Report(outcome="Succeeded", artifacts={"dataset": made}, evaluation=figures, dataset=counted)
+
+
+def _teacher(run: LabelRun, context: Context, registry: Registry) -> Teacher:
+    if run.endpoint is not None:
+        context.inputs["teacher"] = f"{run.endpoint.url} {run.endpoint.model}"
+        return EndpointTeacher(run.endpoint, run.sampling)
+    if run.model is None:
+        raise RunFailed(Reason.INVALID_CONFIGURATION, "one of endpoint and model is needed")
+    teacher = WeightsTeacher(run, run.model, context, registry)
+    context.inputs["teacher"] = teacher.address
+    return teacher
+
+
+def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: Registry) -> list[Example]:
+    folder = context.work / f"data-{role}"
+    context.inputs[role] = fetch(data.source, folder, registry, "dataset")
+    found = list(read_examples(data, folder))
+    if not found:
+        raise RunFailed(Reason.INVALID_DATA, f"{data.source.uri}: no record")
+    check_task(run, found, role)
+    if run.system_prompt is None:
+        return found
+    system = {"role": "system", "content": run.system_prompt}
+    return [replace(e, prompt=(system, *(m for m in e.prompt if m["role"] != "system"))) for e in found]
+
+
+def _words(counts: Counter[str]) -> str:
+    return ", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "all are held out"
+
+
+def _unique(examples: Sequence[Example]) -> tuple[list[Example], int]:
+    first = {repr(example.prompt): example for example in reversed(examples)}
+    kept = [example for example in examples if first.get(repr(example.prompt)) is example]
+    return kept, len(examples) - len(kept)
+
+
+def _filter(example: Example, answers: list[Answer] | Trouble, run: LabelRun, counts: Counter[str]) -> list[Answer]:
+    """The answers that become records: each text once. A prompt from which nothing is left is counted by its reason."""
+    if isinstance(answers, Trouble):
+        counts[answers] += 1
+        return []
+    distinct: dict[str, Answer] = {}
+    for answer in answers:
+        distinct.setdefault(answer.text, answer)
+    words = sum(len(message["content"].split()) for message in example.prompt)
+    kept = [a for a in distinct.values() if not run.max_tokens or words + len(a.text.split()) <= run.max_tokens]
+    counts["TooLong"] += not kept
+    return kept
+
+
+def _golden(example: Example, answer: Answer) -> Example:
+    """A held-out record: its own answer where it has one, else the teacher's."""
+    return replace(example, completion=answer.text) if example.completion is None else example
+
+
+def _judge(judged: Sequence[tuple[Example, Answer]]) -> Figures:
+    """The teacher's exact match on held-out records that have an answer. No time: what an answer takes over the network,
+    among others, compares with nothing that is measured elsewhere."""
+    right = [a.text.strip() == e.completion.strip() for e, a in judged if e.completion is not None]
+    return Figures(exact_match=round(sum(right) / len(right), 5) if right else None, samples=len(right) or None)

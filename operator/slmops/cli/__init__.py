@@ -1,0 +1,1 @@
+"""Commands for people, which need no cluster: ``slmops convert``."""
