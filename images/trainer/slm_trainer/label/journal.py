@@ -8,13 +8,14 @@ import json
 import logging
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from slm_trainer.label.answers import Answer
 
+FIELDS = [field.name for field in fields(Answer)]
 log = logging.getLogger("slm_trainer.label")
 
 
@@ -49,7 +50,7 @@ class Journal:
 
     def add(self, key: str, answer: Answer) -> None:
         """Keep an answer. From here on it outlives this process; its node as soon as ``sync`` has run."""
-        line = json.dumps({"key": key} | asdict(answer)).encode() + b"\n"
+        line = json.dumps({"key": key} | {name: getattr(answer, name) for name in FIELDS}).encode() + b"\n"
         written = 0
         while written < len(line):
             written += os.write(self._file, line[written:])
