@@ -116,7 +116,8 @@ class FakeLLM:
         try:
             reply = self._choose(text, self.counts[text])
             answer = await self._say(request, reply, body)
-            self.answered[text] += reply.status == 200 and reply.body is None and reply.cut is None
+            if reply.status == 200 and reply.body is None and reply.cut is None:
+                self.answered[text] += 1
             return answer
         finally:
             self._running -= 1
@@ -126,6 +127,7 @@ class FakeLLM:
         if reply.cut == 0:
             assert request.transport is not None
             request.transport.abort()
+            return web.Response()  # nobody reads it
         if reply.status != 200 or reply.body is not None:
             return web.Response(status=reply.status, body=reply.body or b"", headers=reply.headers)
         if asked.get("stream"):
