@@ -180,20 +180,22 @@ class FakeLLM:
 @contextmanager
 def served(server: FakeLLM) -> Iterator[FakeLLM]:
     """The server in a thread of its own and in real time, for clients that are elsewhere."""
-    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    stop, loops, ready = asyncio.Event(), [], threading.Event()
 
     async def serve() -> None:
         async with server:
+            loops.append(asyncio.get_running_loop())
+            ready.set()
             await stop.wait()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=[serve()])
+    thread = threading.Thread(target=asyncio.run, args=[serve()])
     thread.start()
+    assert ready.wait(10)
     try:
         yield server
     finally:
-        loop.call_soon_threadsafe(stop.set)
+        loops[0].call_soon_threadsafe(stop.set)
         thread.join()
-        loop.close()
 
 
 def play(main: Callable[[], Coroutine[Any, Any, T]], *servers: FakeLLM) -> T:

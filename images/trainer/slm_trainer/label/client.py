@@ -17,6 +17,7 @@ import httpx
 
 from slm_trainer.label.answers import Answer, Question, Trouble, estimated
 from slmkit.access import bearer
+from slmkit.net import AsyncTransport, Gate
 from slmkit.run import RunFailed
 from slmops.contract import Endpoint, Reason, Sampling
 
@@ -41,7 +42,8 @@ class Failed(Exception):  # noqa: N818  (one request's end, not an error of the 
 
 
 class Door:
-    """The way to a teacher: address, key, certificates. Raises RunFailed where key or address cannot be used.
+    """The way to a teacher: address, key, and whom that address may turn out to be (a Service, a node, the pod itself).
+    Raises RunFailed where key or address cannot be used.
 
     Each request in flight has a client of its own. A common one looks through all its connections several times for each
     request, which takes longer than the request itself from some dozens of them on.
@@ -58,13 +60,14 @@ class Door:
             httpx.URL(endpoint.url)
         except httpx.InvalidURL as error:
             raise RunFailed(Reason.TEACHER_UNREACHABLE, f"{endpoint.url}: {error}") from None
-        self._certificates = httpx.create_ssl_context()
+        self._gate = Gate(internal=True, own=True)
 
     def open(self) -> httpx.AsyncClient:
         """A client for one request at a time."""
+        transport = AsyncTransport(self._gate, httpx.Limits(max_connections=1))
         return httpx.AsyncClient(
             base_url=self._endpoint.url.rstrip("/"), headers=self._headers, params=self._params,
-            limits=httpx.Limits(max_connections=1), timeout=self._endpoint.timeout_seconds, verify=self._certificates,
+            timeout=self._endpoint.timeout_seconds, transport=transport, trust_env=False,
         )  # fmt: skip
 
 
