@@ -1,8 +1,10 @@
 """Encoded records on disk: written once, one after the other, then read by number in any order.
 
-Memory does not grow with the data: the system keeps in memory what is in use, and takes it back when others need it.
+Memory hardly grows with the data: what was read lately is in the system's cache, which gives it back when it is needed.
 """
 
+import os
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +27,12 @@ class Record:
 
 
 class TokenStore(Sequence[Record]):
-    """The records in a folder that a ``Writer`` made."""
+    """The records in a folder that a ``Writer`` made. Twelve bytes a record are in memory, the tokens are not."""
 
     def __init__(self, folder: Path) -> None:
-        self._tokens = _mapped(folder / "tokens", TOKEN)
-        self._entries = _mapped(folder / "entries", ENTRY)
+        self._entries = np.fromfile(folder / "entries", ENTRY)
+        self._tokens = os.open(folder / "tokens", os.O_RDONLY)
+        weakref.finalize(self, os.close, self._tokens)
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -44,7 +47,9 @@ class TokenStore(Sequence[Record]):
         number = range(len(self))[index]
         begin = int(self._entries["end"][number - 1]) if number else 0
         entry = self._entries[number]
-        return Record(self._tokens[begin : int(entry["end"])].tolist(), int(entry["start"]))
+        count = int(entry["end"]) - begin
+        read = os.pread(self._tokens, count * TOKEN.itemsize, begin * TOKEN.itemsize)
+        return Record(np.frombuffer(read, TOKEN, count).tolist(), int(entry["start"]))
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -87,7 +92,3 @@ def lengths(records: Sequence[Record]) -> NDArray[np.int64]:
     if isinstance(records, TokenStore):
         return records.lengths
     return np.fromiter((len(record.tokens) for record in records), np.int64, len(records))
-
-
-def _mapped(path: Path, dtype: np.dtype) -> NDArray:  # type: ignore[type-arg]
-    return np.memmap(path, dtype, "r") if path.stat().st_size else np.empty(0, dtype)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slmkit.data import Example
 
-CACHE_KIB = 16 << 10
+CACHE_KIB = 4 << 10
 """Memory for the pages that are in use."""
 
 

@@ -1,0 +1,79 @@
+"""``python -m bench data``: what the preparation of a training holds in memory, for a small data set and for a large one.
+
+Both sets are generated, and each is read, sifted and encoded by the trainer's own code in a process of its own; its peak
+resident memory is what the kernel says at its end. Only the tokenizer is a stand-in, for which every word is a token:
+those of models need PyTorch's libraries, and keep no more for a larger set.
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from bench.figures import Figure, mb
+
+SMALL, LARGE = 50_000_000, 1_000_000_000
+"""Bytes of JSON Lines."""
+ALLOWED = 1.2
+SENTENCES = 5000
+DOUBLED = 0.05
+
+
+def run() -> list[Figure]:
+    """Generate, prepare, compare."""
+    found = {size: measure(size) for size in (SMALL, LARGE)}
+    return table(found)
+
+
+def table(found: dict[int, dict[str, float]]) -> list[Figure]:
+    """The figures of what was measured, by size of the set."""
+    small, large = found[SMALL], found[LARGE]
+    ratio = large["peak"] / small["peak"]
+    return [
+        Figure(
+            "memory to prepare a data set of 1 GB",
+            f"at most {ALLOWED}x that of 50 MB",
+            f"{mb(large['peak'])} against {mb(small['peak'])}: {ratio:.2f}x",
+            ratio <= ALLOWED,
+        ),
+        Figure(
+            "records read, sifted and encoded",
+            "",
+            f"{large['read']:,.0f}, {large['kept']:,.0f} of them kept, {large['read'] / large['seconds']:,.0f} a second",
+        ),
+    ]
+
+
+def measure(size: int) -> dict[str, float]:
+    """Prepare a set of so many bytes in a process of its own."""
+    with tempfile.TemporaryDirectory(prefix="slmops-bench-data-") as folder:
+        begun = time.monotonic()
+        generate(Path(folder) / "claim" / "train.jsonl", size)
+        print(f"data: {mb(size)} made in {time.monotonic() - begun:.0f} s", flush=True)
+        done = subprocess.run([sys.executable, "-m", "bench.preparing", folder], capture_output=True, text=True,
+                              check=False)  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"the preparation of {mb(size)} ended with {done.returncode}: {done.stderr[-2000:]}")
+    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"data: {mb(size)} prepared in {measured['seconds']:.0f} s, {mb(measured['peak'])} at most", flush=True)
+    return measured
+
+
+def generate(path: Path, size: int) -> None:
+    """A data set of at least ``size`` bytes: records of about 1 kB, each twentieth a double of an earlier one."""
+    rng = random.Random(1)
+    words = ["".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9))) for _ in range(20_000)]
+    sentences = [" ".join(rng.choices(words, k=rng.randint(6, 24))) for _ in range(SENTENCES)]
+    path.parent.mkdir(parents=True)
+    written = 0
+    with path.open("w") as file:
+        before = ""
+        while written < size:
+            if not before or rng.random() > DOUBLED:
+                prompt, answer = ". ".join(rng.choices(sentences, k=7)), ". ".join(rng.choices(sentences, k=3))
+                record = {"prompt": f"{rng.getrandbits(64):x}: {prompt}", "completion": answer}
+                before = json.dumps(record) + "\n"
+            written += file.write(before)
