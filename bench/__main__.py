@@ -5,11 +5,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from bench import figures, labelling, memory, reconcile, task
+from bench import data, figures, labelling, memory, reconcile, task
 from bench.place import CLUSTER, heed_sigterm
 
-ALL = ["labelling", "task", "reconcile", "memory"]
-ALONE = {"labelling"}
+ALL = ["labelling", "data", "task", "reconcile", "memory"]
+ALONE = {"labelling", "data"}
 """What needs no cluster."""
 
 
@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found += memory.run(options.objects or 10_000)
             elif what == "labelling":
                 found += labelling.run()
+            elif what == "data":
+                found += data.run()
             else:
                 found += task.run()
     except* (RuntimeError, AssertionError, TimeoutError, OSError) as failed:

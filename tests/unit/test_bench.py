@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bench import __main__ as bench
-from bench import figures, labelling, reconcile, task
+from bench import data, figures, labelling, reconcile, task
 from bench.audit import Write, by_resource, writes
 from bench.reconcile import Measured
 from slmops.state import parse_report
@@ -137,3 +137,20 @@ def test_what_needs_no_cluster_runs_without_one(
     assert bench.main(["labelling"]) == 0
     assert "1.000x" in capsys.readouterr().out
     assert bench.main(["reconcile"]) == 2
+
+
+def test_generated_data_are_the_same_each_time_and_some_of_them_doubles(tmp_path: Path) -> None:
+    for name in "ab":
+        data.generate(tmp_path / name / "train.jsonl", 200_000)
+    first, second = ((tmp_path / name / "train.jsonl").read_text() for name in "ab")
+    assert first == second
+    assert 200_000 <= len(first) < 205_000
+    lines = first.splitlines()
+    assert 0 < len(lines) - len(set(lines)) < len(lines) / 5
+
+
+@pytest.mark.parametrize(("large", "met"), [(119e6, True), (120.1e6, False)])
+def test_memory_that_grows_with_the_data_is_a_missed_target(large: float, met: bool) -> None:
+    rest = {"read": 1000.0, "kept": 900.0, "seconds": 10.0}
+    found = data.table({data.SMALL: rest | {"peak": 100e6}, data.LARGE: rest | {"peak": large}})
+    assert [figure.met for figure in found] == [met, True]

@@ -45,6 +45,16 @@ class Filters(ApiModel):
     """Drop what is too much of one kind (Unbalanced)."""
 
 
+class LabellingFilters(Filters):
+    """Which prompts are asked, and which of the teacher's answers are kept. Each one that is dropped is counted in
+    status.dataset under the reason that is named here. Prompts that are held out for the evaluation are never learned
+    from (Leaked)."""
+
+    agreement: Annotated[int, Field(ge=2, le=16)] | None = None
+    """Keep one answer a prompt, the one that most of teacher.sampling.samples samples give, where at least so many of
+    them do; drop the prompt otherwise (Disagreement). Where absent, each different answer is a record."""
+
+
 class DatasetStatus(ApiModel):
     """What became of the records."""
 

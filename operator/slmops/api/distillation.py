@@ -7,7 +7,7 @@ from pydantic import Field
 from slmops.api.base import ApiModel, Rule, exactly_one_of
 from slmops.api.batch import ArtifactStatus, TrainedStatus
 from slmops.api.budget import Budget
-from slmops.api.data import DatasetStatus
+from slmops.api.data import DatasetStatus, LabellingFilters
 from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora
 from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, UNPACKED, Objective
@@ -72,15 +72,6 @@ class Student(ApiModel):
     """Settings of method LoRA."""
 
 
-class AnswerFilters(ApiModel):
-    """Which of the teacher's answers are kept."""
-
-    deduplicate: bool = True
-    """Drop records whose prompt was seen before."""
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    """Drop records longer than this."""
-
-
 class DistillationData(ApiModel):
     """Prompts for the teacher."""
 
@@ -94,8 +85,8 @@ class DistillationData(ApiModel):
     """Prompts for the evaluation. Where a record has an answer, it is what student and teacher are measured by."""
     validation_split: Share | None = None
     """Share of train that is held out when validation is absent; 0.1 when neither is set."""
-    filters: AnswerFilters = AnswerFilters()
-    """Which of the teacher's answers are kept."""
+    filters: LabellingFilters = LabellingFilters()
+    """Which prompts are asked, and which of the teacher's answers are kept."""
 
 
 class DistillationSpec(ApiModel):
@@ -108,6 +99,12 @@ class DistillationSpec(ApiModel):
         CHECKPOINT_NEEDS_VOLUME,
         goes_with("chainOfThought", "NLI", "NLUQuestionAnswering", "Math"),
         goes_with("chainOfDensity", "Summarization"),
+        Rule(
+            "!has(self.data.filters) || !has(self.data.filters.agreement) || (has(self.teacher.sampling)"
+            " && has(self.teacher.sampling.samples) && self.data.filters.agreement <= self.teacher.sampling.samples)",
+            "agreement of so many samples needs teacher.sampling.samples to be at least that",
+            "data.filters.agreement",
+        ),
     )
 
     teacher: Teacher

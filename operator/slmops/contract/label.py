@@ -3,6 +3,7 @@
 from typing import Literal
 
 from slmops.contract.base import Message
+from slmops.contract.filters import Filters
 from slmops.contract.sources import Credentials, Data, Run, Sink, Source
 
 
@@ -64,8 +65,7 @@ class LabelRun(Run):
     validation: Data | None = None
     validation_split: float = 0.1
     """Share of ``train`` held out when ``validation`` is absent; chosen by hash of the prompt, so it is stable."""
-    deduplicate: bool = True
-    max_tokens: int | None = None
-    """Records longer than this (prompt and answer, in the teacher's or else whitespace tokens) are dropped."""
+    filters: Filters = Filters()
+    """Which prompts are not asked, and which answers are dropped."""
     seed: int = 42
     output: Sink

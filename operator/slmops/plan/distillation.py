@@ -5,6 +5,7 @@ from slmops.api.base import seconds
 from slmops.api.conditions import ConditionType
 from slmops.api.distillation import Distillation, DistillationSpec
 from slmops.plan.batch import batch_plan
+from slmops.plan.data import filters
 from slmops.plan.job import Work, work
 from slmops.plan.sources import TOKEN_KEY, Sources, Unresolved
 from slmops.plan.training import adapter, evaluation, hyperparameters, split
@@ -80,8 +81,7 @@ def _label(resource: Distillation, observed: Observed, settings: Settings) -> Wo
         train=sources.data(spec.data.train),
         validation=sources.data(spec.data.validation) if spec.data.validation else None,
         validation_split=split(spec.data),
-        deduplicate=spec.data.filters.deduplicate,
-        max_tokens=spec.data.filters.max_tokens,
+        filters=filters(spec.data.filters, spec.data.train.labels),
         seed=spec.training.seed,
         output=sources.sink(spec.output),
     )

@@ -57,6 +57,16 @@ class Job:
     def give(self, *records: dict[str, str], name: str = "train") -> None:
         (self.volume / f"{name}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
 
+    def file(self, report: Report, name: str) -> bytes:
+        """A file of the published data set."""
+        manifest = self.registry.manifest("slm/labelled", report.artifacts["dataset"].reference.partition("@")[2])
+        (digest,) = [
+            layer["digest"]
+            for layer in manifest["layers"]
+            if layer["annotations"]["org.opencontainers.image.title"] == name
+        ]
+        return self.registry.blobs["slm/labelled", digest]
+
     def records(self, report: Report, name: str) -> list[list[dict[str, str]]]:
         """The conversations in a file of the published data set."""
         manifest = self.registry.manifest("slm/labelled", report.artifacts["dataset"].reference.partition("@")[2])
@@ -94,6 +104,18 @@ def test_the_answers_become_a_data_set(job: Job) -> None:
     assert annotations["slmops.dev/input.train"] == "pvc://claim/"
 
 
+def test_the_report_lies_beside_the_data(job: Job) -> None:
+    job.give({"prompt": "a"}, {"prompt": "a"}, {"prompt": "b"}, {"prompt": "held"})
+    job.give({"prompt": "held", "completion": "x"}, name="held")
+    held = {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion", "path": "held.jsonl"}
+    report = job.label(validation=held)
+    found = json.loads(job.file(report, "report.json"))
+    assert report.dataset is not None
+    assert report.dataset.dropped == found["dropped"] == {"Duplicate": 1, "Leaked": 1}
+    assert (found["read"], found["kept"], found["parts"]) == (5, 3, {"train.jsonl": 2, "validation.jsonl": 1})
+    assert job.file(report, "report.html").startswith(b"<!doctype html>")
+
+
 @pytest.mark.parametrize(("answered", "enough"), [(7, True), (6, False), (25, True), (0, False)])
 def test_too_few_answers_are_a_failure(job: Job, answered: int, enough: bool) -> None:
     job.give(*({"prompt": str(i)} for i in range(25)))
@@ -120,7 +142,7 @@ def test_answers_without_content_are_no_data_set(job: Job) -> None:
 def test_what_is_dropped_is_counted_by_its_reason(job: Job) -> None:
     job.give(*({"prompt": text} for text in ("a", "a", "empty", "long", "none", "one two three four", "b")))
     replies = {"empty": Reply(""), "long": Reply("w " * 5), "none": Reply(status=400)}
-    report = job.label(FakeLLM(lambda text, time: replies.get(text, Reply())), max_tokens=4)
+    report = job.label(FakeLLM(lambda text, time: replies.get(text, Reply())), filters={"max_tokens": 4})
     assert job.made(report, "train") == [("a", "yes"), ("b", "yes")]
     assert report.dataset is not None
     assert report.dataset.dropped == {"Duplicate": 1, "EmptyAnswer": 1, "TooLong": 2, "Refused": 1}
@@ -131,10 +153,10 @@ def test_what_is_dropped_is_counted_by_its_reason(job: Job) -> None:
 def test_prompt_and_answer_count_together_up_to_the_limit(job: Job, limit: int | None, kept: int) -> None:
     job.give({"prompt": "one two"})
     if kept:
-        report = job.label(max_tokens=limit)
+        report = job.label(filters={"max_tokens": limit})
         assert len(job.made(report, "train")) == kept
     else:
-        assert "1 TooLong" in refused(lambda: job.label(max_tokens=limit)).message
+        assert "1 TooLong" in refused(lambda: job.label(filters={"max_tokens": limit})).message
 
 
 def test_the_first_of_several_equal_prompts_is_asked_once(job: Job) -> None:
@@ -146,7 +168,7 @@ def test_the_first_of_several_equal_prompts_is_asked_once(job: Job) -> None:
 
 def test_equal_prompts_stay_where_that_is_wanted(job: Job) -> None:
     job.give({"prompt": "b"}, {"prompt": "b"})
-    assert len(job.made(job.label(deduplicate=False), "train")) == 2
+    assert len(job.made(job.label(filters={"deduplicate": False}), "train")) == 2
     assert job.llm.counts["b"] == 1, "and are paid for once"
 
 
@@ -197,7 +219,7 @@ def test_too_few_answers_say_what_was_in_their_way(job: Job) -> None:
 def test_what_the_teacher_read_and_wrote_is_counted_for_dropped_answers_too(job: Job) -> None:
     job.give({"prompt": "a b c"}, {"prompt": "d"}, {"prompt": "d"})
     counted = {"a b c": Reply("1 2"), "d": Reply("3 4 5", finish="length")}
-    report = job.label(FakeLLM(lambda text, time: counted[text]), deduplicate=False)
+    report = job.label(FakeLLM(lambda text, time: counted[text]), filters={"deduplicate": False})
     assert report.dataset is not None
     assert (report.dataset.prompt_tokens, report.dataset.completion_tokens, report.dataset.tokens) == (4, 5, 2)
     assert (report.dataset.estimated, report.dataset.reused) == (0, 0)

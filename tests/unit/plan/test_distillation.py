@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from slmops import contract
 from slmops.api.distillation import Distillation
 from slmops.plan.distillation import plan_distillation
@@ -164,7 +166,7 @@ def test_a_teacher_behind_an_address() -> None:
                 },
                 "prompt": {"system": "Be short."},
             },
-            "data": {"train": DATA, "filters": {"deduplicate": False, "maxTokens": 77}},
+            "data": {"train": DATA, "filters": {"deduplicate": False, "maxTokens": 77, "agreement": 2}},
         }
     )
     assert told["model"] is None
@@ -177,7 +179,18 @@ def test_a_teacher_behind_an_address() -> None:
         "temperature": 1, "top_p": 0.5, "max_tokens": 9, "stop": ["x"], "frequency_penalty": 0.5,
         "presence_penalty": -0.5, "samples": 3,
     }  # fmt: skip
-    assert (told["system_prompt"], told["deduplicate"], told["max_tokens"]) == ("Be short.", False, 77)
+    assert told["system_prompt"] == "Be short."
+    assert told["filters"] == {
+        "deduplicate": False, "near_duplicates": None, "min_tokens": None, "max_tokens": 77, "agreement": 2, "labels": [],
+        "balance": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "wanted"), [(None, ["a", "b"]), (["b", "c"], ["b", "c"])])
+def test_a_teachers_answer_has_to_be_a_label_that_the_data_declare(own: list[str] | None, wanted: list[str]) -> None:
+    train = DATA | {"format": "Classification", "labels": ["a", "b"]}
+    told = label_run({"data": {"train": train, "filters": {"labels": own} if own else {}}})
+    assert told["filters"]["labels"] == wanted
 
 
 def test_what_is_not_said_is_as_before() -> None:

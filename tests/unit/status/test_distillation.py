@@ -89,7 +89,7 @@ def test_once_labelled_the_data_set_is_shown_before_the_training_ends() -> None:
     assert status.dataset is not None
     assert status.dataset.dump() == {"prompts": 10, "labelled": 9, "kept": 7, "dropped": {"Duplicate": 2}, "tokens": 99,
                                      "promptTokens": 50, "completionTokens": 120, "estimated": 1, "reused": 3,
-                                     "digest": DIGEST}  # fmt: skip
+                                     "digest": DIGEST, "report": f"registry.example/slm/dataset@{DIGEST}"}  # fmt: skip
     assert status.artifact is None
 
 

@@ -62,13 +62,18 @@ def _counted(counts: Counter[str] | None, value: str | None) -> Counter[str] | N
     return counts if len(counts) <= KINDS and len(value) <= KINDS else None
 
 
+def reason(example: Example, filters: Sequence[Filter]) -> str | None:
+    """Why the first of the filters that does drops a record; None: it is kept."""
+    return next(filter(None, (look(example) for look in filters)), None)
+
+
 def sift(examples: Iterable[Example], filters: Sequence[Filter], tally: Tally) -> Iterator[Example]:
     """The records that no filter drops, in their order. Each dropped one is counted once, by the first reason."""
     for example in examples:
-        if (reason := next(filter(None, (look(example) for look in filters)), None)) is None:
+        if (why := reason(example, filters)) is None:
             yield example
         else:
-            tally.drop(reason, example)
+            tally.drop(why, example)
 
 
 def counted(examples: Iterable[Example], filters: Sequence[Filter], tally: Tally) -> Iterator[Example]:

@@ -4,10 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from slm_trainer.label.answers import Answer, Trouble
+from slm_trainer.dataset.report import Subject, write_report
+from slm_trainer.dataset.tally import Tally
+from slm_trainer.label.answers import Answer
 from slm_trainer.label.asking import Asking, Teacher
 from slm_trainer.label.endpoint import EndpointTeacher
 from slm_trainer.label.journal import Journal
+from slm_trainer.label.sieve import Sieve, golden, worth_asking
 from slm_trainer.label.tasks import check_task
 from slm_trainer.label.weights import WeightsTeacher
 from slm_trainer.split import split
@@ -25,40 +28,33 @@ def label(run: LabelRun, context: Context) -> Report:
     """Label prompts and publish the data set."""
     registry = Registry(run.registry)
     context.stage("Fetching")
-    counts: Counter[str] = Counter()
     training = _prompts(run.train, "train", run, context, registry)
     if run.validation is not None:
         held_out = _prompts(run.validation, "validation", run, context, registry)
     else:
         training, held_out = split(training, run.validation_split)
-    read = len(training) + len(held_out)
-    if run.deduplicate:
-        training, doubled = _unique(training)
-        counts["Duplicate"] += doubled
+    tally = Tally(read=len(training) + len(held_out))
+    training = worth_asking(training, held_out, run.filters, tally, context.work / "filters")
     teacher = _teacher(run, context, registry)
     with Journal(context.state / JOURNAL) as journal:
         asking = Asking(run, teacher, journal)
         asking.ask(training, held_out, context)
-        kept = [
-            (example, answer)
-            for example in training
-            for answer in _filter(example, asking.answers(example, run.sampling.samples), run, counts)
-        ]
-        judged = [
-            (example, answer)
-            for example in held_out
-            for answer in _filter(example, asking.answers(example), run, counts)
-        ]
+        sieve = Sieve(run.filters, tally)
+        kept = [pair for e in training for pair in sieve.records(e, asking.answers(e, run.sampling.samples))]
         if not kept:
-            raise RunFailed(Reason.TOO_FEW_ANSWERS, f"no record is left to train on: {_words(counts)}")
+            raise RunFailed(Reason.TOO_FEW_ANSWERS, f"no record is left to train on: {_words(tally.dropped)}")
+        judged = [pair for e in held_out for pair in sieve.measures(e, asking.answers(e))]
         tokens = sum(answer.completion_tokens for _, answer in kept)
-        counted = asking.counts(prompts=read, kept=len(kept) + len(judged), dropped=dict(+counts), tokens=tokens)
+        counted = asking.counts(prompts=tally.read, kept=tally.kept, dropped=dict(+tally.dropped), tokens=tokens)
     context.check()
     context.stage("Publishing")
     folder = context.work / "dataset"
     folder.mkdir(exist_ok=True)
-    write_messages(folder / "train.jsonl", (replace(example, completion=answer.text) for example, answer in kept))
-    write_messages(folder / "validation.jsonl", (_golden(example, answer) for example, answer in judged))
+    parts = {
+        "train.jsonl": write_messages(folder / "train.jsonl", (record for record, _ in kept)),
+        "validation.jsonl": write_messages(folder / "validation.jsonl", (golden(e, answer) for e, answer in judged)),
+    }
+    write_report(tally, Subject(run.run, dict(context.inputs), parts, run.filters), folder)
     files = {path.name: path for path in sorted(folder.iterdir())}
     figures = {"teacher": _judge(judged)}
     made = publish(registry, run, context, files, DATASET_TYPE, figures)
@@ -91,31 +87,6 @@ def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: R
 
 def _words(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "all are held out"
-
-
-def _unique(examples: Sequence[Example]) -> tuple[list[Example], int]:
-    first = {repr(example.prompt): example for example in reversed(examples)}
-    kept = [example for example in examples if first.get(repr(example.prompt)) is example]
-    return kept, len(examples) - len(kept)
-
-
-def _filter(example: Example, answers: list[Answer] | Trouble, run: LabelRun, counts: Counter[str]) -> list[Answer]:
-    """The answers that become records: each text once. A prompt from which nothing is left is counted by its reason."""
-    if isinstance(answers, Trouble):
-        counts[answers] += 1
-        return []
-    distinct: dict[str, Answer] = {}
-    for answer in answers:
-        distinct.setdefault(answer.text, answer)
-    words = sum(len(message["content"].split()) for message in example.prompt)
-    kept = [a for a in distinct.values() if not run.max_tokens or words + len(a.text.split()) <= run.max_tokens]
-    counts["TooLong"] += not kept
-    return kept
-
-
-def _golden(example: Example, answer: Answer) -> Example:
-    """A held-out record: its own answer where it has one, else the teacher's."""
-    return replace(example, completion=answer.text) if example.completion is None else example
 
 
 def _judge(judged: Sequence[tuple[Example, Answer]]) -> Figures:
