@@ -31,6 +31,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, recor
     assert list(store) == records
     assert store[1:5] == records[1:5]
     assert list(lengths(store)) == list(lengths(records)) == [len(record.tokens) for record in records]
+    assert store.answers == sum(len(record.tokens) - record.start for record in records)
     if records:
         assert store[-1] == records[-1]
     with pytest.raises(IndexError):
