@@ -1,6 +1,5 @@
 """What a record is, in each of the formats, and what is wrong with one that is none."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeGuard
@@ -9,7 +8,6 @@ from slmkit.data.limits import LINE_LIMIT, invalid, shown
 from slmops.contract import Data, ExampleFormat
 
 ROLES = ("system", "user", "assistant")
-SURROGATE = re.compile("[\ud800-\udfff]")
 COLUMNS = {
     ExampleFormat.MESSAGES: ("messages",),
     ExampleFormat.PROMPT_COMPLETION: ("prompt", "completion"),
@@ -109,7 +107,7 @@ def _is_text(value: object) -> TypeGuard[str]:
         and value.strip() != ""
         and "\0" not in value
         and len(value) <= LINE_LIMIT
-        and not SURROGATE.search(value)
+        and _encodes(value)
     )
 
 
@@ -124,4 +122,12 @@ def _instead(value: object) -> str:
         return f", found one of more than {LINE_LIMIT} characters"
     if "\0" in value:
         return ", found one with a NUL character"
-    return ", found one with half of a character" if SURROGATE.search(value) else ", found text"
+    return ", found text" if _encodes(value) else ", found one with half of a character"
+
+
+def _encodes(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
