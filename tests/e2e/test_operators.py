@@ -27,6 +27,10 @@ RARE: dict[Right, str] = {
     ("", "persistentvolumeclaims", "create"): "run.volume: test_resume has one, a chain has none",
     ("", "persistentvolumeclaims", "delete"): "run.volume: test_resume has one, a chain has none",
     ("", "services", "delete"): "run.nodes: a training on several nodes that is no longer wanted",
+    ("networking.k8s.io", "networkpolicies", "get"): EXISTS,
+    ("networking.k8s.io", "networkpolicies", "create"): "run.egress: test_trust has one, a chain has none",
+    ("networking.k8s.io", "networkpolicies", "patch"): "run.egress: a policy that somebody changed is mended",
+    ("networking.k8s.io", "networkpolicies", "delete"): "run.egress: a list that is not wanted any more",
     ("coordination.k8s.io", "leases", "create"): "the chart brings the Lease; one that is deleted is made anew",
     ("apps", "daemonsets", "delete"): "a revision that was rolled back: test_chain has one, a chain has none",
 }

@@ -8,10 +8,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from slm_trainer.label.client import Door
 from slmkit import net, peers
 from slmkit.net import FOR, AsyncTransport, Gate
 from slmkit.run import Context, RunFailed, execute
-from slmops.contract import Peer, Reason, Report, TrainRun
+from slmops.contract import Endpoint, Peer, Reason, Report, TrainRun
 from tests.unit.images.fakeregistry import Answer, FakeRegistry
 
 NAMES = {"public.example": ["93.184.215.14"], "corp.example": ["10.1.2.3"], "six.example": ["fd00::5"],
@@ -149,6 +150,18 @@ async def test_a_teacher_is_asked_through_the_same_gate(registry: FakeRegistry) 
                 with pytest.raises(RunFailed, match="is an internal address"):
                     await client.get(f"http://{registry.host}/v1/models")
     assert registry.requests == ["GET /v1/models"]
+
+
+async def test_a_teachers_door_has_the_gate(asked: list[str]) -> None:
+    for url, allowed, reason in (
+        ("http://169.254.169.254/v1", None, Reason.UNSAFE_SOURCE), ("https://node.example/v1", None, Reason.UNSAFE_SOURCE),
+        ("https://public.example/v1", (), Reason.EGRESS_REFUSED),
+    ):  # fmt: skip
+        peers.limit(allowed)
+        async with Door(Endpoint(url=url, model="m")).open() as client:
+            with pytest.raises(RunFailed) as failed:
+                await client.get("/models")
+        assert failed.value.reason is reason
 
 
 async def test_the_next_address_is_tried_where_one_takes_no_connection(
