@@ -5,10 +5,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from bench import data, figures, labelling, memory, reconcile, task
+from bench import data, figures, labelling, memory, reconcile, task, training
 from bench.place import CLUSTER, heed_sigterm
 
-ALL = ["labelling", "data", "task", "reconcile", "memory"]
+ALL = ["labelling", "data", "task", "training", "reconcile", "memory"]
 ALONE = {"labelling", "data"}
 """What needs no cluster."""
 
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 found += labelling.run()
             elif what == "data":
                 found += data.run()
+            elif what == "training":
+                found += training.run()
             else:
                 found += task.run()
     except* (RuntimeError, AssertionError, TimeoutError, OSError) as failed:

@@ -118,13 +118,14 @@ def ensure_teacher(kubectl: Kubectl, images: dict[str, str], tell: Callable[[str
         digest = client.digest_of(f"{sink.repository}:{tag}")
         made = Artifact(reference=f"{sink.repository}@{digest}", size=0)
     except RunFailed:
-        made = _train(kubectl, images, run, f"teacher-{tag}", tell)
+        made = train_once(kubectl, images, run, f"teacher-{tag}", tell)
         client.tag(sink, made, tag)
     client.tag(sink, made, assets.TAG)
     return made.reference
 
 
-def _train(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, tell: Callable[[str], None]) -> Artifact:
+def train_once(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, tell: Callable[[str], None]) -> Artifact:
+    """Train a model in a pod of no resource's, which is deleted afterwards. Returns what it published."""
     pod = pod_spec(
         image=images["trainer"], config_map=name, volumes=[], mounts=[],
         resources={"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "6Gi"}},

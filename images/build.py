@@ -24,6 +24,11 @@ import bases
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ("operator/slmops/__init__.py", "operator/slmops/contract")
+LESSONS = tuple(
+    f"images/trainer/slm_trainer/{name}.py"
+    for name in ("__init__", "early", "encoding", "schedule", "split", "store", "tasks", "template")
+)
+"""What the quantizer needs of the trainer: how records become tokens."""
 KIT = "images/kit/slmkit"
 ACCEPT = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 DISK_GIB = 8
@@ -52,7 +57,7 @@ IMAGES = {
         Image("edge", "python", (*CONTRACT, "images/edge/slm_edge")),
         Image("bench", "python", (*CONTRACT, KIT, "images/bench/slm_bench")),
         Image("trainer", "torch", (*CONTRACT, KIT, "images/trainer/slm_trainer")),
-        Image("quantizer", "torch", (*CONTRACT, KIT, "images/quantizer/slm_quantizer")),
+        Image("quantizer", "torch", (*CONTRACT, KIT, *LESSONS, "images/quantizer/slm_quantizer")),
     )
 }
 

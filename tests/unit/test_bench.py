@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bench import __main__ as bench
-from bench import data, figures, labelling, reconcile, task
+from bench import data, figures, labelling, reconcile, task, training
 from bench.audit import Write, by_resource, writes
 from bench.reconcile import Measured
 from slmops.state import parse_report
@@ -154,3 +154,21 @@ def test_memory_that_grows_with_the_data_is_a_missed_target(large: float, met: b
     rest = {"read": 1000.0, "kept": 900.0, "seconds": 10.0}
     found = data.table({data.SMALL: rest | {"peak": 100e6}, data.LARGE: rest | {"peak": large}})
     assert [figure.met for figure in found] == [met, True]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "met", "words"),
+    [
+        (
+            [{"ours": 96.0, "plain": 100.0}, {"ours": 50.0, "plain": 40.0}, {"ours": 95.0, "plain": 100.0}],
+            True,
+            "0.960:",
+        ),
+        ([{"ours": 94.0, "plain": 100.0}], False, "0.940: 94 against 100 tokens a processor second"),
+        ([], False, "not measured"),
+    ],
+)
+def test_training_is_judged_by_the_median_of_its_rounds(rounds: list[dict[str, float]], met: bool, words: str) -> None:
+    (figure,) = training.judge(rounds)
+    assert figure.met is met
+    assert words in figure.value

@@ -4,14 +4,15 @@ import os
 import sys
 
 from slmkit.run import main, stoppable
-from slmops.contract import QuantizeRun
+from slmops.contract import QuantizeRun, TrainRun
 
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 # Threads that wait by spinning take the core from the one that they wait for, on a node that does something else too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 stoppable()
+from slm_quantizer.adapt import adapt  # noqa: E402  (imports that take seconds)
 from slm_quantizer.quantize import quantize  # noqa: E402  (imports that take seconds)
 
 if __name__ == "__main__":
-    sys.exit(main({QuantizeRun: quantize}))
+    sys.exit(main({QuantizeRun: quantize, TrainRun: adapt}))

@@ -21,7 +21,7 @@ class Batch:
     positions: Tensor | None = None
     """Where several records share a row: the place of each token in its own record. A model tells records apart by it."""
     answered: int = 0
-    """Tokens that the loss is a mean over."""
+    """What the loss is a mean over: tokens of answers, or pairs of answers."""
 
     @classmethod
     def of(cls, tokens: Tensor, mask: Tensor, labels: Tensor, positions: Tensor | None = None) -> "Batch":

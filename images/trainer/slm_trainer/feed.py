@@ -1,11 +1,12 @@
 """What the training loop is fed with: batches, in groups of which each makes one optimizer step."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from slm_trainer.batch import Batch
 from slm_trainer.packing import packed, rows
+from slm_trainer.pairs import Pairs
+from slm_trainer.schedule import steps_an_epoch
 from slm_trainer.store import lengths
 from slm_trainer.tokens import Record, batches
 from slmops.contract import Hyperparameters
@@ -18,7 +19,7 @@ class Feed:
         self._records, self._wanted, self._pad = records, wanted, pad
         self._rows = rows(lengths(records).tolist(), wanted.max_sequence_length) if wanted.packing else None
         count = len(records) if self._rows is None else len(self._rows)
-        self.per_epoch = math.ceil(math.ceil(count / wanted.batch_size) / wanted.gradient_accumulation)
+        self.per_epoch = steps_an_epoch(count, wanted)
         """Optimizer steps of an epoch."""
 
     def epoch(self, number: int) -> Iterator[list[Batch]]:
@@ -27,6 +28,8 @@ class Feed:
         seed, size = wanted.seed + number, wanted.batch_size
         if self._rows is not None:
             return groups(packed(self._records, self._rows, size, self._pad, seed), wanted.gradient_accumulation)
+        if isinstance(self._records, Pairs):
+            return groups(self._records.batches(size, self._pad, seed), wanted.gradient_accumulation)
         made = batches(self._records, size, self._pad, seed)
         return groups((Batch.of(*batch) for batch in made), wanted.gradient_accumulation)
 
@@ -52,7 +55,7 @@ def groups(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
 
 
 def weight(batch: Batch, group: Sequence[Batch]) -> float:
-    """The share of a batch's mean loss in the group's, so that every token of an answer counts the same: the sum of
-    weighted means is the mean over the tokens of the whole group."""
+    """The share of a batch's mean loss in the group's, so that every token of an answer (or pair of answers)
+    counts the same: the sum of weighted means is the mean over the whole group."""
     whole = sum(other.answered for other in group)
     return batch.answered / whole if whole else 0.0

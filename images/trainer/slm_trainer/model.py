@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from slm_trainer.template import set_template
 from slm_trainer.tokens import CHAT_TEMPLATE, SPECIAL
 from slmkit.data import Example
 from slmkit.run import RunFailed
@@ -27,15 +28,20 @@ def load_model(folder: Path) -> Any:
         raise RunFailed(Reason.UNSUPPORTED_MODEL, f"the model cannot be loaded: {error}") from None
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """A tokenizer with a chat template and a padding token."""
+def load_tokenizer(folder: Path, template: str | None = None) -> Any:
+    """A tokenizer with a chat template, its own or this one, and a padding token."""
     check_model_folder(folder)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise RunFailed(Reason.UNSUPPORTED_MODEL, f"the tokenizer cannot be loaded: {error}") from None
+    if template is not None:
+        set_template(tokenizer, template)
     if tokenizer.chat_template is None:
-        raise RunFailed(Reason.UNSUPPORTED_MODEL, "the tokenizer has no chat template; add chat_template.jinja")
+        raise RunFailed(
+            Reason.UNSUPPORTED_MODEL,
+            "the tokenizer has no chat template; add chat_template.jinja, or set data.template",
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

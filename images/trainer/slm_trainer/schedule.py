@@ -8,6 +8,11 @@ COOLDOWN = 0.2
 """Share of the steps over which WarmupStableDecay lets the learning rate fall."""
 
 
+def steps_an_epoch(units: int, wanted: Hyperparameters) -> int:
+    """Optimizer steps of an epoch of so many records, or rows where records are packed."""
+    return math.ceil(math.ceil(units / wanted.batch_size) / wanted.gradient_accumulation)
+
+
 def total_steps(per_epoch: int, wanted: Hyperparameters) -> int:
     """Optimizer steps of a whole training of ``per_epoch`` steps an epoch."""
     steps = max(1, per_epoch * wanted.epochs)

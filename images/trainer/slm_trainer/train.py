@@ -7,15 +7,17 @@ from typing import Any
 
 import torch
 
+from slm_trainer import tasks
 from slm_trainer.curves import Curves
 from slm_trainer.dataset.sets import prepare
 from slm_trainer.distributed import Group, group_of_this_process
 from slm_trainer.evaluate import choose, measure
+from slm_trainer.lessons import lessons
 from slm_trainer.loop import fit
 from slm_trainer.model import load_model, load_tokenizer, new_model, save, save_memory, train_tokenizer
 from slm_trainer.objectives import objective_of
 from slm_trainer.packing import prove
-from slm_trainer.recipes import RECIPES
+from slm_trainer.recipes import RECIPES, adopt
 from slm_trainer.tokens import encode
 from slm_trainer.watch import Watch
 from slmkit.data import Example
@@ -33,12 +35,9 @@ def train(run: TrainRun, context: Context) -> Report:
     seed_everything(run.hyperparameters.seed)
     context.stage("Fetching")
     sets = prepare(run, context, registry)
+    tasks.check(run.task, sets.training, sets.held_out)
     model, tokenizer = _model(run, context, registry, sets.training)
-    longest = run.hyperparameters.max_sequence_length
-    records, dropped = encode(tokenizer, sets.training, longest, context.work / "tokens")
-    if not records:
-        raise RunFailed(Reason.INVALID_DATA, f"no record to train on: {dropped} of {len(sets.training)} are longer than "
-                        f"maxSequenceLength {longest}")  # fmt: skip
+    records, dropped = lessons(run, tokenizer, sets.training, context.work / "tokens")
     sets.tally.lose("SequenceTooLong", dropped)
     measured = choose(sets.held_out, run.evaluation.samples, run.hyperparameters.seed)
     if not measured:
@@ -51,16 +50,23 @@ def train(run: TrainRun, context: Context) -> Report:
         save(model, tokenizer, context.work / "baseline")
         figures["baseline"] = measure(context.work / "baseline", measured, limit, context.work)
     base, recipe = context.work / "base" if run.base else None, RECIPES[run.method]
-    model = recipe.prepare(model, base, run)
-    if run.hyperparameters.packing:
-        prove(model, records, tokenizer.pad_token_id)
-    if run.hyperparameters.gradient_checkpointing:
-        save_memory(model)
-    watch = _watch(run, context, tokenizer, measured, group)
-    learned = fit(model, records, run.hyperparameters, tokenizer.pad_token_id, objective, context, watch, group)
-    if not group.leads:
-        group.wait(context.stopping)
-        return Report(outcome="Succeeded")
+    learned, logs = None, {}
+    if run.adapter is None:
+        model = recipe.prepare(model, base, run)
+        if run.hyperparameters.packing:
+            prove(model, records, tokenizer.pad_token_id)
+        if run.hyperparameters.gradient_checkpointing:
+            save_memory(model)
+        watch = _watch(run, context, tokenizer, measured, group)
+        learned = fit(model, records, run.hyperparameters, tokenizer.pad_token_id, objective, context, watch, group)
+        if not group.leads:
+            group.wait(context.stopping)
+            return Report(outcome="Succeeded")
+        logs = watch.curves.close()
+    else:
+        adopted = context.work / "adopted"
+        context.inputs["adapter"] = fetch(run.adapter, adopted, registry, "dataset")  # it has no licence of its own
+        model, recipe = adopt.prepare(model, adopted), adopt
     context.stage("Evaluating")
     model, adapter = recipe.finish(model.to("cpu"), base, context.work)
     files = save(model, tokenizer, context.work / "model")
@@ -71,8 +77,9 @@ def train(run: TrainRun, context: Context) -> Report:
         figures[name] = measure(folder, measured, limit, context.work)
     context.check()
     context.stage("Publishing")
-    logs = watch.curves.close()
-    artifacts = {"logs": registry.push_artifact(run.output, logs, LOGS_TYPE, context.lineage(run))}
+    artifacts = {}
+    if logs:
+        artifacts["logs"] = registry.push_artifact(run.output, logs, LOGS_TYPE, context.lineage(run))
     if adapter:
         artifacts["adapter"] = publish(registry, run, context, adapter, ADAPTER_TYPE, figures)
     if not adapter or run.merge:
@@ -107,7 +114,7 @@ def _fetch(source: Source, folder: str, role: str, context: Context, registry: R
 def _model(run: TrainRun, context: Context, registry: Registry, training: Iterable[Example]) -> tuple[Any, Any]:
     if run.base is not None:
         folder = _fetch(run.base, "base", "base", context, registry)
-        return load_model(folder), load_tokenizer(folder)
+        return load_model(folder), load_tokenizer(folder, run.template)
     if run.architecture is None:
         raise RunFailed(Reason.INVALID_CONFIGURATION, "one of base and architecture is needed")
     if run.architecture.tokenizer is not None:

@@ -16,6 +16,21 @@ from slmops.api.sources import DataSource, LicensePolicy, ModelSource, Output, S
 from slmops.api.training import CHECKPOINT_NEEDS_VOLUME, Training
 
 
+class Loss(ApiModel):
+    """What is minimized."""
+
+    rules: ClassVar = (
+        Rule("self.type == 'Contrastive' || !has(self.margin)", "margin goes with type Contrastive", "margin"),
+    )
+
+    type: Literal["CrossEntropy", "Contrastive"] = "CrossEntropy"
+    """CrossEntropy: of the answers' tokens. Contrastive: besides, the answer (completion) has to be likelier than a worse
+    one (rejected) by a margin (SLiC-HF, Zhao et al. 2023); records are {"prompt": …, "completion": …, "rejected": …} in
+    format PromptCompletion."""
+    margin: Annotated[float, Field(ge=0, le=1000)] | None = None
+    """By how many nats the answer is to be likelier than the worse one, summed over their tokens; 1 when absent."""
+
+
 class FineTuneData(ApiModel):
     """Records to learn from."""
 
@@ -32,6 +47,28 @@ class FineTuneData(ApiModel):
     filters: Filters | None = None
     """Which records are dropped; with it, a report on the data is published. Where absent, only records without an
     answer are dropped, and those whose prompt is held out for the evaluation."""
+    template: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
+    """Chat template in Jinja2, in place of the base's own: how messages become text. It sees what templates of
+    transformers see (messages, add_generation_prompt, eos_token …), is tried before the training, and goes with the model
+    wherever it is served."""
+
+
+OLIVE = (
+    Rule("self.engine == 'PyTorch' || self.method in ['LoRA', 'QLoRA']", "engine Olive goes with methods LoRA and QLoRA",
+         "engine"),
+    Rule("self.engine == 'PyTorch' || self.method != 'QLoRA' || !has(self.lora) || !has(self.lora.targetModules)",
+         "Olive's QLoRA adapts all linear layers: leave lora.targetModules out", "lora.targetModules"),
+    Rule("self.engine == 'PyTorch' || !has(self.run) || (self.run.nodes == 1 && !has(self.run.volume))",
+         "Olive trains in one pod and keeps no checkpoints: leave run.nodes and run.volume out, or use engine PyTorch",
+         "run"),
+    Rule("self.engine == 'PyTorch' || !has(self.data.filters)",
+         "Olive takes the records as they are: leave data.filters out, or use engine PyTorch", "data.filters"),
+    Rule("self.engine == 'PyTorch' || !has(self.loss) || self.loss.type == 'CrossEntropy'",
+         "Olive minimizes CrossEntropy: use engine PyTorch for Contrastive", "loss.type"),
+    Rule("self.engine == 'PyTorch' || !has(self.training) || (!self.training.packing"
+         " && !has(self.training.earlyStopping) && !has(self.training.evaluateEvery))",
+         "Olive has no packing, earlyStopping and evaluateEvery: leave them out, or use engine PyTorch", "training"),
+)  # fmt: skip
 
 
 class FineTuneSpec(ApiModel):
@@ -43,6 +80,15 @@ class FineTuneSpec(ApiModel):
              "method"),
         Rule("self.method != 'Full' || !has(self.lora)", "lora goes with methods LoRA, QLoRA and DoRA", "lora"),
         Rule("self.method == 'QLoRA' || !has(self.qlora)", "qlora goes with method QLoRA", "qlora"),
+        *OLIVE,
+        Rule("!has(self.loss) || self.loss.type == 'CrossEntropy' || (has(self.data.train.format)"
+             " && self.data.train.format == 'PromptCompletion')",
+             "Contrastive needs records with a worse answer: data.train.format PromptCompletion with a field rejected",
+             "loss.type"),
+        Rule("!has(self.loss) || self.loss.type == 'CrossEntropy' || !has(self.training) || !self.training.packing",
+             "packing goes with loss CrossEntropy: pairs of answers share a batch, not a row", "training.packing"),
+        Rule("!has(self.loss) || self.loss.type == 'CrossEntropy' || !has(self.run) || self.run.nodes == 1",
+             "Contrastive trains on one node: nodes would share a pair's answers among them", "run.nodes"),
     )  # fmt: skip
 
     base: ModelSource
@@ -51,6 +97,15 @@ class FineTuneSpec(ApiModel):
     """Full: all weights. LoRA: small update matrices beside the frozen weights, published as an adapter. QLoRA: the same
     with the frozen weights held in four bits, for models that would not fit; the adapter is merged into the full-precision
     weights. DoRA: LoRA that learns size and direction of each weight's update apart (Liu et al. 2024)."""
+    engine: Literal["PyTorch", "Olive"] = "PyTorch"
+    """What trains. Olive: a workflow of Microsoft Olive with its pass LoRA or QLoRA; its result is then measured, merged
+    and published in the same way."""
+    task: Literal["Generation", "Classification", "Extraction", "Summarization"] = "Generation"
+    """What an answer is. Generation: any text. Classification: a label; held-out labels are among those that are
+    learned. Extraction: a JSON object or list. Summarization: shorter than what it sums up. Records whose answers are
+    none are refused before the training."""
+    loss: Loss = Loss()
+    """What is minimized."""
     lora: Lora | None = None
     """Settings of the adapter, for methods LoRA, QLoRA and DoRA."""
     qlora: Qlora | None = None

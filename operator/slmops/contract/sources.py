@@ -39,7 +39,8 @@ class ExampleFormat(StrEnum):
     MESSAGES = "Messages"
     """``{"messages": [{"role": "system"|"user"|"assistant", "content": str}, ...]}``"""
     PROMPT_COMPLETION = "PromptCompletion"
-    """``{"prompt": str, "completion": str}``; the completion may be missing where only prompts are needed."""
+    """``{"prompt": str, "completion": str, "rejected": str}``; the completion may be missing where only prompts are
+    needed, and ``rejected``, a worse answer, where no loss compares answers."""
     TEXT = "Text"
     """``{"text": str}``: learned as a whole, there is no prompt."""
     CLASSIFICATION = "Classification"

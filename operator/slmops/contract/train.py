@@ -119,6 +119,13 @@ class Objective(Message):
     """Compare attention maps of those layers, too."""
 
 
+class Contrast(Message):
+    """Learn a better answer and to tell it from a worse one (Zhao et al. 2023, SLiC-HF, arXiv 2305.10425)."""
+
+    margin: float = 1.0
+    """By how many nats the better answer is to be likelier than the worse one."""
+
+
 class TrainRun(Run):
     """Train a model: a student from a data set of answers, or an adapter on a base. One of ``base``/``architecture``.
 
@@ -132,9 +139,19 @@ class TrainRun(Run):
     base: Source | None = None
     architecture: Architecture | None = None
     method: Literal["Full", "LoRA", "QLoRA", "DoRA"] = "Full"
+    engine: Literal["PyTorch", "Olive"] = "PyTorch"
+    """Olive: the quantizer's image learns the adapter and publishes it; a second run adopts it."""
+    adapter: Source | None = None
+    """An adapter that was learned elsewhere: it is measured, merged and published, and nothing is learned."""
     lora: Lora = Lora()
     qlora: Qlora = Qlora()
     merge: bool = True
+    task: Literal["Generation", "Classification", "Extraction", "Summarization"] = "Generation"
+    """What an answer is: records whose answers are none are refused."""
+    contrast: Contrast | None = None
+    """Every record of ``train`` has a worse answer, too."""
+    template: str | None = None
+    """Chat template (Jinja2) in place of the tokenizer's own; it is published with the model."""
     train: Data
     validation: Data | None = None
     validation_split: float = 0.1

@@ -7,7 +7,7 @@ from slmops.api.data import DatasetStatus
 from slmops.api.finetune import FineTune, FineTuneStatus
 from slmops.figures import evaluation, quality_gates
 from slmops.state import JobState, Observed, Plan
-from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, succeeded
+from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
 from slmops.status.learning import learned, learning
 
 C = ConditionType
@@ -15,29 +15,38 @@ C = ConditionType
 
 def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: datetime) -> FineTuneStatus:
     """What has become of the FineTune."""
-    train = observed.job(plan.steps[0].name) if plan.steps else JobState("Absent")
+    states = {step.role: observed.job(step.name) for step in plan.steps}
+    train = states.get("train", JobState("Absent"))
     trained = train.report if train.phase == "Succeeded" else None
+    # Where another engine learns, it is done when its Job is, and the training Job measures and publishes.
+    learner = states.get("olive", train)
+    current = train if learner.phase == "Succeeded" else learner
     figures = evaluation(trained.evaluation if trained else {}, ("baseline",))
     gates = quality_gates(resource.spec.gates, figures) if trained else []
     facts: list[Fact] = [
         *intake(plan),
-        learned(train),
-        judged(gates) if trained else unknown(C.EVALUATED, "Pending"),
+        learned(learner),
+        judged(gates) if trained else _not_evaluated(learner, train),
         true(C.PUBLISHED, "Pushed") if trained else unknown(C.PUBLISHED, "Pending"),
     ]
     facts.append(succeeded(facts, ""))
     return FineTuneStatus(
-        phase=phase(facts, (train, "Training")),
+        phase=phase(facts, (current, "Training")),
         observed_generation=resource.metadata.generation,
         inputs=dict(trained.inputs) if trained else {},
         licenses=dict(trained.licenses) if trained else {},
-        progress=progress(train),
+        progress=progress(current),
         dataset=dataset(DatasetStatus, trained) if trained else None,
         evaluation=figures,
         gates=gates,
-        learning=learning(trained),
+        learning=learning(learner.report if learner.phase == "Succeeded" else None),
         logs=artifact(trained.artifacts.get("logs")) if trained else None,
         adapter=artifact(trained.artifacts.get("adapter")) if trained else None,
         artifact=artifact(trained.artifacts.get("model")) if trained else None,
         conditions=conditions(resource, facts, now),
     )
+
+
+def _not_evaluated(learner: JobState, train: JobState) -> Fact:
+    """Evaluated while there is no figure: a training that fails says so in Trained, one after another engine's here."""
+    return unknown(C.EVALUATED, "Pending") if learner is train else stage(C.EVALUATED, "Measured", train)

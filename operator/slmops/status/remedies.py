@@ -35,6 +35,9 @@ REMEDIES: dict[str, str] = {
     Reason.VOCABULARY_MISMATCH: "Leave spec.student.architecture.tokenizer out, so that the student takes the teacher's; "
     "or take a student of the teacher's family; or use objective Labels, which needs words alone.",
     Reason.LAYER_NOT_FOUND: "Name layers that both models have in spec.objective.layers, counted from 1, or leave it out.",
+    Reason.INVALID_TEMPLATE: "Mend spec.data.template, or leave it out to take the base's own.",
+    Reason.ADAPTER_UNUSABLE: "Look at the Job's log for the engine's own words; use spec.engine: PyTorch, or another "
+    "learning rate.",
     Reason.OUT_OF_MEMORY: "Raise spec.run.resources.limits.memory, or lower training.batchSize or maxSequenceLength.",
     Reason.DISK_FULL: "Use a node with more ephemeral storage.",
     Reason.BUDGET_EXCEEDED: "Raise spec.budget.gpuHours or spec.budget.max, and the run starts again by itself; or ask "

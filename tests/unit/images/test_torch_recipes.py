@@ -16,7 +16,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 from slm_trainer.loop import fit
 from slm_trainer.model import load_model, save_memory
 from slm_trainer.objectives import Objective
-from slm_trainer.recipes import RECIPES, lora
+from slm_trainer.recipes import RECIPES, adopt, lora
 from slm_trainer.train import seed_everything
 from slmkit.run import Context, RunFailed
 from slmops.contract import Data, ExampleFormat, Lora, Reason, Sink, Source, TrainRun
@@ -172,3 +172,60 @@ def test_checkpointing_of_gradients_computes_layers_twice_and_changes_no_weight(
     (plain, once), (saved, twice) = after(False), after(True)
     assert (once, twice) == (4, 8)
     assert all(torch.allclose(plain[name], saved[name], atol=1e-6) for name in plain)
+
+
+def spoiled(folder: Path, change: Any) -> Path:
+    """An adapter whose tensors were changed."""
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / lora.FILES[1])
+    change(tensors)
+    save_file(tensors, folder / lora.FILES[1])
+    return folder
+
+
+def test_an_adapter_from_elsewhere_is_adopted_as_it_is(tmp_path: Path) -> None:
+    folder = base(tmp_path / "base")
+    _, whole, files = trained(folder, tmp_path, "LoRA")
+    before = {name: path.read_bytes() for name, path in files.items()}
+    model, again = adopt.finish(adopt.prepare(load_model(folder), tmp_path / "adapter"), folder, tmp_path / "again")
+    with torch.inference_mode():
+        assert torch.allclose(model(input_ids=TOKENS).logits, whole(input_ids=TOKENS).logits, atol=1e-5)
+    assert {name: path.read_bytes() for name, path in again.items()} == before
+
+
+def nothing(tensors: dict[str, Any]) -> None:
+    for name in tensors:
+        tensors[name] = torch.zeros_like(tensors[name])
+
+
+def broken(tensors: dict[str, Any]) -> None:
+    next(iter(tensors.values()))[0, 0] = float("nan")
+
+
+def renamed(tensors: dict[str, Any]) -> None:
+    tensors["base_model.model.elsewhere.lora_B.weight"] = tensors.pop(next(iter(tensors)))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [(nothing, "learned nothing"), (broken, "no number"), (renamed, "fit nowhere in the base"),
+     (lambda tensors: tensors.update({n: torch.ones(3, 3) for n in tensors}), "does not fit the base")],
+)  # fmt: skip
+def test_an_adapter_that_does_not_fit_or_learned_nothing_is_refused(change: Any, words: str, tmp_path: Path) -> None:
+    folder = base(tmp_path / "base")
+    trained(folder, tmp_path, "LoRA")
+    with pytest.raises(RunFailed) as failed:
+        adopt.prepare(load_model(folder), spoiled(tmp_path / "adapter", change))
+    assert failed.value.reason is Reason.ADAPTER_UNUSABLE
+    assert words in failed.value.message
+
+
+@pytest.mark.parametrize("name", lora.FILES)
+def test_an_adapter_with_a_file_missing_is_refused(name: str, tmp_path: Path) -> None:
+    folder = base(tmp_path / "base")
+    trained(folder, tmp_path, "LoRA")
+    (tmp_path / "adapter" / name).unlink()
+    with pytest.raises(RunFailed) as failed:
+        adopt.prepare(load_model(folder), tmp_path / "adapter")
+    assert name in failed.value.message

@@ -126,6 +126,15 @@ def test_options_of_the_training_reach_it_and_are_off_by_default() -> None:
     assert wanted.items() <= told.items()
 
 
+def test_task_loss_and_template_reach_the_training() -> None:
+    plain = configured()
+    assert (plain["task"], plain["contrast"], plain["template"]) == ("Generation", None, None)
+    data = {"train": DATA | {"format": "PromptCompletion"}, "template": "{{ messages }}"}
+    told = configured({"task": "Extraction", "loss": {"type": "Contrastive", "margin": 2.5}, "data": data})
+    assert (told["task"], told["contrast"], told["template"]) == ("Extraction", {"margin": 2.5}, "{{ messages }}")
+    assert configured({"loss": {"type": "Contrastive"}, "data": data})["contrast"] == {"margin": 1.0}
+
+
 def test_an_option_that_is_not_used_changes_no_name() -> None:
     """Else an upgrade of the operator would train everything again."""
     assert plan_of(finetune()).steps[0].name == NAME
@@ -150,6 +159,42 @@ def test_another_base_of_the_same_name_is_another_job() -> None:
     new = reference("Distillation", "student", {"artifact": {"reference": f"registry.example/slm/new@{DIGEST}"}})
     names = [plan_of(resource, together(Observed(), references=[base])).steps[0].name for base in (old, new)]
     assert names[0] != names[1]
+
+
+# --- another engine --------------------------------------------------------------------------------------------------
+
+OLIVE = {"engine": "Olive", "method": "QLoRA"}
+
+
+def test_olive_learns_in_the_quantizers_image_and_nothing_is_measured_before() -> None:
+    plan = plan_of(finetune(OLIVE))
+    (step,) = plan.steps
+    assert step.role == "olive"
+    told = configuration(plan)
+    assert (told["type"], told["engine"], told["method"], told["adapter"]) == ("Train", "Olive", "QLoRA", None)
+    (job,) = jobs(plan)
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == SETTINGS.images.quantizer
+
+
+def test_what_olive_learned_is_measured_and_published_by_the_trainer() -> None:
+    resource = finetune(OLIVE)
+    learned = done(plan_of(resource), report("adapter"))
+    plan = plan_of(resource, learned)
+    assert [step.role for step in plan.steps] == ["olive", "train"]
+    told = configuration(plan)
+    assert told["adapter"]["uri"] == f"oci://registry.example/slm/adapter@{DIGEST}"
+    assert told["engine"] == "PyTorch", "nothing is learned twice"
+    (job,) = jobs(plan)
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == SETTINGS.images.trainer
+    assert plan.remove == ()
+
+
+def test_a_job_of_olive_that_reports_no_adapter_is_named() -> None:
+    resource = finetune(OLIVE)
+    plan = plan_of(resource, done(plan_of(resource), report()))
+    assert plan.problem is not None
+    assert plan.problem.reason == "AdapterMissing"
+    assert plan.remove == ()
 
 
 # --- Jobs that exist -----------------------------------------------------------------------------------------------

@@ -85,6 +85,41 @@ def test_before_anything_is_known_nothing_is_claimed() -> None:
     }  # fmt: skip
 
 
+OLIVE = {"engine": "Olive", "method": "LoRA"}
+
+
+def test_an_adapter_of_olive_is_trained_before_it_is_measured() -> None:
+    resource = finetune(OLIVE)
+    learned = Learning(steps=8, curve=(CurvePoint(step=8, train_loss=0.5),))
+    first = done(plan_of(resource), report("adapter", learning=learned))
+    status = status_of(resource, first)
+    assert facts(status)["Trained"] == ("True", "Trained")
+    assert facts(status)["Evaluated"] == ("Unknown", "Pending")
+    assert status.adapter is None, "what is not measured is not published"
+    assert status.learning is not None
+    assert status.learning.steps == 8
+    second = plan_finetune(resource, first, SETTINGS)
+    after = together(first, done(second, report("adapter", "model", evaluation=MEASURED)))
+    status = status_of(resource, after)
+    assert facts(status)["Succeeded"] == ("True", "Completed")
+    assert status.adapter is not None
+    assert status.artifact is not None
+    assert status.learning.curve[0].train_loss == 0.5
+
+
+def test_an_adapter_of_olive_that_does_not_fit_fails_where_it_is_measured() -> None:
+    resource = finetune(OLIVE)
+    first = done(plan_of(resource), report("adapter"))
+    config_map, job = plan_finetune(resource, first, SETTINGS).apply
+    failed = live(job, FAILED)
+    end = pod(failed, state=ended(3, failure("AdapterUnusable", "2 tensors fit nowhere in the base")))
+    status = status_of(resource, together(first, Observed(children=(live(config_map), failed), pods=(end,))))
+    assert facts(status)["Trained"] == ("True", "Trained")
+    assert facts(status)["Evaluated"] == ("False", "AdapterUnusable")
+    assert facts(status)["Succeeded"] == ("False", "AdapterUnusable")
+    assert "use spec.engine: PyTorch" in told(status, "Succeeded")
+
+
 CURVE = (CurvePoint(step=4, train_loss=1.23456, eval_loss=0.5), CurvePoint(step=8, train_loss=0.1, eval_loss=0.9))
 
 

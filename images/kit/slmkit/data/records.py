@@ -10,7 +10,7 @@ from slmops.contract import Data, ExampleFormat
 ROLES = ("system", "user", "assistant")
 COLUMNS = {
     ExampleFormat.MESSAGES: ("messages",),
-    ExampleFormat.PROMPT_COMPLETION: ("prompt", "completion"),
+    ExampleFormat.PROMPT_COMPLETION: ("prompt", "completion", "rejected"),
     ExampleFormat.TEXT: ("text",),
     ExampleFormat.CLASSIFICATION: ("text", "label"),
 }
@@ -28,6 +28,8 @@ class Example:
     completion: str | None
     category: str | None = None
     """What the record is about, where it says so."""
+    rejected: str | None = None
+    """An answer that is worse than ``completion``, where there is one."""
 
     def messages(self) -> list[dict[str, str]]:
         """The whole conversation."""
@@ -56,7 +58,10 @@ def example(fields: Mapping[str, Any], data: Data, where: str) -> Example:
         case ExampleFormat.PROMPT_COMPLETION:
             prompt = _text(found["prompt"], f"{where}: {named['prompt']}")
             answer = _optional(found["completion"], f"{where}: {named['completion']}")
-            return Example(({"role": "user", "content": prompt},), answer, category)
+            worse = _optional(found["rejected"], f"{where}: {named['rejected']}")
+            if worse is not None and worse == answer:
+                raise invalid(where, f"{named['rejected']}: the same as {named['completion']}")
+            return Example(({"role": "user", "content": prompt},), answer, category, worse)
         case ExampleFormat.TEXT:
             return Example((), _text(found["text"], f"{where}: {named['text']}"), category)
         case ExampleFormat.CLASSIFICATION:

@@ -20,7 +20,7 @@ class Spool:
         """Append records as they come."""
         with self._path.open("a", encoding="utf-8") as file:
             for example in examples:
-                file.write(json.dumps([example.prompt, example.completion, example.category]) + "\n")
+                file.write(json.dumps([example.prompt, example.completion, example.category, example.rejected]) + "\n")
                 self._count += 1
 
     def __len__(self) -> int:
@@ -29,5 +29,5 @@ class Spool:
     def __iter__(self) -> Iterator[Example]:
         with self._path.open(encoding="utf-8") as file:
             for line in file:
-                prompt, completion, category = json.loads(line)
-                yield Example(tuple(prompt), completion, category)
+                prompt, *rest = json.loads(line)
+                yield Example(tuple(prompt), *rest)

@@ -6,6 +6,7 @@ from typing import Any
 
 from slm_trainer.model import load_model, load_tokenizer
 from slm_trainer.objectives.base import Objective
+from slm_trainer.objectives.contrast import by_contrast
 from slm_trainer.objectives.features import by_features, pairs_of
 from slm_trainer.objectives.hints import Hints
 from slm_trainer.objectives.logits import by_logits
@@ -23,6 +24,8 @@ def objective_of(
     Raises RunFailed where teacher and student do not fit together.
     """
     wanted = run.objective
+    if run.contrast is not None:
+        return by_contrast(run.contrast)
     if wanted.type == "Labels":
         return Objective()
     if teacher is None:

@@ -7,7 +7,8 @@ and returns the whole model in full precision and the adapter's files (none for 
 
 from types import ModuleType
 
-from slm_trainer.recipes import dora, full, lora, qlora
+from slm_trainer.recipes import adopt, dora, full, lora, qlora
 
+__all__ = ["RECIPES", "adopt"]
 RECIPES: dict[str, ModuleType] = {"Full": full, "LoRA": lora, "QLoRA": qlora, "DoRA": dora}
 """By ``TrainRun.method``."""

@@ -1,0 +1,40 @@
+"""``python -m bench training``: the training loop's throughput beside that of a plain PyTorch loop.
+
+``loops.py`` runs in the trainer's image, in a container on this machine: same model, batches, optimizer, number format and
+one thread, taking turns, so that a machine that is busy with something else is so for both.
+"""
+
+import json
+from statistics import median
+
+from bench.figures import Figure
+from bench.inside import container, python
+from bench.place import CLUSTER
+from demo.steps import build_images
+
+PATH = ("/repo/operator", "/repo/images/kit", "/repo/images/trainer", "/repo")
+TARGET = 0.95
+UNIT = "tokens a processor second"
+
+
+def run() -> list[Figure]:
+    """Measure in the image that the checkout makes."""
+    image = build_images(CLUSTER)["trainer"]
+    with container(image, bool(CLUSTER.plain_http)) as made:
+        done = python(made, "/repo/bench/loops.py", "/tmp/loops", path=PATH)
+    if done.returncode:
+        raise RuntimeError(f"the loops failed: {done.stderr.strip()[-1000:]}")
+    rounds = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    for number, pair in enumerate(rounds, 1):
+        print(f"training round {number}: {pair['ours']:.0f} {UNIT}, plain loop {pair['plain']:.0f}", flush=True)
+    return judge(rounds)
+
+
+def judge(rounds: list[dict[str, float]]) -> list[Figure]:
+    """The median over the rounds of ours against the plain loop of the same round."""
+    if not rounds:
+        return [Figure("training throughput", f"at least {TARGET} of a plain loop's", "not measured", False)]
+    share = median(pair["ours"] / pair["plain"] for pair in rounds)
+    ours, plain = (median(pair[name] for pair in rounds) for name in ("ours", "plain"))
+    value = f"{share:.3f}: {ours:.0f} against {plain:.0f} {UNIT}, one thread"
+    return [Figure("training throughput", f"at least {TARGET} of a plain PyTorch loop's", value, share >= TARGET)]

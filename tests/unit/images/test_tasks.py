@@ -1,0 +1,47 @@
+"""What an answer is in each task."""
+
+import pytest
+
+from slm_trainer.tasks import LABELS, check
+from slmkit.data import Example
+from slmkit.run import RunFailed
+from slmops.contract import Reason
+
+
+def told(*answers: str | None, question: str = "What is this long text about?") -> list[Example]:
+    return [Example(({"role": "user", "content": question},), answer) for answer in answers]
+
+
+@pytest.mark.parametrize(
+    ("task", "training", "held_out"),
+    [
+        ("Generation", ["any", "thing"], ["else", None]),
+        ("Classification", ["yes", "no", "yes", "no"], ["no", None]),
+        ("Extraction", ['{"a": 1}', "[1, 2]"], ['{"b": [2]}', None]),
+        ("Summarization", ["short", "shorter"], ["short", None]),
+    ],
+)
+def test_answers_of_the_task_pass(task: str, training: list[str], held_out: list[str | None]) -> None:
+    check(task, told(*training), told(*held_out))
+
+
+@pytest.mark.parametrize(
+    ("task", "training", "held_out", "words"),
+    [
+        ("Classification", ["yes"] * 4, ["yes"], "all records that are trained on have the same label"),
+        ("Classification", ["a", "b", "c", "a"], ["a"], "3 different answers in 4 records are no labels"),
+        ("Classification", [str(n) for n in range(LABELS + 1)] * 2, [], f"{LABELS + 1} different answers"),
+        ("Classification", ["a", "b", "a", "b"], ["a", "c"], "held-out record 2 has the label 'c'"),
+        ("Extraction", ['{"a": 1}', "{a: 1}"], [], "record 2: the answer is no JSON: '{a: 1}'"),
+        ("Extraction", ["{}"], ["{}", '"word"'], "held-out record 2: the answer is JSON, and no object or list"),
+        ("Extraction", ["[" * 100_000], [], "record 1: the answer is no JSON"),
+        ("Summarization", ["short", "x" * 40], [], "record 2: the summary is no shorter than what it sums up"),
+    ],
+)
+def test_an_answer_that_is_none_is_named(task: str, training: list[str], held_out: list[str], words: str) -> None:
+    with pytest.raises(RunFailed) as failed:
+        check(task, told(*training), told(*held_out))
+    assert failed.value.reason is Reason.INVALID_DATA
+    assert failed.value.message.startswith(f"task {task}: ")
+    assert words in failed.value.message
+    assert len(failed.value.message) < 300

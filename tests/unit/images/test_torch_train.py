@@ -1,0 +1,147 @@
+"""Whole training runs, from a base and data in a registry to what is published there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from slm_trainer.model import train_tokenizer
+from slm_trainer.train import seed_everything, train
+from slmkit.data import Example
+from slmkit.registry import Registry
+from slmkit.run import Context, RunFailed
+from slmops.contract import Reason, Report, Source, TrainRun
+from tests.unit.images.fakeregistry import FakeRegistry
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{% endfor %}" \
+           "{% if add_generation_prompt %}[assistant]{% endif %}"  # fmt: skip
+LINES = [{"prompt": f"open gate {n}", "completion": f'{{"gate": {n % 7}}}', "rejected": "no"} for n in range(24)]
+
+
+def base(registry: FakeRegistry, folder: Path) -> None:
+    """A tiny model in the registry."""
+    examples = [Example(({"role": "user", "content": line["prompt"]},), line["completion"]) for line in LINES]
+    tokenizer = train_tokenizer(examples, 300)
+    seed_everything(1)
+    config = Qwen2Config(vocab_size=320, hidden_size=64, intermediate_size=128, num_hidden_layers=1,
+                         num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
+                         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)  # fmt: skip
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    registry.artifact("slm/base", {path.name: path.read_bytes() for path in folder.iterdir()})
+
+
+def give(registry: FakeRegistry, *lines: dict[str, str]) -> None:
+    """Data in the registry."""
+    registry.artifact("slm/data", {"train.jsonl": "".join(json.dumps(line) + "\n" for line in lines).encode()})
+
+
+def ran(registry: FakeRegistry, work: Path, **fields: Any) -> Report:
+    work.mkdir()
+    source = {"source": {"uri": f"oci://{registry.host}/slm/data:latest"}, "format": "PromptCompletion"}
+    training = {"max_steps": 4, "batch_size": 4, "learning_rate": 0.01, "evaluate_every": 2, "precision": "FP32"}
+    wanted = {
+        "run": "r", "registry": registry.settings, "output": {"repository": f"{registry.host}/slm/made"},
+        "base": {"uri": f"oci://{registry.host}/slm/base:latest"}, "method": "LoRA", "lora": {"rank": 4},
+        "train": source, "validation_split": 0.3, "hyperparameters": training | fields.pop("training", {}),
+        "evaluation": {"samples": 2, "max_new_tokens": 2, "untrained_baseline": False},
+    }  # fmt: skip
+    return train(TrainRun.model_validate(wanted | fields), Context(work=work))
+
+
+def pulled(registry: FakeRegistry, reference: str, folder: Path) -> Path:
+    Registry(registry.settings).pull(Source(uri=f"oci://{reference}"), folder)
+    return folder
+
+
+def test_the_same_seed_publishes_the_same_artefacts_byte_for_byte(registry: FakeRegistry, tmp_path: Path) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    asked = {"method": "QLoRA", "template": TEMPLATE, "task": "Extraction", "training": {"packing": True}}
+    first, again = (ran(registry, tmp_path / name, **asked) for name in ("first", "again"))
+    assert first.artifacts.keys() == {"adapter", "logs", "model"}
+    assert first.artifacts["adapter"] == again.artifacts["adapter"]
+    assert first.artifacts["model"] == again.artifacts["model"]
+    assert first.learning == again.learning
+    assert first.learning is not None
+    assert [point.step for point in first.learning.curve] == [2, 3], "packed records make fewer steps"
+    model = pulled(registry, first.artifacts["model"].reference, tmp_path / "model")
+    assert (model / "chat_template.jinja").read_text() == TEMPLATE
+    logs = pulled(registry, first.artifacts["logs"].reference, tmp_path / "logs")
+    assert [path.name.startswith("events.out.tfevents") for path in logs.iterdir()] == [True]
+
+
+def test_an_adapter_of_another_engine_is_measured_merged_and_published(registry: FakeRegistry, tmp_path: Path) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    learned = ran(registry, tmp_path / "learned")
+    adopted = ran(registry, tmp_path / "adopted", adapter={"uri": f"oci://{learned.artifacts['adapter'].reference}"},
+                  training={"max_steps": 1000})  # fmt: skip
+    assert adopted.learning is None
+    assert adopted.artifacts.keys() == {"adapter", "model"}
+    files = [pulled(registry, made.artifacts["model"].reference, tmp_path / f"model-{number}")
+             for number, made in enumerate((learned, adopted))]  # fmt: skip
+    weights = [(folder / "model.safetensors").read_bytes() for folder in files]
+    assert weights[0] == weights[1]
+    assert adopted.evaluation["model"].exact_match == learned.evaluation["model"].exact_match
+
+
+def test_a_contrastive_run_learns_from_worse_answers_and_names_a_record_without_one(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    made = ran(registry, tmp_path / "made", method="Full", contrast={"margin": 3.0})
+    assert made.artifacts.keys() == {"logs", "model"}
+    assert made.learning is not None
+    assert made.learning.steps == 4
+    give(registry, *LINES, *({"prompt": f"close gate {n}", "completion": "{}"} for n in range(9)))
+    with pytest.raises(RunFailed) as failed:
+        ran(registry, tmp_path / "failed", contrast={})
+    assert failed.value.reason is Reason.INVALID_DATA
+    assert "has no rejected" in failed.value.message
+
+
+def test_early_stopping_publishes_the_weights_of_the_best_step(registry: FakeRegistry, tmp_path: Path) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    early = {"max_steps": 40, "epochs": 40, "scheduler": "Constant", "warmup_ratio": 0.0,
+             "early_stopping": {"patience": 1, "min_delta": 100}}  # fmt: skip
+    stopped = ran(registry, tmp_path / "stopped", training=early)
+    assert stopped.learning is not None
+    assert (stopped.learning.steps, stopped.learning.best_step, stopped.learning.stopped_early) == (4, 2, True)
+    short = ran(registry, tmp_path / "short", training=early | {"max_steps": 2, "early_stopping": None})
+    weights = [
+        (
+            pulled(registry, made.artifacts["model"].reference, tmp_path / f"model-{number}") / "model.safetensors"
+        ).read_bytes()
+        for number, made in enumerate((stopped, short))
+    ]
+    assert weights[0] == weights[1], "what was learned after step 2 is gone"
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason", "words"),
+    [
+        ({"task": "Summarization"}, Reason.INVALID_DATA, "task Summarization: record 1: the summary is no shorter"),
+        ({"template": "{% for m in messages %}"}, Reason.INVALID_TEMPLATE, "data.template: line 1"),
+        ({"training": {"max_sequence_length": 3}}, Reason.INVALID_DATA, "are longer than maxSequenceLength 3"),
+        ({"lora": {"target_modules": ("nowhere",)}}, Reason.INVALID_CONFIGURATION, "lora.targetModules"),
+    ],
+)
+def test_what_cannot_be_trained_is_named(
+    fields: dict[str, Any], reason: Reason, words: str, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    with pytest.raises(RunFailed) as failed:
+        ran(registry, tmp_path / "work", **fields)
+    assert failed.value.reason is reason
+    assert words in failed.value.message
