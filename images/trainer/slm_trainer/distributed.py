@@ -7,7 +7,7 @@ token of an answer counts the same whoever saw it. Alone, all of this does nothi
 import os
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -24,6 +24,8 @@ from slmops.contract import Reason
 WAIT = timedelta(minutes=15)
 """How long the others are waited for: the slowest may measure its untrained model first, or write a checkpoint."""
 DONE = "done"
+READ = timedelta(seconds=30)
+"""How long the leader stays for the others to read that word; they look every second."""
 LOST = ("gloo", "Connection reset by peer", "Connection closed by peer", "Broken pipe", "NCCL")
 """What backends say that have no error of their own."""
 
@@ -122,15 +124,18 @@ class Ranks(Group):
                             "run.volume has to show the same files to all of them")  # fmt: skip
 
     def finish(self) -> None:
-        """Leave a word in the store that all of them can read."""
+        """Leave a word in the store, and stay until all have read it: the store goes with this process."""
         if self.leads:
             _store().set(DONE, "1")
+            with suppress(dist.DistStoreError):  # who was lost meanwhile reads nothing; what was published stands
+                _store().wait([_read(rank) for rank in range(1, self.size)], READ)
 
     def wait(self, stopping: threading.Event) -> None:
         """Until the word is there. Raises RunFailed when told to stop, or when the leader is lost."""
         while not stopping.is_set():
             with lost_is_told():
                 if _store().check([DONE]):
+                    _store().set(_read(self.rank), "1")
                     return
             stopping.wait(1.0)
         raise RunFailed(Reason.TERMINATED, "the pod was told to stop")
@@ -139,6 +144,10 @@ class Ranks(Group):
 def group_of_this_process() -> Group:
     """The group that the launcher made; alone without one."""
     return Ranks() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Group()
+
+
+def _read(rank: int) -> str:
+    return f"{DONE} read by {rank}"
 
 
 def _store() -> Any:

@@ -32,7 +32,7 @@ class Filters(ApiModel):
 
     deduplicate: bool = True
     """Drop records whose prompt was seen before (Duplicate)."""
-    near_duplicates: Annotated[float, Field(ge=0.5, le=0.99)] | None = None
+    near_duplicates: Annotated[float, Field(gt=0, le=1)] | None = None
     """Drop records whose prompt is at least this similar to an earlier one, 0.8 for example (NearDuplicate): the share
     of three words in a row that both have, estimated by MinHash."""
     min_tokens: Annotated[int, Field(ge=1)] | None = None
