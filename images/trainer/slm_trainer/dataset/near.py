@@ -31,7 +31,7 @@ class NearDuplicates:
 
     def __init__(self, similarity: float, path: Path) -> None:
         self._similarity = similarity
-        bands = MinHashLSH(threshold=similarity - MARGIN, num_perm=PERMUTATIONS, weights=MISSED)
+        bands = MinHashLSH(threshold=max(similarity - MARGIN, MARGIN), num_perm=PERMUTATIONS, weights=MISSED)
         self._ranges = [(band * bands.r, (band + 1) * bands.r) for band in range(bands.b)]
         self._database = database(path)
         self._database.execute("CREATE TABLE signatures (id INTEGER PRIMARY KEY, hashes BLOB)")
