@@ -24,7 +24,8 @@ from tests.e2e.platform import NAMESPACE, Platform
 
 pytestmark = pytest.mark.cluster
 SECONDS = 400
-STEPS = 60
+STEPS = 240
+"""Enough that an idle machine, too, is still at them when the second pod is killed."""
 TAINT = "node.kubernetes.io/out-of-service"
 """How an administrator, or a cloud, says that a node will not come back by itself: its pods are given up."""
 
@@ -41,7 +42,7 @@ def data(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def training(platform: Platform, name: str, data: str, **run: Any) -> Manifest:
-    """Sixty steps without chance, kept every five."""
+    """Steps without chance, kept every five."""
     volume = {"volume": {"size": "100Mi"}, "retries": 1, "resources": {"limits": {"memory": "1500Mi"}}}
     return {
         "apiVersion": "slmops.dev/v1alpha1", "kind": "FineTune", "metadata": {"name": name, "namespace": NAMESPACE},
@@ -135,8 +136,6 @@ def test_whatever_is_taken_away_the_training_learns_the_same(
     platform.apply(training(platform, name, data))
     until_kept(platform, name, 5)
     (first,) = pods(platform, name)
-    platform.end_leader(hard=True)  # the operator's death is nothing to a training
-    assert [pod["metadata"]["uid"] for pod in pods(platform, name)] == [first["metadata"]["uid"]]
     said = progress(platform, name)
     assert said["firstStep"]
     print("from the start of the pod to its first step:", said["firstStep"])
@@ -149,6 +148,7 @@ def test_whatever_is_taken_away_the_training_learns_the_same(
     kill(second)
     wait_for("the training to be taken up once more", lambda: progress(platform, name).get("resumes") == 2, SECONDS,
              lambda: platform.show("finetune", name))  # fmt: skip
+    platform.end_leader(hard=True)  # the operator's death is nothing to a training: it is not taken up a third time
 
     same(adapter(platform, name, tmp_path), whole)
     found = platform.kubectl.get("finetune", name) or {}

@@ -126,7 +126,8 @@ def work(
         "apiVersion": "v1",
         "kind": "ConfigMap",
         "metadata": meta,
-        "immutable": True,
+        # A kubelet keeps an immutable one of the same name as long as an old pod ends: a raised budget would not be read.
+        **({} if getattr(named, "budget", None) else {"immutable": True}),
         "data": {contract.CONFIG_KEY: named.model_dump_json(exclude_defaults=False)},
     }
     if kept is not None:

@@ -140,6 +140,12 @@ def test_the_config_map_is_immutable_so_that_a_retry_does_what_the_first_attempt
     assert json.loads(config_map["data"]["run.json"])
 
 
+def test_with_a_budget_the_config_map_can_change_so_that_a_run_that_comes_back_reads_what_is_left() -> None:
+    config_map = plan_finetune(finetune({"budget": {"gpuHours": 1}}), Observed(), SETTINGS).apply[0]
+    assert "immutable" not in config_map
+    assert json.loads(config_map["data"]["run.json"])["budget"]["gpu_hours"] == 1
+
+
 # --- the pod -------------------------------------------------------------------------------------------------------
 
 
