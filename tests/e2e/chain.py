@@ -51,7 +51,7 @@ def chain(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Seen:
             case "Distillation":
                 for part in ("train", "validation"):
                     spec["data"][part]["uri"] = f"oci://{sink.repository}:{TAG}"
-                spec["training"]["epochs"] = 12
+                spec["training"]["epochs"] = 8
                 spec["gates"] = [{"metric": "ExactMatch", "min": "1%"}]
                 spec["evaluation"]["samples"] = 100
             case "FineTune":

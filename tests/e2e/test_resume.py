@@ -23,8 +23,8 @@ from tests.cluster import Cluster
 from tests.e2e.platform import NAMESPACE, Platform
 
 pytestmark = pytest.mark.cluster
-SECONDS = 400
-STEPS = 240
+SECONDS = 600
+STEPS = 160
 """Enough that an idle machine, too, is still at them when the second pod is killed."""
 TAINT = "node.kubernetes.io/out-of-service"
 """How an administrator, or a cloud, says that a node will not come back by itself: its pods are given up."""
@@ -51,7 +51,7 @@ def training(platform: Platform, name: str, data: str, **run: Any) -> Manifest:
             "lora": {"rank": 4, "dropout": 0.0},
             "merge": False,
             "data": {"train": {"uri": data}, "validationSplit": 0.2},
-            "training": {"epochs": 1000, "maxSteps": STEPS, "batchSize": 8, "precision": "FP32",
+            "training": {"epochs": 1000, "maxSteps": STEPS, "batchSize": 4, "precision": "FP32",
                          "checkpoint": {"everySteps": 5}},
             "evaluation": {"samples": 2, "maxNewTokens": 8},
             "run": volume | run,
