@@ -100,9 +100,9 @@ def install(kubectl: Kubectl, images: dict[str, str], *plain_http: str) -> None:
                  "--take-ownership", "--wait", "--timeout", "180s")  # fmt: skip
 
 
-def examples(cluster: AnyCluster) -> Iterator[str]:
-    """The examples as they are shipped, with the cluster's own registry."""
-    for file in sorted(EXAMPLES.glob("*.yaml")):
+def examples(cluster: AnyCluster, folder: Path = EXAMPLES) -> Iterator[str]:
+    """The examples as they are shipped, with the cluster's own registry. Those below ``more`` are no part of the chain."""
+    for file in sorted(folder.glob("*.yaml")):
         yield file.read_text().replace(REGISTRY, cluster.registry)
 
 

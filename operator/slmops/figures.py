@@ -9,7 +9,7 @@ from slmops.api.evaluation import QualityGate
 from slmops.contract import Figures
 
 RATIOS = {"ExactMatch", "AccuracyRetained", "InferenceTimeReduction", "WeightsReduction", "PeakMemoryReduction",
-          "ErrorRate"}  # fmt: skip
+          "ErrorRate", "BaseAccuracyRetained"}  # fmt: skip
 TIMES = {"InferenceTime", "TimeToFirstToken", "RequestLatency"}
 BYTES = {"PeakMemory", "WeightBytes"}
 
@@ -33,9 +33,22 @@ def evaluation(measured: Mapping[str, Figures], reference: Sequence[str]) -> dic
     out = {name: shown(figures) for name, figures in measured.items()}
     model = measured.get("model")
     against = next((measured[name] for name in reference if name in measured), None)
-    if model is not None and against is not None and (compared := comparison(model, against)):
+    compared = comparison(model, against) if model is not None and against is not None else {}
+    if compared := compared | forgetting(measured):
         out["comparison"] = compared
     return out
+
+
+def forgetting(measured: Mapping[str, Figures]) -> dict[str, float]:
+    """What an adaptation has cost on the base's own task. Below zero: it has helped there."""
+    before, after = (
+        measured[role].exact_match if role in measured else None for role in ("baseTaskBefore", "baseTask")
+    )
+    if before is None or after is None:
+        return {}
+    kept = after / before if before else math.inf
+    retained = {"BaseAccuracyRetained": significant(kept)} if math.isfinite(kept) else {}
+    return {"Forgetting": significant(before - after)} | retained
 
 
 def comparison(model: Figures, reference: Figures) -> dict[str, float]:

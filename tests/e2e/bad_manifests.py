@@ -19,6 +19,10 @@ DIGEST = f"sha256:{'0' * 64}"
 GATE = {"metric": "ExactMatch", "min": "80%"}
 POOL = {"selector": {"matchLabels": {"a": "b"}}}
 
+ADAPTER: dict[str, Any] = {"name": "a", "data": {"train": {"uri": "oci://registry.example/slm/data:v1"}}}
+SEVERAL = {"spec.data": None, "spec.adapters": [ADAPTER]}
+RETAINED = {"metric": "BaseAccuracyRetained", "min": "95%"}
+
 CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     # What does not go together.
     "a checkpoint and no volume for it": (FINETUNE, {"spec.training.checkpoint": {"everySteps": 10}}),
@@ -81,6 +85,39 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         FINETUNE,
         {"spec.loss": {"type": "Contrastive"}, "spec.data.train.format": "PromptCompletion", "spec.engine": "Olive"},
     ),
+    "data and adapters": (FINETUNE, {"spec.adapters": [ADAPTER]}),
+    "neither data nor adapters": (FINETUNE, {"spec.data": None}),
+    "two adapters of one name": (FINETUNE, SEVERAL | {"spec.adapters": [ADAPTER, ADAPTER]}),
+    "no adapters": (FINETUNE, SEVERAL | {"spec.adapters": []}),
+    "adapters that train all weights": (FINETUNE, SEVERAL | {"spec.method": "Full", "spec.lora": None}),
+    "adapters that are merged": (FINETUNE, SEVERAL | {"spec.merge": True}),
+    "side by side with nobody": (FINETUNE, {"spec.parallelism": 2}),
+    "one held-out set for all adapters": (
+        FINETUNE,
+        SEVERAL | {"spec.evaluation": {"data": {"uri": "oci://registry.example/slm/data:v1"}}},
+    ),
+    "filters of an adapter before Olive": (
+        FINETUNE,
+        SEVERAL | {"spec.engine": "Olive", "spec.adapters": [{**ADAPTER, "data": ADAPTER["data"] | {"filters": {}}}]},
+    ),
+    "layers of an adapter by Olive's QLoRA": (
+        FINETUNE,
+        SEVERAL
+        | {
+            "spec.engine": "Olive",
+            "spec.method": "QLoRA",
+            "spec.lora": None,
+            "spec.adapters": [ADAPTER | {"lora": {"targetModules": ["q_proj"]}}],
+        },
+    ),
+    "adapters of contrast without worse answers": (FINETUNE, SEVERAL | {"spec.loss": {"type": "Contrastive"}}),
+    "gate on a base task that is not there": (FINETUNE, {"spec.gates.0": RETAINED}),
+    "an adapter's gate on a base task that is not there": (
+        FINETUNE,
+        SEVERAL | {"spec.adapters": [ADAPTER | {"gates": [RETAINED]}]},
+    ),
+    "gate on a base task of a student": (DISTILLATION, {"spec.gates.0": RETAINED}),
+    "gate on a base task of a quantized model": (QUANTIZED, {"spec.gates.0": RETAINED}),
     "unknown task": (FINETUNE, {"spec.task": "Translation"}),
     "full training by Olive": (FINETUNE, {"spec.method": "Full", "spec.lora": None, "spec.engine": "Olive"}),
     "layers of Olive's QLoRA": (

@@ -174,9 +174,11 @@ def waiting(name: str, namespace: str = NAMESPACE) -> Manifest:
     }  # fmt: skip
 
 
-def examples(cluster: AnyCluster, change: Callable[[Manifest], None] = lambda manifest: None) -> Iterator[Manifest]:
+def examples(
+    cluster: AnyCluster, change: Callable[[Manifest], None] = lambda manifest: None, folder: Path = steps.EXAMPLES
+) -> Iterator[Manifest]:
     """The examples as they are shipped, in the tests' namespace."""
-    for text in steps.examples(cluster):
+    for text in steps.examples(cluster, folder):
         for manifest in yaml.safe_load_all(text.replace(steps.NAMESPACE, NAMESPACE)):
             change(manifest)
             yield manifest

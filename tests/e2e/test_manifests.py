@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from demo.steps import EXAMPLES
 from tests.e2e.bad_manifests import CASES, CHANGES, REFUSALS, changed
 from tests.e2e.platform import NAMESPACE, Platform, examples
 
@@ -26,7 +27,7 @@ def _example(platform: Platform, named: tuple[str, str], changes: dict[str, Any]
 
 
 def test_every_example_is_accepted(platform: Platform) -> None:
-    found = list(examples(platform.cluster))
+    found = [*examples(platform.cluster), *examples(platform.cluster, folder=EXAMPLES / "more")]
     assert {m["kind"] for m in found} == {"Distillation", "FineTune", "QuantizedModel", "EdgeDeployment"}
     for manifest in found:
         done = _apply(platform, manifest)

@@ -9,7 +9,18 @@ from hypothesis import strategies as st
 
 from slmops.api.evaluation import QualityGate
 from slmops.contract import LARGEST, Figures
-from slmops.figures import bound, comparison, display, duration, evaluation, quality_gates, shown, significant, size
+from slmops.figures import (
+    bound,
+    comparison,
+    display,
+    duration,
+    evaluation,
+    forgetting,
+    quality_gates,
+    shown,
+    significant,
+    size,
+)
 from tests.unit.builders import figures
 
 
@@ -164,3 +175,27 @@ def test_rounding_keeps_four_digits_and_is_stable(value: float) -> None:
     rounded = significant(value)
     assert significant(rounded) == rounded
     assert math.isclose(rounded, value, rel_tol=5.1e-4, abs_tol=1e-323)
+
+
+# --- forgetting
+
+
+def test_what_the_base_forgets_is_the_difference_on_its_own_task() -> None:
+    measured = {"model": Figures(exact_match=0.9), "baseline": Figures(exact_match=0.3),
+                "baseTaskBefore": Figures(exact_match=0.8), "baseTask": Figures(exact_match=0.6)}  # fmt: skip
+    found = evaluation(measured, ("baseline",))["comparison"]
+    assert found == {"AccuracyRetained": 3.0, "Forgetting": 0.2, "BaseAccuracyRetained": 0.75}
+    better = measured | {"baseTask": Figures(exact_match=1.0)}
+    assert evaluation(better, ("baseline",))["comparison"]["Forgetting"] == -0.2
+
+
+@pytest.mark.parametrize("missing", ["baseTaskBefore", "baseTask"])
+def test_without_both_figures_nothing_is_said_of_forgetting(missing: str) -> None:
+    measured = {"baseTaskBefore": Figures(exact_match=0.8), "baseTask": Figures(exact_match=0.6)}
+    assert forgetting({**measured, missing: Figures()}) == {}
+    assert forgetting({role: found for role, found in measured.items() if role != missing}) == {}
+
+
+def test_a_base_that_knew_nothing_has_nothing_to_retain() -> None:
+    measured = {"baseTaskBefore": Figures(exact_match=0.0), "baseTask": Figures(exact_match=0.5)}
+    assert forgetting(measured) == {"Forgetting": -0.5}

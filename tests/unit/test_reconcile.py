@@ -135,7 +135,7 @@ def test_a_resource_that_is_gone_or_going_is_left_alone() -> None:
     [
         ({"method": "Magic"}, "spec.method"),
         ({"training": {"epochs": "many"}}, "spec.training.epochs"),
-        ({"data": None}, "spec.data"),
+        ({"base": None}, "spec.base"),
         ({"output": {"repository": "https://user:canary@registry"}}, "spec.output.repository"),
         ({"run": {"nodeSelector": {"pool": 5}}}, "spec.run.nodeSelector.pool"),
     ],

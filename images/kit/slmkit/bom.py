@@ -23,7 +23,7 @@ from slmops.contract import ADAPTER_TYPE, DATASET_TYPE, Artifact
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
 LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
 """What shapes weights besides our own code."""
-DATA = ("train", "validation", "data", "evaluation")
+DATA = ("train", "validation", "data", "evaluation", "baseTask")
 SELF = "self"
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from slmkit.layers import MEDIA_TYPE
 from slmkit.run import RunFailed
 from slmops.contract import Reason
 
@@ -36,6 +37,25 @@ def files_of(manifest: Mapping[str, Any], uri: str) -> list[tuple[str, str, int]
         if any(str(parent) in found for parent in PurePosixPath(name).parents):
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: {name} lies below a file")
     return [(name, digest, size) for name, (digest, size) in found.items()]
+
+
+def tars_of(manifest: Mapping[str, Any], uri: str) -> list[dict[str, Any]]:
+    """The descriptors of an image's layers, all of them plain tars."""
+    layers = manifest.get("layers")
+    if not isinstance(layers, list) or not layers:
+        raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{uri} is not an image with layers")
+    found = []
+    for layer in layers:
+        try:
+            kind, digest, size = layer["mediaType"], layer["digest"], layer["size"]
+            title = (layer.get("annotations") or {}).get(TITLE)
+        except (AttributeError, KeyError, TypeError):
+            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer has no type, digest or size") from None
+        if kind != MEDIA_TYPE or not isinstance(digest, str) or not DIGEST.fullmatch(digest) or type(size) is not int:
+            raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer is not a plain tar with a sha256 digest")
+        named = {"annotations": {TITLE: title}} if isinstance(title, str) else {}
+        found.append({"mediaType": kind, "digest": digest, "size": size, **named})
+    return found
 
 
 def _inside(title: object, uri: str) -> str:

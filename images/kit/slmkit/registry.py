@@ -18,7 +18,7 @@ from slmkit import referrers
 from slmkit.access import Access, parse
 from slmkit.layers import MEDIA_TYPE as LAYER_TYPE
 from slmkit.layers import Layer
-from slmkit.manifests import TITLE, files_of
+from slmkit.manifests import TITLE, files_of, tars_of
 from slmkit.run import RunFailed
 from slmkit.wire import ATTEMPTS, Wire
 from slmops import contract
@@ -214,6 +214,25 @@ class Registry:
             self._upload(access, digest, size, layer.chunks)
             extra = {"annotations": {TITLE: layer.title}} if layer.title else {}
             described.append({"mediaType": LAYER_TYPE, "digest": digest, "size": size, **extra})
+        return self._image(access, described, annotations, architecture)
+
+    def join_images(
+        self, sink: Sink, images: Sequence[Source], annotations: Mapping[str, str], *, architecture: str
+    ) -> Artifact:
+        """Publish an image of the layers of others in the same repository, in their order. No layer is moved."""
+        access = _push_access(sink)
+        described: list[dict[str, Any]] = []
+        for source in images:
+            reference = parse(source.uri.removeprefix("oci://"))
+            if (reference["host"], reference["name"]) != (access.host, access.name):
+                raise RunFailed(Reason.INVALID_CONFIGURATION, f"{source.uri} is not in {sink.repository}")
+            described += tars_of(self._manifest(access, _newest(reference))[1], source.uri)
+        return self._image(access, described, annotations, architecture)
+
+    def _image(
+        self, access: Access, described: Sequence[Mapping[str, Any]], annotations: Mapping[str, str], architecture: str
+    ) -> Artifact:
+        """Publish an image whose layers are there. They are not compressed, so a layer's digest is its diff id, too."""
         config = json.dumps(
             {"architecture": architecture, "os": "linux", "config": {},
              "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in described]}},
@@ -222,7 +241,7 @@ class Registry:
         self._upload(access, _sha256(config), len(config), lambda: [config])
         descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": _sha256(config),
                       "size": len(config)}  # fmt: skip
-        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor, "layers": described,
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor, "layers": list(described),
                     "annotations": dict(sorted(annotations.items()))}  # fmt: skip
         return self._publish(access, manifest, described)
 

@@ -4,7 +4,7 @@ import os
 import sys
 
 from slmkit.run import main, stoppable
-from slmops.contract import LabelRun, TrainRun
+from slmops.contract import JoinRun, LabelRun, TrainRun
 
 # Before PyTorch is imported: threads beyond the cores that the pod has only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
@@ -21,9 +21,9 @@ stoppable()
 from slm_trainer.label import label  # noqa: E402  (imports that take seconds)
 from slm_trainer.launch import launch, needed  # noqa: E402  (imports that take seconds)
 from slm_trainer.train import train  # noqa: E402  (imports that take seconds)
+from slmkit.adapters import join  # noqa: E402  (imports that take seconds)
 
 if __name__ == "__main__":
     together = needed(sys.argv[1:])
-    sys.exit(
-        launch(together, "-m", "slm_trainer", sys.argv[1]) if together else main({LabelRun: label, TrainRun: train})
-    )
+    runs = {LabelRun: label, TrainRun: train, JoinRun: join}
+    sys.exit(launch(together, "-m", "slm_trainer", sys.argv[1]) if together else main(runs))

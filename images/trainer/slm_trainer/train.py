@@ -12,6 +12,7 @@ from slm_trainer.curves import Curves
 from slm_trainer.dataset.sets import prepare
 from slm_trainer.distributed import Group, group_of_this_process
 from slm_trainer.evaluate import choose, measure
+from slm_trainer.forgetting import base_task
 from slm_trainer.lessons import lessons
 from slm_trainer.loop import fit
 from slm_trainer.model import load_model, load_tokenizer, new_model, save, save_memory, train_tokenizer
@@ -20,6 +21,7 @@ from slm_trainer.packing import prove
 from slm_trainer.recipes import RECIPES, adopt
 from slm_trainer.tokens import encode
 from slm_trainer.watch import Watch
+from slmkit.adapters import publish_layer
 from slmkit.data import Example
 from slmkit.publish import publish
 from slmkit.registry import Registry
@@ -42,6 +44,7 @@ def train(run: TrainRun, context: Context) -> Report:
     measured = choose(sets.held_out, run.evaluation.samples, run.hyperparameters.seed)
     if not measured:
         raise RunFailed(Reason.INVALID_DATA, "no held-out record has an answer to measure by")
+    kept = base_task(run, context, registry)
     objective = objective_of(run, _teacher(run, context, registry), model, tokenizer, records, context)
     figures: dict[str, Figures] = {}
     limit = run.evaluation.max_new_tokens
@@ -49,6 +52,8 @@ def train(run: TrainRun, context: Context) -> Report:
         context.stage("Evaluating baseline")
         save(model, tokenizer, context.work / "baseline")
         figures["baseline"] = measure(context.work / "baseline", measured, limit, context.work)
+        if kept:
+            figures["baseTaskBefore"] = measure(context.work / "baseline", kept, limit, context.work)
     base, recipe = context.work / "base" if run.base else None, RECIPES[run.method]
     learned, logs = None, {}
     if run.adapter is None:
@@ -71,6 +76,8 @@ def train(run: TrainRun, context: Context) -> Report:
     model, adapter = recipe.finish(model.to("cpu"), base, context.work)
     files = save(model, tokenizer, context.work / "model")
     figures["model"] = measure(context.work / "model", measured, limit, context.work)
+    if kept:
+        figures["baseTask"] = measure(context.work / "model", kept, limit, context.work)
     for name, source in run.evaluation.compare.items():
         context.stage(f"Evaluating {name}"[:32])
         folder = _fetch(source, f"compare-{name}", name, context, registry)
@@ -82,6 +89,8 @@ def train(run: TrainRun, context: Context) -> Report:
         artifacts["logs"] = registry.push_artifact(run.output, logs, LOGS_TYPE, context.lineage(run))
     if adapter:
         artifacts["adapter"] = publish(registry, run, context, adapter, ADAPTER_TYPE, figures)
+    if adapter and run.layer:
+        artifacts["layer"] = publish_layer(registry, run, context, adapter)
     if not adapter or run.merge:
         artifacts["model"] = publish(registry, run, context, files, MODEL_TYPE, figures)
     if run.filters is not None:

@@ -110,7 +110,8 @@ class BatchStatus(ApiModel):
     evaluation: dict[str, dict[str, Number]] = {}
     """Figures by model (model, teacher, baseline, reference): ExactMatch, InferenceTime in seconds, WeightBytes,
     PeakMemory in bytes, Samples; and comparison: AccuracyRetained, InferenceTimeReduction, WeightsReduction,
-    PeakMemoryReduction."""
+    PeakMemoryReduction. Of a FineTune with a baseTask also baseTask and baseTaskBefore, the adapted model and the base on
+    it, and in comparison BaseAccuracyRetained and Forgetting."""
     gates: Annotated[list[GateStatus], Field(max_length=16)] = []
     """What each gate said."""
     cost: CostStatus | None = None

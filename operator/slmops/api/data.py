@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Rule
-from slmops.api.sources import Label
+from slmops.api.sources import DataSource, Label, Share
 
 
 class Balance(ApiModel):
@@ -53,6 +53,28 @@ class LabellingFilters(Filters):
     agreement: Annotated[int, Field(ge=2, le=16)] | None = None
     """Keep one answer a prompt, the one that most of teacher.sampling.samples samples give, where at least so many of
     them do; drop the prompt otherwise (Disagreement). Where absent, each different answer is a record."""
+
+
+class FineTuneData(ApiModel):
+    """Records to learn from."""
+
+    rules: ClassVar = (
+        Rule("!(has(self.validation) && has(self.validationSplit))", "set validation or validationSplit, not both"),
+    )
+
+    train: DataSource
+    """Records with answers."""
+    validation: DataSource | None = None
+    """Held-out records with answers."""
+    validation_split: Share | None = None
+    """Share of train that is held out when validation is absent; 0.1 when neither is set."""
+    filters: Filters | None = None
+    """Which records are dropped; with it, a report on the data is published. Where absent, only records without an
+    answer are dropped, and those whose prompt is held out for the evaluation."""
+    template: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
+    """Chat template in Jinja2, in place of the base's own: how messages become text. It sees what templates of
+    transformers see (messages, add_generation_prompt, eos_token …), is tried before the training, and goes with the model
+    wherever it is served."""
 
 
 class DatasetStatus(ApiModel):

@@ -8,7 +8,7 @@ from slmops.api.base import ApiModel, Rule, exactly_one_of
 from slmops.api.batch import ArtifactStatus, TrainedStatus
 from slmops.api.budget import Budget
 from slmops.api.data import DatasetStatus, LabellingFilters
-from slmops.api.evaluation import Evaluation, QualityGate
+from slmops.api.evaluation import NO_BASE_TASK, Evaluation, QualityGate
 from slmops.api.lora import Lora
 from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, UNPACKED, Objective
 from slmops.api.resource import Column, Resource
@@ -97,6 +97,7 @@ class DistillationSpec(ApiModel):
         KNOWN_LAYERS,
         UNPACKED,
         CHECKPOINT_NEEDS_VOLUME,
+        NO_BASE_TASK,
         goes_with("chainOfThought", "NLI", "NLUQuestionAnswering", "Math"),
         goes_with("chainOfDensity", "Summarization"),
         Rule(

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from slmops.api.base import ApiModel, Bound, exactly_one_of
+from slmops.api.base import ApiModel, Bound, Rule, exactly_one_of
 from slmops.api.sources import DataSource
 
 
@@ -24,11 +24,23 @@ class QualityGate(ApiModel):
 
     rules: ClassVar = (exactly_one_of("min", "max"),)
 
-    metric: Literal["ExactMatch", "AccuracyRetained", "InferenceTimeReduction", "WeightsReduction", "InferenceTime"]
+    metric: Literal[
+        "ExactMatch", "AccuracyRetained", "InferenceTimeReduction", "WeightsReduction", "InferenceTime",
+        "BaseAccuracyRetained",
+    ]  # fmt: skip
     """ExactMatch: share of answers equal to the expected ones. AccuracyRetained: ExactMatch as a share of the
     reference's (teacher, base or unquantized model). InferenceTimeReduction, WeightsReduction: one minus the ratio to
-    the reference. InferenceTime: median time of an answer."""
+    the reference. InferenceTime: median time of an answer. BaseAccuracyRetained: ExactMatch of a FineTune
+    on its baseTask as a share of the base's."""
     min: Bound | None = None
     """Smallest value that passes, for example 92%."""
     max: Bound | None = None
     """Largest value that passes, for example 200ms."""
+
+
+NO_BASE_TASK = Rule(
+    "!has(self.gates) || self.gates.all(g, g.metric != 'BaseAccuracyRetained')",
+    "BaseAccuracyRetained is measured by a FineTune with a baseTask alone",
+    "gates",
+)
+"""A rule of every spec with gates that has no baseTask."""

@@ -4,15 +4,16 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from slmops.api.base import ApiModel, Rule
+from slmops.api.adapters import ADAPTERS, BASE_TASK, Adapters, AdapterStatuses, Task
+from slmops.api.base import ApiModel, Rule, exactly_one_of
 from slmops.api.batch import ArtifactStatus, TrainedStatus
 from slmops.api.budget import Budget
-from slmops.api.data import DatasetStatus, Filters
+from slmops.api.data import DatasetStatus, FineTuneData
 from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora, Qlora
 from slmops.api.resource import Column, Resource
 from slmops.api.run import TrainingRun
-from slmops.api.sources import DataSource, LicensePolicy, ModelSource, Output, Share
+from slmops.api.sources import LicensePolicy, ModelSource, Output, PromptSource
 from slmops.api.training import CHECKPOINT_NEEDS_VOLUME, Training
 
 
@@ -31,28 +32,6 @@ class Loss(ApiModel):
     """By how many nats the answer is to be likelier than the worse one, summed over their tokens; 1 when absent."""
 
 
-class FineTuneData(ApiModel):
-    """Records to learn from."""
-
-    rules: ClassVar = (
-        Rule("!(has(self.validation) && has(self.validationSplit))", "set validation or validationSplit, not both"),
-    )
-
-    train: DataSource
-    """Records with answers."""
-    validation: DataSource | None = None
-    """Held-out records with answers."""
-    validation_split: Share | None = None
-    """Share of train that is held out when validation is absent; 0.1 when neither is set."""
-    filters: Filters | None = None
-    """Which records are dropped; with it, a report on the data is published. Where absent, only records without an
-    answer are dropped, and those whose prompt is held out for the evaluation."""
-    template: Annotated[str, Field(min_length=1, max_length=8192)] | None = None
-    """Chat template in Jinja2, in place of the base's own: how messages become text. It sees what templates of
-    transformers see (messages, add_generation_prompt, eos_token …), is tried before the training, and goes with the model
-    wherever it is served."""
-
-
 OLIVE = (
     Rule("self.engine == 'PyTorch' || self.method in ['LoRA', 'QLoRA']", "engine Olive goes with methods LoRA and QLoRA",
          "engine"),
@@ -61,7 +40,7 @@ OLIVE = (
     Rule("self.engine == 'PyTorch' || !has(self.run) || (self.run.nodes == 1 && !has(self.run.volume))",
          "Olive trains in one pod and keeps no checkpoints: leave run.nodes and run.volume out, or use engine PyTorch",
          "run"),
-    Rule("self.engine == 'PyTorch' || !has(self.data.filters)",
+    Rule("self.engine == 'PyTorch' || !has(self.data) || !has(self.data.filters)",
          "Olive takes the records as they are: leave data.filters out, or use engine PyTorch", "data.filters"),
     Rule("self.engine == 'PyTorch' || !has(self.loss) || self.loss.type == 'CrossEntropy'",
          "Olive minimizes CrossEntropy: use engine PyTorch for Contrastive", "loss.type"),
@@ -76,13 +55,16 @@ class FineTuneSpec(ApiModel):
 
     rules: ClassVar = (
         CHECKPOINT_NEEDS_VOLUME,
+        exactly_one_of("data", "adapters"),
+        *ADAPTERS,
+        BASE_TASK,
         Rule("self.method == oldSelf.method", "method cannot change, it decides what is published: make a new FineTune",
              "method"),
         Rule("self.method != 'Full' || !has(self.lora)", "lora goes with methods LoRA, QLoRA and DoRA", "lora"),
         Rule("self.method == 'QLoRA' || !has(self.qlora)", "qlora goes with method QLoRA", "qlora"),
         *OLIVE,
-        Rule("!has(self.loss) || self.loss.type == 'CrossEntropy' || (has(self.data.train.format)"
-             " && self.data.train.format == 'PromptCompletion')",
+        Rule("!has(self.loss) || self.loss.type == 'CrossEntropy' || !has(self.data)"
+             " || (has(self.data.train.format) && self.data.train.format == 'PromptCompletion')",
              "Contrastive needs records with a worse answer: data.train.format PromptCompletion with a field rejected",
              "loss.type"),
         Rule("!has(self.loss) || self.loss.type == 'CrossEntropy' || !has(self.training) || !self.training.packing",
@@ -100,7 +82,7 @@ class FineTuneSpec(ApiModel):
     engine: Literal["PyTorch", "Olive"] = "PyTorch"
     """What trains. Olive: a workflow of Microsoft Olive with its pass LoRA or QLoRA; its result is then measured, merged
     and published in the same way."""
-    task: Literal["Generation", "Classification", "Extraction", "Summarization"] = "Generation"
+    task: Task = "Generation"
     """What an answer is. Generation: any text. Classification: a label; held-out labels are among those that are
     learned. Extraction: a JSON object or list. Summarization: shorter than what it sums up. Records whose answers are
     none are refused before the training."""
@@ -110,16 +92,25 @@ class FineTuneSpec(ApiModel):
     """Settings of the adapter, for methods LoRA, QLoRA and DoRA."""
     qlora: Qlora | None = None
     """Settings of the four-bit base, for method QLoRA."""
-    data: FineTuneData
+    data: FineTuneData | None = None
     """Records to learn from."""
+    adapters: Adapters | None = None
+    """Several adapters on the one base, each from records of its own. Each is trained by a Job of its own, measured and
+    published by itself; all of them are then published as one image with a layer for each."""
+    parallelism: Annotated[int, Field(ge=1, le=16)] | None = None
+    """How many of the adapters train side by side; in turn, one after the other, when absent."""
     training: Training = Training()
     """How the weights are learned."""
+    base_task: PromptSource | None = None
+    """Held-out records of what the base is good at already. Base and adapted model are measured on them as well, and what
+    the adaptation has cost there is Forgetting in status: ExactMatch before, less ExactMatch after."""
     evaluation: Evaluation = Evaluation()
     """What is measured at the end, for the adapted model and for the base."""
     gates: Annotated[list[QualityGate], Field(max_length=16)] = []
     """Bounds that the adapted model has to keep."""
-    merge: bool = True
-    """Publish the base with the adapter merged in, too. QuantizedModel needs it."""
+    merge: bool | None = None
+    """Publish the base with the adapter merged in, too; true when absent. QuantizedModel needs it. Of several adapters
+    nothing is merged."""
     run: TrainingRun = TrainingRun()
     """Where and how the training Job runs."""
     budget: Budget | None = None
@@ -139,6 +130,12 @@ class FineTuneStatus(TrainedStatus):
     """The adapter (LoRA, QLoRA, DoRA), as an OCI artefact in PEFT's layout."""
     artifact: ArtifactStatus | None = None
     """The full model: all weights (Full), or the base with the adapter merged in (with merge)."""
+    adapters: AdapterStatuses = []
+    """What became of each of several adapters."""
+    ready: str | None = None
+    """Adapters that are published and keep their gates, of all: 1/2."""
+    image: ArtifactStatus | None = None
+    """Several adapters as one OCI image: a layer for each, with its files below /adapters/<name>."""
 
 
 class FineTune(Resource[FineTuneSpec, FineTuneStatus]):
@@ -154,6 +151,8 @@ class FineTune(Resource[FineTuneSpec, FineTuneStatus]):
         Column("Tokens/s", ".status.progress.tokensPerSecond", "number"),
         Column("ETA", ".status.progress.eta"),
         Column("Exact-Match", ".status.evaluation.model.ExactMatch", "number"),
+        Column("Adapters", ".status.ready"),
+        Column("Forgetting", ".status.adapters[*].evaluation.comparison.Forgetting", priority=1),
         Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
         Column("Checkpoint", ".status.progress.lastCheckpoint", "integer", priority=1),
         Column("Artifact", ".status.artifact.reference", priority=1),

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from slmops.api.base import ApiModel, Name, Rule
 from slmops.api.batch import BatchStatus, GateStatus, Number, ProgressStatus
-from slmops.api.evaluation import Evaluation, QualityGate
+from slmops.api.evaluation import NO_BASE_TASK, Evaluation, QualityGate
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
 from slmops.api.sources import ModelSource, Output
@@ -80,6 +80,7 @@ class QuantizedModelSpec(ApiModel):
     rules: ClassVar = (
         Rule("!has(self.gates) || size(self.gates) == 0 || (has(self.evaluation) && has(self.evaluation.data))",
              "gates need evaluation.data: without it nothing is measured", "gates"),
+        NO_BASE_TASK,
     )  # fmt: skip
 
 

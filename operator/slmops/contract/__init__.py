@@ -14,10 +14,13 @@ from pydantic import Field
 from slmops.contract.base import *
 from slmops.contract.edge import *
 from slmops.contract.filters import *
+from slmops.contract.join import *
 from slmops.contract.label import *
 from slmops.contract.quantize import *
 from slmops.contract.report import *
 from slmops.contract.sources import *
 from slmops.contract.train import *
 
-AnyRun = Annotated[LabelRun | TrainRun | QuantizeRun | ServeRun | PullRun | BenchRun, Field(discriminator="type")]
+AnyRun = Annotated[
+    LabelRun | TrainRun | JoinRun | QuantizeRun | ServeRun | PullRun | BenchRun, Field(discriminator="type")
+]

@@ -146,6 +146,9 @@ class TrainRun(Run):
     lora: Lora = Lora()
     qlora: Qlora = Qlora()
     merge: bool = True
+    layer: str = ""
+    """Name of one of several adapters: it is published as ``layer``, too, an image of one layer with its files below
+    ``/adapters/<name>``."""
     task: Literal["Generation", "Classification", "Extraction", "Summarization"] = "Generation"
     """What an answer is: records whose answers are none are refused."""
     contrast: Contrast | None = None
@@ -161,4 +164,6 @@ class TrainRun(Run):
     objective: Objective = Objective()
     hyperparameters: Hyperparameters = Hyperparameters()
     evaluation: Evaluation = Evaluation()
+    base_task: Data | None = None
+    """Measured before the training and after it, too, as ``baseTaskBefore`` and ``baseTask``."""
     output: Sink

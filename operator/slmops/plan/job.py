@@ -41,6 +41,8 @@ from slmops.state import (
 USER = 65532
 NOT_WISHED = {"run", "registry", "annotations", "image", "budget", "egress"}
 """Fields of a run that change nothing of what it makes."""
+ROLE = 11
+"""Characters of a role in a Job's name: with a resource's name of 40, a hash and a rank the pods' host names are 63."""
 CHECKPOINT_SECONDS = 120
 """What a pod gets to end its step and write a checkpoint when its node is drained."""
 
@@ -92,7 +94,7 @@ def work(
         node,
         volumes,
     ]
-    name = name or f"{resource.metadata.name}-{role}-{digest8(wish)}"
+    name = name or f"{resource.metadata.name}-{role[:ROLE].rstrip('-')}-{digest8(wish)}"
     count = gpus(run_spec.resources.limits)
     allowed = peers(run, run_spec, settings)
     named = run.model_copy(

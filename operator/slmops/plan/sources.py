@@ -100,6 +100,9 @@ class Sources:
         if succeeded.get("status") != "True" or not current:
             raise Unresolved(_problem("ReferenceNotReady", f"{where}: waiting for {kind} {name}", waiting=True))
         artifact = (status.get(field_name) or {}).get("reference")
+        if not artifact and (manifest.get("spec") or {}).get("adapters"):
+            text = "has several adapters, of which nothing is merged; make a FineTune of the one that is wanted"
+            raise Unresolved(_problem("NothingToUse", f"{where}: {kind} {name} {text}"))
         if not artifact:
             raise Unresolved(
                 _problem("NothingToUse", f"{where}: {kind} {name} published no full model; set spec.merge: true there")

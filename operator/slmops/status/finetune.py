@@ -7,6 +7,7 @@ from slmops.api.data import DatasetStatus
 from slmops.api.finetune import FineTune, FineTuneStatus
 from slmops.figures import evaluation, quality_gates
 from slmops.state import JobState, Observed, Plan
+from slmops.status.adapters import adapters_status
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
 from slmops.status.learning import learned, learning
 
@@ -15,6 +16,8 @@ C = ConditionType
 
 def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: datetime) -> FineTuneStatus:
     """What has become of the FineTune."""
+    if resource.spec.adapters is not None:
+        return adapters_status(resource, resource.spec.adapters, observed, plan, now)
     states = {step.role: observed.job(step.name) for step in plan.steps}
     train = states.get("train", JobState("Absent"))
     trained = train.report if train.phase == "Succeeded" else None

@@ -145,3 +145,31 @@ def test_what_cannot_be_trained_is_named(
         ran(registry, tmp_path / "work", **fields)
     assert failed.value.reason is reason
     assert words in failed.value.message
+
+
+def test_one_of_several_adapters_is_published_as_a_layer_too_and_nothing_is_merged(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    first, again = (ran(registry, tmp_path / name, layer="gates", merge=False) for name in ("first", "again"))
+    assert first.artifacts.keys() == {"adapter", "layer", "logs"}
+    assert first.artifacts["layer"] == again.artifacts["layer"]
+    assert first.artifacts["layer"].size > first.evaluation["model"].weight_bytes // 100
+
+
+def test_the_bases_task_is_measured_before_the_training_and_after_it(registry: FakeRegistry, tmp_path: Path) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    chores = "".join(json.dumps({"prompt": f"feed {n}", "completion": "done"}) + "\n" for n in range(5)).encode()
+    registry.artifact("slm/chores", {"train.jsonl": chores})
+    source = {"source": {"uri": f"oci://{registry.host}/slm/chores:latest"}, "format": "PromptCompletion"}
+    measured = {"samples": 3, "max_new_tokens": 2}
+    made = ran(registry, tmp_path / "made", base_task=source, evaluation=measured)
+    assert made.evaluation.keys() == {"model", "baseline", "baseTask", "baseTaskBefore"}
+    assert made.evaluation["baseTask"].samples == made.evaluation["baseTaskBefore"].samples == 3
+    registry.artifact("slm/chores", {"train.jsonl": b'{"prompt": "feed"}\n'})
+    with pytest.raises(RunFailed) as failed:
+        ran(registry, tmp_path / "failed", base_task=source, evaluation=measured)
+    assert failed.value.reason is Reason.INVALID_DATA
+    assert failed.value.message.startswith("baseTask: ")

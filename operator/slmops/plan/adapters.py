@@ -1,0 +1,99 @@
+"""Several adapters -> a training Job for each, as many side by side as are wanted; then one that joins their layers.
+
+Each adapter is one training with a spec of its own, so a change of one changes its Job alone, and one that fails does not
+take the others with it.
+"""
+
+from collections.abc import Sequence
+
+from slmops import contract
+from slmops.api.adapters import Adapter
+from slmops.api.conditions import ConditionType
+from slmops.api.finetune import FineTune, FineTuneSpec
+from slmops.api.run import RunSpec
+from slmops.plan.adaptation import OLIVE, TRAIN, one_training
+from slmops.plan.batch import batch_plan
+from slmops.plan.job import Work, work
+from slmops.plan.sources import Sources, Unresolved
+from slmops.settings import Settings
+from slmops.state import Observed, Plan, Problem
+
+JOIN = "join"
+
+
+def train_role(adapter: str) -> str:
+    """Role of the Job that trains an adapter, or measures and publishes what another engine has learned."""
+    return f"{TRAIN}-{adapter}"
+
+
+def olive_role(adapter: str) -> str:
+    """Role of the Job in which Olive learns an adapter."""
+    return f"{OLIVE}-{adapter}"
+
+
+def spec_of(spec: FineTuneSpec, adapter: Adapter) -> FineTuneSpec:
+    """The spec of one adapter by itself."""
+    own = {field: getattr(adapter, field) for field in ("lora", "task", "evaluation", "gates")}
+    wanted = {field: value for field, value in own.items() if value is not None}
+    return spec.model_copy(update={"data": adapter.data, "adapters": None, "merge": False} | wanted)
+
+
+def plan_adapters(resource: FineTune, adapters: Sequence[Adapter], observed: Observed, settings: Settings) -> Plan:
+    """The Jobs that the FineTune needs now."""
+    works: list[Work] = []
+    free = resource.spec.parallelism or 1
+    waiting: list[list[Work]] = []
+    try:
+        for adapter in adapters:
+            roles = train_role(adapter.name), olive_role(adapter.name)
+            own = [*one_training(resource, spec_of(resource.spec, adapter), observed, settings, roles, adapter.name)]
+            if observed.child("Job", own[0].step.name) is None:
+                waiting.append(own)
+                continue
+            works += own
+            free -= 0 if _over(own, roles[0], observed) else 1
+        for own in waiting[: max(0, free)]:
+            works += own
+        if all(_trained(works, adapter, observed) for adapter in adapters):
+            works.append(_join(resource, works, adapters, observed, settings))
+    except Unresolved as unresolved:
+        return batch_plan(resource, observed, works, unresolved.problem)
+    return batch_plan(resource, observed, works)
+
+
+def _over(own: Sequence[Work], train: str, observed: Observed) -> bool:
+    """Whether nothing of this adapter runs any more, or will by itself."""
+    states = {item.step.role: observed.job(item.step.name) for item in own}
+    failed = any(state.phase == "Failed" for state in states.values())
+    return failed or (train in states and states[train].finished)
+
+
+def _trained(works: Sequence[Work], adapter: Adapter, observed: Observed) -> bool:
+    role = train_role(adapter.name)
+    return any(w.step.role == role and observed.job(w.step.name).phase == "Succeeded" for w in works)
+
+
+def _join(
+    resource: FineTune, works: Sequence[Work], adapters: Sequence[Adapter], observed: Observed, settings: Settings
+) -> Work:
+    """The Job that publishes the layers of all as one image. It moves no weights, so it gets no GPU and no volume."""
+    spec = resource.spec
+    sources = Sources(observed)
+    jobs = {item.step.role: item.step.name for item in works}
+    run = contract.JoinRun(
+        run="",
+        adapters={a.name: _member(spec, jobs[train_role(a.name)], observed, sources) for a in adapters},
+        output=sources.sink(spec.output),
+    )
+    place = RunSpec.model_validate(spec.run.model_dump(exclude={"resources", "runtime_class_name"}))
+    return work(resource, JOIN, run, image=settings.images.trainer, run_spec=place, sources=sources, settings=settings)
+
+
+def _member(spec: FineTuneSpec, job: str, observed: Observed, sources: Sources) -> contract.Member:
+    report = observed.job(job).report
+    made = report.artifacts if report else {}
+    if "adapter" not in made or "layer" not in made:
+        text = f"the Job {job} reports success and no adapter; install images of the operator's version, then delete it"
+        raise Unresolved(Problem(ConditionType.INPUTS_RESOLVED, "AdapterMissing", text))
+    return contract.Member(adapter=sources.own(made["adapter"], spec.output),
+                           layer=sources.own(made["layer"], spec.output))  # fmt: skip

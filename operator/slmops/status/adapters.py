@@ -1,0 +1,139 @@
+"""The status of a FineTune of several adapters: each by itself, then all of them together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from slmops.api.adapters import Adapter, AdapterStatus
+from slmops.api.conditions import ConditionType, Fact, false, true, unknown
+from slmops.api.data import DatasetStatus
+from slmops.api.evaluation import QualityGate
+from slmops.api.finetune import FineTune, FineTuneStatus
+from slmops.contract import Artifact, Report
+from slmops.figures import evaluation, quality_gates, size
+from slmops.state import JobState, Observed, Plan
+from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
+from slmops.status.learning import learned, learning
+
+C = ConditionType
+ABSENT = JobState("Absent")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One adapter: its status, and what its Jobs say."""
+
+    status: AdapterStatus
+    current: JobState
+    report: Report | None
+    """Of its training, once that has succeeded."""
+    trained: Fact
+    evaluated: Fact
+
+
+def adapters_status(
+    resource: FineTune, adapters: Sequence[Adapter], observed: Observed, plan: Plan, now: datetime
+) -> FineTuneStatus:
+    """What has become of the FineTune."""
+    states = {step.role: observed.job(step.name) for step in plan.steps}
+    rows = [_row(adapter, resource.spec.gates, states) for adapter in adapters]
+    reports = [row.report for row in rows if row.report is not None]
+    join = states.get("join", ABSENT)
+    joined = join.report if join.phase == "Succeeded" else None
+    facts: list[Fact] = [
+        *intake(plan),
+        together(C.TRAINED, {row.status.name: row.trained for row in rows}),
+        together(C.EVALUATED, {row.status.name: row.evaluated for row in rows}),
+        stage(C.PUBLISHED, "Pushed", join),
+    ]
+    facts.append(succeeded(facts, ""))
+    current = _current(rows, join)
+    return FineTuneStatus(
+        phase=phase(facts, (current, "Publishing" if current is join else "Training")),
+        observed_generation=resource.metadata.generation,
+        inputs={role: uri for report in reports for role, uri in report.inputs.items() if role == "base"},
+        licenses={role: found for report in reports for role, found in report.licenses.items()},
+        progress=progress(current),
+        adapters=[row.status for row in rows],
+        ready=f"{sum(row.status.phase == 'Ready' for row in rows)}/{len(rows)}",
+        image=artifact(joined.artifacts.get("image")) if joined else None,
+        conditions=conditions(resource, facts, now),
+    )
+
+
+def together(type: ConditionType, facts: Mapping[str, Fact]) -> Fact:
+    """One condition over all adapters: False as soon as one is, True when all are. Messages name theirs."""
+    for status, make in (("False", false), ("Unknown", unknown)):
+        found = {name: fact for name, fact in facts.items() if fact.status == status}
+        if found:
+            return make(type, next(iter(found.values())).reason, _told(found))
+    # A warning (Overfitting) goes before what is said when all is well.
+    telling = {name: fact for name, fact in facts.items() if fact.message}
+    return true(type, next(iter((telling or facts).values())).reason, _told(telling))
+
+
+def _told(facts: Mapping[str, Fact]) -> str:
+    return "; ".join(f"{name}: {fact.message}" for name, fact in facts.items() if fact.message)
+
+
+def _current(rows: Sequence[Row], join: JobState) -> JobState:
+    """The Job that stands for all: one that runs, else one that is still to come."""
+    if all(row.report is not None for row in rows):
+        return join
+    unfinished = [row.current for row in rows if not row.current.failing and row.report is None]
+    running = (state for state in unfinished if state.phase == "Running")
+    return next(running, unfinished[0] if unfinished else ABSENT)
+
+
+def _row(adapter: Adapter, gates_of_all: Sequence[QualityGate], states: Mapping[str, JobState]) -> Row:
+    train = states.get(f"train-{adapter.name}", ABSENT)
+    # Where another engine learns, it is done when its Job is, and the training Job measures and publishes.
+    learner = states.get(f"olive-{adapter.name}", train)
+    current = train if learner.phase == "Succeeded" else learner
+    report = train.report if train.phase == "Succeeded" else None
+    figures = evaluation(report.evaluation if report else {}, ("baseline",))
+    gates = quality_gates(gates_of_all if adapter.gates is None else adapter.gates, figures) if report else []
+    trained = learned(learner)
+    if report is not None:
+        evaluated = judged(gates)
+    else:
+        # A training that fails says so in Trained, one after another engine's here.
+        evaluated = unknown(C.EVALUATED, "Pending") if learner is train else stage(C.EVALUATED, "Measured", train)
+    made = report.artifacts if report else {}
+    status = AdapterStatus(
+        name=adapter.name,
+        phase=_phase(current, report, evaluated),
+        reference=_reference(made.get("adapter")),
+        size=size(made["adapter"].size) if "adapter" in made else None,
+        layer=_reference(made.get("layer")),
+        logs=_reference(made.get("logs")),
+        inputs=dict(report.inputs) if report else {},
+        dataset=dataset(DatasetStatus, report) if report else None,
+        evaluation=figures,
+        gates=gates,
+        learning=learning(learner.report if learner.phase == "Succeeded" else None),
+        progress=progress(current),
+        message=_message(trained, evaluated) or None,
+    )
+    return Row(status, current, report, trained, evaluated)
+
+
+def _reference(made: Artifact | None) -> str | None:
+    return made.reference if made else None
+
+
+def _phase(current: JobState, report: Report | None, evaluated: Fact) -> str:
+    """As a variant of a QuantizedModel has it."""
+    if report is not None:
+        return "Ready" if evaluated.status == "True" else "Rejected"
+    if current.phase == "Failed":
+        return "Failed"
+    if current.phase in ("Absent", "Starting"):
+        return "Pending"
+    return current.progress.stage if current.progress else current.phase
+
+
+def _message(*facts: Fact) -> str:
+    """What is said first of what does not hold, else of what does."""
+    ranked = sorted(facts, key=lambda fact: ("False", "Unknown", "True").index(fact.status))
+    return next((fact.message for fact in ranked if fact.message), "")

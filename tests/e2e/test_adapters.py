@@ -1,0 +1,125 @@
+"""Two adapters on one base, on the real cluster: side by side, each measured on its own records and on the base's, one
+image with a layer of each, and a change of one that touches that one alone."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from demo.assets import records
+from demo.steps import Manifest, train_once, wait_for
+from demo.task import IRRIGATION
+from slmkit.lineage import walk
+from slmkit.registry import Registry
+from slmops import contract
+from slmops.contract import Architecture, Data, Evaluation, ExampleFormat, Hyperparameters, Sink, Source
+from tests.e2e.platform import NAMESPACE, Platform
+from tests.e2e.test_finetune_methods import by_heart, dataset
+
+pytestmark = pytest.mark.cluster
+SECONDS = 300
+NAME = "skills"
+
+
+@pytest.fixture(scope="module")
+def skills(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manifest]:
+    """The FineTune, applied."""
+    folder = tmp_path_factory.mktemp("adapters")
+    chores = dataset(platform, folder, "adapters-chores", records((IRRIGATION,), 4, 120))
+    noise = dataset(platform, folder, "adapters-noise", by_heart(60))
+    run = contract.TrainRun(
+        run="adapters-base", registry=contract.Registry(plain_http=platform.cluster.plain_http),
+        architecture=Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=192,
+                                  vocabulary_size=511),
+        train=Data(source=Source(uri=chores), format=ExampleFormat.MESSAGES),
+        hyperparameters=Hyperparameters(max_steps=30, batch_size=16, learning_rate=0.003),
+        evaluation=Evaluation(samples=2, max_new_tokens=2, untrained_baseline=False),
+        output=Sink(repository=f"{platform.registry}/slm/adapters-base"),
+    )  # fmt: skip
+    base = train_once(platform.kubectl, platform.images, run, "adapters-base", print).reference
+    made = {
+        "apiVersion": "slmops.dev/v1alpha1", "kind": "FineTune", "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "spec": {
+            "base": {"uri": f"oci://{base}"},
+            "adapters": [adapter("irrigation", chores, 2), adapter("noise", noise, 4)],
+            "parallelism": 2,
+            "baseTask": {"uri": chores},
+            "training": {"maxSteps": 8, "learningRate": 0.002},
+            "evaluation": {"samples": 4, "maxNewTokens": 4},
+            "output": {"repository": f"{platform.registry}/slm/adapters"},
+            "run": {"nodeSelector": {"pool": "gpu"}, "retries": 0, "resources": {"requests": {"cpu": "500m"}}},
+        },
+    }  # fmt: skip
+    platform.apply(made)
+    yield made
+    platform.kubectl("delete", "finetune", NAME, "-n", NAMESPACE, "--ignore-not-found")
+
+
+def adapter(name: str, data: str, rank: int) -> dict[str, Any]:
+    return {"name": name, "data": {"train": {"uri": data}, "validationSplit": 0.2}, "lora": {"rank": rank}}
+
+
+def jobs(platform: Platform) -> dict[str, Manifest]:
+    """The Jobs by role."""
+    found = platform.kubectl.items("jobs", "-l", f"slmops.dev/name={NAME}", namespace=NAMESPACE)
+    return {job["metadata"]["labels"]["slmops.dev/role"]: job for job in found}
+
+
+def layers(platform: Platform, reference: str) -> dict[str, str]:
+    """Digests of an image's layers by title."""
+    client = Registry(contract.Registry(plain_http=platform.cluster.plain_http))
+    manifest = client._look(reference)[1]
+    return {layer["annotations"]["org.opencontainers.image.title"]: layer["digest"] for layer in manifest["layers"]}
+
+
+def test_adapters_train_side_by_side_and_each_is_measured_published_and_a_layer_of_one_image(
+    platform: Platform, skills: Manifest
+) -> None:
+    wait_for("both trainings", lambda: {"train-irrigation", "train-noise"} <= jobs(platform).keys(), 60)
+    status = platform.wait("finetune", NAME, "Succeeded", "True", SECONDS)["status"]
+    assert status["ready"] == "2/2"
+    by_name = {row["name"]: row for row in status["adapters"]}
+    assert by_name.keys() == {"irrigation", "noise"}
+    for row in by_name.values():
+        figures = row["evaluation"]
+        assert {"model", "baseline", "baseTask", "baseTaskBefore", "comparison"} == figures.keys()
+        lost = figures["baseTaskBefore"]["ExactMatch"] - figures["baseTask"]["ExactMatch"]
+        assert figures["comparison"]["Forgetting"] == pytest.approx(lost, abs=1e-3)
+        assert row["learning"]["steps"] == 8
+    found = layers(platform, status["image"]["reference"])
+    assert found == {name: layers(platform, row["layer"])[name] for name, row in by_name.items()}
+    client = Registry(contract.Registry(plain_http=platform.cluster.plain_http))
+    links = {(link.depth, link.role): link.uri for link in walk(client, status["image"]["reference"])}
+    assert links[1, "adapter.noise"] == f"oci://{by_name['noise']['reference']}"
+    assert links[2, "base"] == skills["spec"]["base"]["uri"]
+    said = platform.kubectl("get", "finetune", NAME, "-n", NAMESPACE, "-o", "wide")
+    assert "2/2" in said
+
+
+def test_a_change_of_one_trains_that_one_alone_and_changes_its_layer_alone(
+    platform: Platform, skills: Manifest
+) -> None:
+    before = platform.wait("finetune", NAME, "Succeeded", "True", SECONDS)["status"]
+    old = jobs(platform)
+    skills["spec"]["adapters"][1]["lora"]["rank"] = 6
+    platform.apply(skills)
+    generation = (platform.kubectl.get("finetune", NAME) or {})["metadata"]["generation"]
+
+    def trained_anew() -> bool:
+        status = (platform.kubectl.get("finetune", NAME) or {})["status"]
+        found = platform.condition("finetune", NAME, "Succeeded")
+        return bool(status["observedGeneration"] == generation and found.get("status") == "True")
+
+    wait_for("the changed adapter", trained_anew, SECONDS, lambda: platform.show("finetune", NAME))
+    after = (platform.kubectl.get("finetune", NAME) or {})["status"]
+    new = jobs(platform)
+    assert uid(new["train-irrigation"]) == uid(old["train-irrigation"])
+    assert uid(new["train-noise"]) != uid(old["train-noise"])
+    first, second = layers(platform, before["image"]["reference"]), layers(platform, after["image"]["reference"])
+    assert first["irrigation"] == second["irrigation"]
+    assert first["noise"] != second["noise"]
+    assert before["adapters"][0] == after["adapters"][0]
+
+
+def uid(job: Manifest) -> str:
+    return str(job["metadata"]["uid"])
