@@ -28,15 +28,15 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series fo
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 PHASES = frozenset((
     "Pending", "Queued", "Starting", "Fetching", "Reading", "Labelling", "WaitingForTeacher", "Training", "Converting",
-    "Verifying", "Evaluating", "Publishing", "Quantizing", "Succeeded", "Failed", "Progressing", "Waiting", "Paused",
-    "Degraded", "Ready",
+    "Verifying", "Evaluating", "Publishing", "Quantizing", "Searching", "Succeeded", "Failed", "Progressing", "Waiting",
+    "Paused", "Degraded", "Ready",
 ))  # fmt: skip
 """What a phase can begin with. A running pod names its stage itself, and may name a new one each time it is asked."""
 OTHER = "Other"
 FINAL = ("Succeeded", "Failed")
 NAMES = ("kind", "namespace", "name")
 PROGRESS = {
-    "step": ("step", "How much of the running stage is done: optimizer steps, bytes, samples or records."),
+    "step": ("step", "How much of the running stage is done: optimizer steps, bytes, samples, records or trials."),
     "of": ("of", "How much the running stage is in all."),
     "percent": ("ratio", "Share of the running stage that is done, from 0 to 1."),
     "loss": ("loss", "Training loss, smoothed."),

@@ -180,6 +180,6 @@ class Plan:
     halted: Mapping[str, str] = field(default_factory=dict)
     """Jobs that the budget does not let run, by name, and why."""
     detail: object = None
-    """What the kind's own status function needs besides (EdgeDeployment: its ``Rollout``)."""
+    """What the kind's own status function needs besides (EdgeDeployment: its ``Rollout``; FineTune: its ``Searched``)."""
     deadline: float | None = None
     """Seconds until the next pass is due, whatever happens."""

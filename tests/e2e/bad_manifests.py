@@ -21,6 +21,8 @@ POOL = {"selector": {"matchLabels": {"a": "b"}}}
 
 ADAPTER: dict[str, Any] = {"name": "a", "data": {"train": {"uri": "oci://registry.example/slm/data:v1"}}}
 SEVERAL = {"spec.data": None, "spec.adapters": [ADAPTER]}
+RATE: dict[str, Any] = {"name": "learningRate", "log": {"min": 0.001, "max": 0.01}}
+SEARCH: dict[str, Any] = {"space": [RATE]}
 RETAINED = {"metric": "BaseAccuracyRetained", "min": "95%"}
 
 CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
@@ -118,6 +120,46 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     ),
     "gate on a base task of a student": (DISTILLATION, {"spec.gates.0": RETAINED}),
     "gate on a base task of a quantized model": (QUANTIZED, {"spec.gates.0": RETAINED}),
+    "search for several adapters": (FINETUNE, SEVERAL | {"spec.search": SEARCH}),
+    "search by Olive": (FINETUNE, {"spec.engine": "Olive", "spec.search": SEARCH}),
+    "trials on two nodes": (FINETUNE, {"spec.run.nodes": 2, "spec.search": SEARCH}),
+    "search for a rank where there is none": (
+        FINETUNE,
+        {"spec.method": "Full", "spec.lora": None, "spec.search": {"space": [{"name": "lora.rank", "choice": [8]}]}},
+    ),
+    "search for nothing": (FINETUNE, {"spec.search": {"space": []}}),
+    "search for what there is not": (FINETUNE, {"spec.search": {"space": [{"name": "momentum", "choice": [1]}]}}),
+    "search for one thing in two ways": (FINETUNE, {"spec.search": {"space": [RATE, RATE]}}),
+    "values in two ways": (FINETUNE, {"spec.search": {"space": [RATE | {"choice": [1]}]}}),
+    "no values": (FINETUNE, {"spec.search": {"space": [{"name": "epochs"}]}}),
+    "no choice": (FINETUNE, {"spec.search": {"space": [{"name": "epochs", "choice": []}]}}),
+    "choice of a fraction without quotes": (
+        FINETUNE,
+        {"spec.search": {"space": [{"name": "warmupRatio", "choice": [0.5]}]}},
+    ),
+    "choice of nonsense": (FINETUNE, {"spec.search": {"space": [{"name": "scheduler", "choice": ["a b"]}]}}),
+    "most below the least": (
+        FINETUNE,
+        {"spec.search": {"space": [{"name": "learningRate", "log": {"min": 0.1, "max": 0.01}}]}},
+    ),
+    "logarithm from zero": (
+        FINETUNE,
+        {"spec.search": {"space": [{"name": "weightDecay", "log": {"min": 0, "max": 1}}]}},
+    ),
+    "whole numbers for a share": (
+        FINETUNE,
+        {"spec.search": {"space": [{"name": "warmupRatio", "integer": {"min": 1, "max": 2}}]}},
+    ),
+    "fractions of a count": (
+        FINETUNE,
+        {"spec.search": {"space": [{"name": "epochs", "uniform": {"min": 1, "max": 2}}]}},
+    ),
+    "more trials at once than trials": (FINETUNE, {"spec.search": SEARCH | {"trials": 2, "parallelism": 3}}),
+    "the greatest loss": (FINETUNE, {"spec.search": SEARCH | {"objective": {"direction": "Maximize"}}}),
+    "pruning by what is not measured": (
+        FINETUNE,
+        {"spec.search": SEARCH | {"objective": {"metric": "ExactMatch", "direction": "Maximize"}}},
+    ),
     "unknown task": (FINETUNE, {"spec.task": "Translation"}),
     "full training by Olive": (FINETUNE, {"spec.method": "Full", "spec.lora": None, "spec.engine": "Olive"}),
     "layers of Olive's QLoRA": (

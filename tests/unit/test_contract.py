@@ -1,8 +1,9 @@
 """What operator and images say to each other: configurations survive the way, and nothing that a pod says is trusted."""
 
 import json
+from functools import partial
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -27,11 +28,22 @@ def messages(model: type[Message]) -> st.SearchStrategy[Message]:
     return st.builds(model, **{name: values(field.annotation) for name, field in model.model_fields.items()})
 
 
+def fits(adapter: TypeAdapter[Any], value: object) -> bool:
+    """Whether a value keeps the bounds of its type."""
+    try:
+        adapter.validate_python(value)
+    except ValidationError:
+        return False
+    return True
+
+
 def values(annotation: Any) -> st.SearchStrategy[Any]:
     """Any value of a field's type."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         return st.one_of(*map(values, inner))
+    if origin is Annotated:
+        return values(inner[0]).filter(partial(fits, TypeAdapter(annotation)))
     if origin is Literal:
         return st.sampled_from(inner)
     if origin is tuple:
@@ -59,7 +71,7 @@ def test_every_run_arrives_as_it_was_sent(model: type[Message]) -> None:
 
 def test_the_type_tells_runs_apart_and_an_unknown_one_is_refused() -> None:
     types = [model.model_fields["type"].default for model in RUNS]
-    assert len(set(types)) == len(types) == 7
+    assert len(set(types)) == len(types) == 8
     with pytest.raises(ValidationError, match="Deploy"):
         TypeAdapter(AnyRun).validate_json('{"type": "Deploy", "run": "x"}')
 

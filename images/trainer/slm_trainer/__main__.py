@@ -4,7 +4,7 @@ import os
 import sys
 
 from slmkit.run import main, stoppable
-from slmops.contract import JoinRun, LabelRun, TrainRun
+from slmops.contract import JoinRun, LabelRun, SuggestRun, TrainRun
 
 # Before PyTorch is imported: threads beyond the cores that the pod has only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
@@ -20,10 +20,11 @@ if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes in a pod, t
 stoppable()
 from slm_trainer.label import label  # noqa: E402  (imports that take seconds)
 from slm_trainer.launch import launch, needed  # noqa: E402  (imports that take seconds)
+from slm_trainer.search.suggest import suggest  # noqa: E402  (imports that take seconds)
 from slm_trainer.train import train  # noqa: E402  (imports that take seconds)
 from slmkit.adapters import join  # noqa: E402  (imports that take seconds)
 
 if __name__ == "__main__":
     together = needed(sys.argv[1:])
-    runs = {LabelRun: label, TrainRun: train, JoinRun: join}
+    runs = {LabelRun: label, TrainRun: train, SuggestRun: suggest, JoinRun: join}
     sys.exit(launch(together, "-m", "slm_trainer", sys.argv[1]) if together else main(runs))

@@ -19,6 +19,8 @@ from slm_trainer.model import load_model, load_tokenizer, new_model, save, save_
 from slm_trainer.objectives import objective_of
 from slm_trainer.packing import prove
 from slm_trainer.recipes import RECIPES, adopt
+from slm_trainer.search.page import write_page
+from slm_trainer.search.referee import Referee
 from slm_trainer.tokens import encode
 from slm_trainer.watch import Watch
 from slmkit.adapters import publish_layer
@@ -48,26 +50,30 @@ def train(run: TrainRun, context: Context) -> Report:
     objective = objective_of(run, _teacher(run, context, registry), model, tokenizer, records, context)
     figures: dict[str, Figures] = {}
     limit = run.evaluation.max_new_tokens
-    if run.evaluation.untrained_baseline and group.leads:
+    if run.evaluation.untrained_baseline and group.leads and run.trial is None:
         context.stage("Evaluating baseline")
         save(model, tokenizer, context.work / "baseline")
         figures["baseline"] = measure(context.work / "baseline", measured, limit, context.work)
         if kept:
             figures["baseTaskBefore"] = measure(context.work / "baseline", kept, limit, context.work)
     base, recipe = context.work / "base" if run.base else None, RECIPES[run.method]
-    learned, logs = None, {}
+    learned, logs, referee = None, {}, None
     if run.adapter is None:
         model = recipe.prepare(model, base, run)
         if run.hyperparameters.packing:
             prove(model, records, tokenizer.pad_token_id)
         if run.hyperparameters.gradient_checkpointing:
             save_memory(model)
-        watch = _watch(run, context, tokenizer, measured, group)
+        referee = Referee(run.trial) if run.trial else None
+        watch = _watch(run, context, tokenizer, measured, group, referee)
         learned = fit(model, records, run.hyperparameters, tokenizer.pad_token_id, objective, context, watch, group)
         if not group.leads:
             group.wait(context.stopping)
             return Report(outcome="Succeeded")
         logs = watch.curves.close()
+        if referee and run.trial and (referee.pruned or run.trial.search.metric == "evalLoss"):
+            group.finish()
+            return Report(outcome="Succeeded", trial=referee.result(learned.eval_loss))
     else:
         adopted = context.work / "adopted"
         context.inputs["adapter"] = fetch(run.adapter, adopted, registry, "dataset")  # it has no licence of its own
@@ -76,6 +82,9 @@ def train(run: TrainRun, context: Context) -> Report:
     model, adapter = recipe.finish(model.to("cpu"), base, context.work)
     files = save(model, tokenizer, context.work / "model")
     figures["model"] = measure(context.work / "model", measured, limit, context.work)
+    if referee:
+        group.finish()
+        return Report(outcome="Succeeded", trial=referee.result(figures["model"].exact_match))
     if kept:
         figures["baseTask"] = measure(context.work / "model", kept, limit, context.work)
     for name, source in run.evaluation.compare.items():
@@ -97,21 +106,25 @@ def train(run: TrainRun, context: Context) -> Report:
         artifacts["data"] = registry.push_artifact(
             run.output, sets.report(run, context), REPORT_TYPE, context.lineage(run)
         )
+    if run.searched is not None:
+        page = write_page(run.searched, run.run, context.work / "search-page")
+        artifacts["search"] = registry.push_artifact(run.output, page, REPORT_TYPE, context.lineage(run))
     group.finish()
     return Report(outcome="Succeeded", artifacts=artifacts, evaluation=figures, learning=learned,
                   dataset=sets.counts(records.answers))  # fmt: skip
 
 
-def _watch(run: TrainRun, context: Context, tokenizer: Any, measured: list[Example], group: Group) -> Watch:
+def _watch(
+    run: TrainRun, context: Context, tokenizer: Any, measured: list[Example], group: Group, referee: Referee | None
+) -> Watch:
     """Held-out records whose loss is followed while the model trains."""
     longest = run.hyperparameters.max_sequence_length
     held_out, _ = encode(tokenizer, measured, longest, context.work / "held-out-tokens")
-    if not held_out and run.hyperparameters.early_stopping:
-        raise RunFailed(Reason.INVALID_DATA, "early stopping needs held-out records: all of them are longer than "
-                        f"maxSequenceLength {longest}")  # fmt: skip
-    return Watch(
-        held_out, run.hyperparameters, tokenizer.pad_token_id, Curves(context.state / "logs" if group.leads else None)
-    )
+    if not held_out and (run.hyperparameters.early_stopping or referee):
+        raise RunFailed(Reason.INVALID_DATA, f"{'a search' if referee else 'early stopping'} needs held-out records: all "
+                        f"of them are longer than maxSequenceLength {longest}")  # fmt: skip
+    curves = Curves(context.state / "logs" if group.leads else None)
+    return Watch(held_out, run.hyperparameters, tokenizer.pad_token_id, curves, referee)
 
 
 def _fetch(source: Source, folder: str, role: str, context: Context, registry: Registry) -> Path:

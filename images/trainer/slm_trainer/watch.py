@@ -1,5 +1,6 @@
 """Held-out records while a model trains: their loss, the best weights, when to stop, and what is said of it in the end."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,29 +11,43 @@ from slm_trainer.curves import Curves
 from slm_trainer.early import Best, overfitted, thinned
 from slm_trainer.losses import answer_loss
 from slm_trainer.precision import autocast
+from slm_trainer.search.referee import Referee
 from slm_trainer.tokens import Record, batches
-from slmops.contract import Hyperparameters, Learning
+from slmkit.run import RunFailed
+from slmops.contract import Hyperparameters, Learning, Reason
 
 
 class Watch:
     """Measures the model that trains. Without records it only keeps the curves."""
 
-    def __init__(self, records: Sequence[Record], wanted: Hyperparameters, pad: int, curves: Curves) -> None:
-        self._records, self._wanted, self._pad = records, wanted, pad
+    def __init__(
+        self, records: Sequence[Record], wanted: Hyperparameters, pad: int, curves: Curves,
+        referee: Referee | None = None,
+    ) -> None:  # fmt: skip
+        """``referee``: of a trial of a search, which it may end."""
+        self._records, self._wanted, self._pad, self._referee = records, wanted, pad, referee
         self.curves = curves
         self.best = Best(wanted.early_stopping)
         self.kept: dict[str, torch.Tensor] = {}
         """The trainable weights of the best measurement, where early stopping wants them."""
 
     def look(self, model: Any, step: int, steps: int, every: int) -> bool:
-        """Measure where it is time to. Returns whether the training is to end."""
+        """Measure where it is time to. Returns whether the training is to end. Raises RunFailed when the loss is no number
+        any more."""
         if not self._records or (step % every and step != steps):
             return False
         loss = held_out_loss(model, self._records, self._wanted, self._pad)
+        if not math.isfinite(loss):
+            text = f"the loss on held-out records is {loss} after step {step} of {steps}"
+            raise RunFailed(Reason.TRAINING_DIVERGED, text)
         self.curves.add(step, eval_loss=loss)
         if self.best.see(step, loss) and self._wanted.early_stopping:
             self.kept = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
-        return self.best.over
+        over = self.best.over
+        if self._referee is not None:
+            losses = [point.eval_loss or 0.0 for point in self.curves.points]
+            over = self._referee.ends(losses, last=over or step == steps) or over
+        return over
 
     def state_dict(self) -> dict[str, Any]:
         """What a training that is taken up again goes on with."""

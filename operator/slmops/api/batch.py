@@ -21,7 +21,7 @@ class ProgressStatus(ApiModel):
     of: int = 0
     """In all; 0 when unknown."""
     unit: str | None = None
-    """What is counted: Steps, Bytes, Samples, Records."""
+    """What is counted: Steps, Bytes, Samples, Records, Trials."""
     done: str | None = None
     """The same for people: 420/1200, 1.2Mi/3.4Mi."""
     percent: int | None = None

@@ -21,6 +21,7 @@ from slmops.api.finetune import FineTune
 from slmops.api.lora import LAYER
 from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.resource import Resource
+from slmops.api.search import WORD
 from slmops.api.sources import DATA_KEY, DIGEST_REFERENCE, ENDPOINT, FILE, LICENSE, OBJECT_NAME, REPOSITORY, URI
 from slmops.api.teacher import AZURE_VERSION, URL
 
@@ -134,6 +135,7 @@ HINTS = {
     AZURE_VERSION: "expected a version of the Azure OpenAI API, for example 2024-10-21",
     FILE: "expected a file inside the source, for example data/train.jsonl",
     OBJECT_NAME: "expected the name of a Secret, for example registry-login",
+    WORD: 'expected a whole number, a word, or another number in quotes, for example 16, Cosine, "0.0002"',
     LAYER: "expected the name of a layer, for example q_proj",
     DATA_KEY: "expected a key of the Secret, for example token",
     REPOSITORY: "expected a repository without tag or digest, for example registry.example/slm/farm-assistant",

@@ -13,6 +13,7 @@ from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora, Qlora
 from slmops.api.resource import Column, Resource
 from slmops.api.run import TrainingRun
+from slmops.api.search import SEARCH, BestTrial, Search, SearchStatus, TrialCounts
 from slmops.api.sources import LicensePolicy, ModelSource, Output, PromptSource
 from slmops.api.training import CHECKPOINT_NEEDS_VOLUME, Training
 
@@ -58,6 +59,7 @@ class FineTuneSpec(ApiModel):
         exactly_one_of("data", "adapters"),
         *ADAPTERS,
         BASE_TASK,
+        *SEARCH,
         Rule("self.method == oldSelf.method", "method cannot change, it decides what is published: make a new FineTune",
              "method"),
         Rule("self.method != 'Full' || !has(self.lora)", "lora goes with methods LoRA, QLoRA and DoRA", "lora"),
@@ -101,6 +103,8 @@ class FineTuneSpec(ApiModel):
     """How many of the adapters train side by side; in turn, one after the other, when absent."""
     training: Training = Training()
     """How the weights are learned."""
+    search: Search | None = None
+    """Search for hyperparameters: several trainings with other values, then one with the best."""
     base_task: PromptSource | None = None
     """Held-out records of what the base is good at already. Base and adapted model are measured on them as well, and what
     the adaptation has cost there is Forgetting in status: ExactMatch before, less ExactMatch after."""
@@ -134,6 +138,12 @@ class FineTuneStatus(TrainedStatus):
     """What became of each of several adapters."""
     ready: str | None = None
     """Adapters that are published and keep their gates, of all: 1/2."""
+    trials: TrialCounts | None = None
+    """How far a search is."""
+    best: BestTrial | None = None
+    """The best trial of a search so far; the last training has its values."""
+    search: SearchStatus | None = None
+    """How a search went."""
     image: ArtifactStatus | None = None
     """Several adapters as one OCI image: a layer for each, with its files below /adapters/<name>."""
 

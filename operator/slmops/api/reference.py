@@ -16,6 +16,7 @@ from slmops.api.base import API_VERSION, BOUND, DURATION, PERCENT, QUANTITY, Api
 from slmops.api.budget import AMOUNT
 from slmops.api.crd import KINDS, StructuralSchema
 from slmops.api.resource import Resource
+from slmops.api.search import WORD
 
 HEADER = f"""\
 <!-- Generated from operator/slmops/api/ by `python -m slmops.api.reference`. Do not edit. -->
@@ -28,7 +29,10 @@ A field without a default may be left out unless it says *required*; an object's
 number with its unit (`92%`, `200ms`, `600Mi`), *percentage* a share (`25%`), *count* a number or a share (`3`, `10%`).
 *Rules* are checked by the API server when a manifest is applied.
 """
-WORDS = {AMOUNT: "number", DURATION: "duration", QUANTITY: "quantity", BOUND: "bound", PERCENT: "percentage"}
+WORDS = {
+    WORD: "number or word", AMOUNT: "number", DURATION: "duration", QUANTITY: "quantity", BOUND: "bound",
+    PERCENT: "percentage",
+}  # fmt: skip
 BAR = r"\|"
 Model = type[ApiModel]
 

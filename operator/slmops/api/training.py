@@ -39,6 +39,8 @@ class Training(ApiModel):
     """Forward passes that make one optimizer step. Each token of an answer has the same weight, whichever pass it is in."""
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
     """Peak learning rate of AdamW."""
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """By which share of the learning rate each step shrinks the weights (AdamW)."""
     scheduler: Literal["Constant", "Linear", "Cosine", "WarmupStableDecay"] = "Cosine"
     """How the learning rate falls after the warm-up. WarmupStableDecay holds it, and lets it fall over the last fifth of
     the steps (Hägele et al. 2024, arXiv 2405.18392)."""

@@ -18,9 +18,11 @@ from slmops.contract.join import *
 from slmops.contract.label import *
 from slmops.contract.quantize import *
 from slmops.contract.report import *
+from slmops.contract.search import *
 from slmops.contract.sources import *
 from slmops.contract.train import *
 
 AnyRun = Annotated[
-    LabelRun | TrainRun | JoinRun | QuantizeRun | ServeRun | PullRun | BenchRun, Field(discriminator="type")
+    LabelRun | TrainRun | SuggestRun | JoinRun | QuantizeRun | ServeRun | PullRun | BenchRun,
+    Field(discriminator="type"),
 ]

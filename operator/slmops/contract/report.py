@@ -135,6 +135,25 @@ class TargetFigures(Message):
     peak_memory_bytes: Count | None = None
 
 
+Value = (
+    Annotated[int, Field(ge=0, le=LARGEST)]
+    | Annotated[float, Field(ge=0, le=LARGEST)]
+    | Annotated[str, Field(max_length=32)]
+)
+"""Of a hyperparameter."""
+
+
+class TrialResult(Message):
+    """What came of a trial of a search."""
+
+    value: Amount | None = None
+    """By which it is compared; absent when it was pruned."""
+    pruned: bool = False
+    """Ended before its time, because others were better."""
+    measured: Annotated[tuple[Amount, ...], Field(max_length=64)] = ()
+    """Losses on held-out records while it trained."""
+
+
 class Report(Message):
     """How a run ended: JSON of at most 4096 bytes in the container's termination message."""
 
@@ -150,6 +169,9 @@ class Report(Message):
     evaluation: Annotated[dict[Word, Figures], Field(max_length=8)] = {}
     """By role: ``student`` or ``model``, ``teacher``, ``baseline``, ``reference``."""
     learning: Learning | None = None
+    trial: TrialResult | None = None
+    suggestions: Annotated[tuple[Annotated[tuple[Value, ...], Field(max_length=11)], ...], Field(max_length=16)] = ()
+    """Values of the next trials, each in the order of the space."""
     targets: Annotated[dict[Word, TargetFigures], Field(max_length=2)] = {}
     seconds: Amount = 0.0
     """Wall time of the run, from its process's start."""

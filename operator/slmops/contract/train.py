@@ -4,6 +4,7 @@ from typing import Literal
 
 from slmops.contract.base import Message
 from slmops.contract.filters import Filters
+from slmops.contract.search import Search, Trial
 from slmops.contract.sources import Data, Run, Sink, Source
 
 
@@ -166,4 +167,8 @@ class TrainRun(Run):
     evaluation: Evaluation = Evaluation()
     base_task: Data | None = None
     """Measured before the training and after it, too, as ``baseTaskBefore`` and ``baseTask``."""
+    trial: Trial | None = None
+    """Set: this is a trial of a search."""
+    searched: Search | None = None
+    """The search that the hyperparameters come from: a page on it is published as ``search``."""
     output: Sink

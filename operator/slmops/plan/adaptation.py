@@ -82,11 +82,14 @@ def learning(
 
 def training(
     resource: FineTune, role: str, spec: FineTuneSpec, observed: Observed, settings: Settings,
-    made: contract.Artifact | None = None, layer: str = "",
+    made: contract.Artifact | None = None, layer: str = "", trial: contract.Trial | None = None,
+    searched: contract.Search | None = None,
 ) -> Work:  # fmt: skip
-    """The Job that trains what ``spec`` says, measures and publishes it; ``made``: an adapter that was learned before."""
+    """The Job that trains what ``spec`` says, measures and publishes it; ``made``: an adapter that was learned before;
+    ``trial``: it is one of a search, ``searched``: it comes after one."""
     sources = Sources(observed, spec.license_policy)
-    run = training_run(spec, sources).model_copy(update={"layer": layer})
+    told = {"layer": layer, "trial": trial, "searched": searched}
+    run = training_run(spec, sources).model_copy(update=told)
     if made is not None:
         run = run.model_copy(update={"adapter": sources.own(made, spec.output)})
     return work(resource, role, run, image=settings.images.trainer, run_spec=spec.run, sources=sources,

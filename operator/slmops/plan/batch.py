@@ -5,7 +5,7 @@ removed; a finished one gets its report written into an annotation, because pods
 Job's volume is there until it has succeeded: what it made is in the registry then.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from slmops.api.resource import Resource
@@ -17,10 +17,12 @@ POLL_SECONDS = 10.0
 
 
 def batch_plan(
-    resource: Resource[Any, Any], observed: Observed, works: Sequence[Work], problem: Problem | None = None
-) -> Plan:
+    resource: Resource[Any, Any], observed: Observed, works: Sequence[Work], problem: Problem | None = None,
+    settled: Collection[str] = (),
+) -> Plan:  # fmt: skip
     """The plan that brings these Jobs about. Earlier Jobs stay while a later one cannot be described: once the problem is
-    solved they may be just what is wanted, and hours of work are not thrown away for a slip in a reference."""
+    solved they may be just what is wanted, and hours of work are not thrown away for a slip in a reference. ``settled``:
+    Jobs whose failure has been taken into account, and that are not tried again."""
     apply: list[Manifest] = []
     retried: list[Manifest] = []
     lifted: list[Manifest] = []
@@ -48,7 +50,7 @@ def batch_plan(
                 spent.append(claim)
         if job is None:
             apply.append(item.job)
-        elif state.phase == "Failed" and _retry_wanted(resource, job):
+        elif state.phase == "Failed" and item.step.name not in settled and _retry_wanted(resource, job):
             retried.append(job)
         else:
             annotate += unrecorded(job, state)

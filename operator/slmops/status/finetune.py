@@ -10,6 +10,7 @@ from slmops.state import JobState, Observed, Plan
 from slmops.status.adapters import adapters_status
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
 from slmops.status.learning import learned, learning
+from slmops.status.search import hunt_of
 
 C = ConditionType
 
@@ -18,6 +19,7 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
     """What has become of the FineTune."""
     if resource.spec.adapters is not None:
         return adapters_status(resource, resource.spec.adapters, observed, plan, now)
+    hunt = hunt_of(resource.spec.search, observed, plan)
     states = {step.role: observed.job(step.name) for step in plan.steps}
     train = states.get("train", JobState("Absent"))
     trained = train.report if train.phase == "Succeeded" else None
@@ -28,17 +30,20 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
     gates = quality_gates(resource.spec.gates, figures) if trained else []
     facts: list[Fact] = [
         *intake(plan),
-        learned(learner),
+        learned(learner) if hunt is None or hunt.over else hunt.trained(),
         judged(gates) if trained else _not_evaluated(learner, train),
         true(C.PUBLISHED, "Pushed") if trained else unknown(C.PUBLISHED, "Pending"),
     ]
     facts.append(succeeded(facts, ""))
     return FineTuneStatus(
-        phase=phase(facts, (current, "Training")),
+        phase=phase(facts, (current, "Training") if hunt is None or hunt.over else hunt.running()),
         observed_generation=resource.metadata.generation,
         inputs=dict(trained.inputs) if trained else {},
         licenses=dict(trained.licenses) if trained else {},
-        progress=progress(current),
+        progress=progress(current) if hunt is None or hunt.over else hunt.progress(),
+        trials=hunt.counts() if hunt else None,
+        best=hunt.best() if hunt else None,
+        search=hunt.status(trained) if hunt else None,
         dataset=dataset(DatasetStatus, trained) if trained else None,
         evaluation=figures,
         gates=gates,

@@ -50,6 +50,9 @@ REMEDIES: dict[str, str] = {
     "ContainerFailed": "Look at the pod's log; set the annotation slmops.dev/retry to try again.",
     "JobFailed": "Look at the Job's events; set the annotation slmops.dev/retry to try again.",
     "ReportMissing": "Set the annotation slmops.dev/retry to run the step again.",
+    "SearchFailed": "Narrow spec.search.space (most often: a smaller max of learningRate), or raise "
+    "spec.run.resources.limits.memory; the trials' Jobs have their logs. Then change the spec or set the annotation "
+    "slmops.dev/retry.",
     "Overfitting": "Set spec.training.earlyStopping to keep the weights of the best step, train for fewer epochs, or add "
     "data.",
     "GateFailed": "Train longer or on more data, choose another variant, or change the bound in spec.gates.",

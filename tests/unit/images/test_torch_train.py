@@ -173,3 +173,39 @@ def test_the_bases_task_is_measured_before_the_training_and_after_it(registry: F
         ran(registry, tmp_path / "failed", base_task=source, evaluation=measured)
     assert failed.value.reason is Reason.INVALID_DATA
     assert failed.value.message.startswith("baseTask: ")
+
+
+SPACE = [{"name": "learningRate", "log": {"min": 1e-4, "max": 0.1}}]
+FIVE = [{"parameters": [0.01], "result": {"value": 0.0, "measured": [0.0, 0.0]}}] * 5
+
+
+def test_a_trial_reports_its_value_and_publishes_nothing(registry: FakeRegistry, tmp_path: Path) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    before = dict(registry.manifests)
+    whole = ran(registry, tmp_path / "whole", trial={"number": 0, "search": {"space": SPACE}},
+                evaluation={"samples": 2, "max_new_tokens": 2})  # fmt: skip
+    assert whole.trial is not None
+    assert whole.trial.value is not None
+    assert len(whole.trial.measured) == 2
+    assert whole.trial.measured[-1] == pytest.approx(whole.trial.value, rel=1e-4)
+    pruned = ran(registry, tmp_path / "pruned", trial={"number": 5, "search": {"space": SPACE, "tried": FIVE}})
+    assert pruned.trial is not None
+    assert (pruned.trial.pruned, pruned.trial.value, len(pruned.trial.measured)) == (True, None, 1)
+    search = {"space": SPACE, "metric": "ExactMatch", "direction": "Maximize", "pruner": "None"}
+    answered = ran(registry, tmp_path / "answered", trial={"number": 0, "search": search})
+    assert answered.trial is not None
+    assert answered.trial.value in (0.0, 0.5, 1.0), "of two records"
+    for made in (whole, pruned, answered):
+        assert (made.artifacts, made.evaluation, made.learning) == ({}, {}, None)
+    assert registry.manifests == before
+
+
+def test_the_training_after_a_search_publishes_a_page_on_it(registry: FakeRegistry, tmp_path: Path) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    made = ran(registry, tmp_path / "made", searched={"space": SPACE, "tried": FIVE})
+    assert made.artifacts.keys() == {"adapter", "logs", "model", "search"}
+    page = pulled(registry, made.artifacts["search"].reference, tmp_path / "page")
+    assert {path.name for path in page.iterdir()} == {"search.html", "search.json"}
+    assert len(json.loads((page / "search.json").read_text())["trials"]) == 5

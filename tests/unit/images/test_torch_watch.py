@@ -15,11 +15,12 @@ from slm_trainer.curves import NAMES, Curves
 from slm_trainer.loop import fit
 from slm_trainer.losses import answer_loss
 from slm_trainer.objectives import Objective
+from slm_trainer.search.referee import Referee
 from slm_trainer.tokens import Record, batches
 from slm_trainer.train import seed_everything
 from slm_trainer.watch import Watch, held_out_loss
-from slmkit.run import Context
-from slmops.contract import Hyperparameters, Learning
+from slmkit.run import Context, RunFailed
+from slmops.contract import Hyperparameters, Learning, Reason, Trial
 from tests.unit.images.test_torch_loop import Toy, records, wanted, weights
 
 EARLY = {"early_stopping": {"patience": 3}, "evaluate_every": 5}
@@ -117,3 +118,30 @@ def test_without_a_folder_nothing_is_written() -> None:
     curves = Curves()
     curves.add(1, train_loss=1.0)
     assert curves.close() == {}
+
+
+def test_a_trial_that_others_are_better_than_is_ended() -> None:
+    train, held_out = by_heart()
+    space = ({"name": "epochs", "choice": [1]},)
+    good = {"parameters": [1], "result": {"value": 0.0, "measured": [0.0, 0.0]}}
+    search = {"space": space, "tried": [good] * 5}
+    seed_everything(3)
+    plan, referee = (
+        wanted(max_steps=40, evaluate_every=5),
+        Referee(Trial.model_validate({"number": 5, "search": search})),
+    )
+    found = fit(Toy(), train, plan, 0, Objective(), Context(), Watch(held_out, plan, 0, Curves(), referee))
+    assert (found.steps, found.stopped_early, referee.pruned) == (5, False, True)
+    result = referee.result(found.eval_loss)
+    assert (result.pruned, result.value, len(result.measured)) == (True, None, 1)
+
+
+def test_a_loss_on_held_out_records_that_is_no_number_ends_the_training() -> None:
+    _, held_out = by_heart()
+    model, plan = Toy(), wanted(max_steps=5, evaluate_every=5)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(RunFailed) as failed:
+        Watch(held_out, plan, 0, Curves()).look(model, 5, 5, 5)
+    assert failed.value.reason is Reason.TRAINING_DIVERGED
+    assert failed.value.message == "the loss on held-out records is nan after step 5 of 5"
