@@ -52,6 +52,13 @@ class Platform:
         pairs = [f"slmops.dev/{key}={value}" for key, value in annotations.items()]
         self.kubectl("annotate", kind, name, "-n", NAMESPACE, *pairs, "--overwrite")
 
+    def evict(self, pod: Manifest) -> None:
+        """Take a pod away as a drain does it."""
+        meta = {"name": pod["metadata"]["name"], "namespace": NAMESPACE}
+        body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
+        path = f"/api/v1/namespaces/{NAMESPACE}/pods/{meta['name']}/eviction"
+        self.kubectl("create", "--raw", path, "-f", "-", stdin=json.dumps(body))
+
     def condition(self, kind: str, name: str, type: str) -> Manifest:
         """A condition of a resource, of its present generation; empty before that is known."""
         manifest = self.kubectl.get(kind, name)

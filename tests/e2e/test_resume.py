@@ -108,13 +108,6 @@ def whole(platform: Platform, data: str, tmp_path_factory: pytest.TempPathFactor
     return adapter(platform, "whole", tmp_path_factory.mktemp("whole"))
 
 
-def evict(platform: Platform, pod: Manifest) -> None:
-    """As a drain does it."""
-    meta = {"name": pod["metadata"]["name"], "namespace": NAMESPACE}
-    platform.kubectl("create", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{meta['name']}/eviction", "-f", "-",
-                     stdin=json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}))  # fmt: skip
-
-
 def kill(pod: Manifest) -> None:
     """End every process of a pod's image, as a crash does."""
     killed = 0
@@ -140,7 +133,7 @@ def test_whatever_is_taken_away_the_training_learns_the_same(
     assert said["firstStep"]
     print("from the start of the pod to its first step:", said["firstStep"])
 
-    evict(platform, first)
+    platform.evict(first)
     wait_for("the training to be taken up again", lambda: progress(platform, name).get("resumes") == 1, SECONDS,
              lambda: platform.show("finetune", name))  # fmt: skip
     assert not progress(platform, name).get("lostSteps"), "what is told to stop keeps its last step"

@@ -1,5 +1,5 @@
-"""A search on the real cluster: four trials, two side by side, of which one is killed; the operator is killed, too; the
-best values are trained with and published."""
+"""A search on the real cluster: four trials, two side by side, of which one is evicted; the operator is killed; the best
+values are trained with and published."""
 
 import json
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ def result(job: Manifest) -> dict[str, Any]:
     return dict(json.loads(job["metadata"]["annotations"]["slmops.dev/report"])["trial"])
 
 
-def test_trials_run_side_by_side_one_is_killed_and_the_best_values_are_published(
+def test_trials_run_side_by_side_one_is_evicted_and_the_best_values_are_published(
     platform: Platform, searched: Manifest, tmp_path: Path
 ) -> None:
     def show() -> str:
@@ -85,8 +85,7 @@ def test_trials_run_side_by_side_one_is_killed_and_the_best_values_are_published
     assert seen["phase"] == "Searching"
     assert (seen["trials"]["of"], seen["trials"]["running"]) == (4, 2)
     assert (seen["progress"]["done"], seen["progress"]["unit"]) == ("0/4", "Trials")
-    killed = children(platform, "pods")["trial-1"]["metadata"]
-    platform.kubectl("delete", "pod", killed["name"], "-n", NAMESPACE)
+    platform.evict(children(platform, "pods")["trial-1"])
     # An operator that is started anew finds the search in its Jobs.
     wait_for("the second generation", lambda: "trial-3" in children(platform, "jobs"), SECONDS, show)
     before = {role: job["metadata"]["uid"] for role, job in children(platform, "jobs").items()}

@@ -2,7 +2,8 @@
 
 A Job that exists is left alone (its template is immutable, and it may be running); one that the wish no longer holds is
 removed; a finished one gets its report written into an annotation, because pods are collected and reports with them. A
-Job's volume is there until it has succeeded: what it made is in the registry then.
+Job's volume is there until it has succeeded: what it made is in the registry then. Its pods go with it, because
+Kubernetes keeps a volume that any pod names, also one that has ended.
 """
 
 from collections.abc import Collection, Sequence
@@ -46,8 +47,8 @@ def batch_plan(
             claim = observed.child("PersistentVolumeClaim", item.step.name)
             if claim is None and not state.finished:
                 apply.append(item.claim)
-            elif claim is not None and state.phase == "Succeeded":
-                spent.append(claim)
+            elif claim is not None and job is not None and state.phase == "Succeeded" and state.recorded:
+                spent += [claim, *observed.pods_of(job)]
         if job is None:
             apply.append(item.job)
         elif state.phase == "Failed" and item.step.name not in settled and _retry_wanted(resource, job):

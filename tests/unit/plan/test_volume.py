@@ -76,11 +76,15 @@ def test_a_running_job_keeps_it_and_one_that_somebody_deleted_comes_back() -> No
     assert claims(planned(Observed(children=(config_map, job), pods=running))) == claims(planned())
 
 
-def test_it_goes_when_the_job_has_succeeded_and_does_not_come_back() -> None:
+def test_it_goes_with_its_pods_when_the_job_has_succeeded_and_does_not_come_back() -> None:
     config_map, claim, job = made(COMPLETE)
     end = (pod(job, state=ended(0, said(report("model")))),)
-    assert planned(Observed(children=(config_map, claim, job), pods=end)).remove == (claim,)
-    plan = planned(Observed(children=(config_map, job), pods=end))
+    plan = planned(Observed(children=(config_map, claim, job), pods=end))
+    assert plan.remove == (), "the report is in the pod alone"
+    ((_, kept),) = plan.annotate
+    job["metadata"]["annotations"] = {**job["metadata"].get("annotations", {}), **kept}
+    assert planned(Observed(children=(config_map, claim, job), pods=end)).remove == (claim, *end)
+    plan = planned(Observed(children=(config_map, job)))
     assert (claims(plan), plan.remove) == ([], ())
 
 
