@@ -34,16 +34,15 @@ class Message(BaseModel):
 
 
 class Metric(StrEnum):
-    """The figures that an evaluation or a benchmark can produce, named once for API, operator and images."""
+    """What an evaluation can be asked to measure, named once for API, operator and images. Bytes of weights, parameters
+    and the number of records are always told."""
 
-    ACCURACY = "Accuracy"
     EXACT_MATCH = "ExactMatch"
+    ACCURACY = "Accuracy"
     F1 = "F1"
+    BLEU = "BLEU"
+    ROUGE = "ROUGE"
     PERPLEXITY = "Perplexity"
     INFERENCE_TIME = "InferenceTime"
-    PEAK_MEMORY = "PeakMemory"
-    WEIGHT_BYTES = "WeightBytes"
-    TOKENS_PER_SECOND = "TokensPerSecond"
     TIME_TO_FIRST_TOKEN = "TimeToFirstToken"  # noqa: S105  (a metric)
-    REQUEST_LATENCY = "RequestLatency"
-    ERROR_RATE = "ErrorRate"
+    PEAK_MEMORY = "PeakMemory"

@@ -57,17 +57,30 @@ class Artifact(Message):
     """Bytes, all layers."""
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class Figures(Message):
     """What was measured of one model. Absent means not measured, which is never the same as zero."""
 
-    exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
+    exact_match: Share | None = None
+    accuracy: Share | None = None
+    f1: Share | None = None
+    bleu: Share | None = None
+    rouge: Share | None = None
     perplexity: Annotated[float, Field(ge=1)] | None = None
     samples: Count | None = None
     inference_seconds: Amount | None = None
     """Median wall time of one whole answer."""
+    first_token_seconds: Amount | None = None
+    """Median wall time to the first token of an answer."""
     peak_memory_bytes: Count | None = None
     weight_bytes: Count | None = None
     parameters: Count | None = None
+    intervals: Annotated[dict[Word, tuple[Amount, Amount]], Field(max_length=12)] = {}
+    """95 % confidence intervals, by ``Metric``, in the figure's unit."""
+    correlation: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Of a reference: phi coefficient of its right answers with the model's on the same records."""
 
 
 class CurvePoint(Message):

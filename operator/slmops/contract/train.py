@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from slmops.contract.base import Message
+from slmops.contract.base import Message, Metric
 from slmops.contract.filters import Filters
 from slmops.contract.search import Search, Trial
 from slmops.contract.sources import Data, Run, Sink, Source
@@ -81,6 +81,9 @@ class Hyperparameters(Message):
     """Absent where there is no volume to keep it on."""
 
 
+Task = Literal["Generation", "Classification", "Extraction", "Summarization"]
+
+
 class Evaluation(Message):
     """What to measure on a held-out set once training is over."""
 
@@ -89,6 +92,9 @@ class Evaluation(Message):
     samples: int = 500
     """At most this many records, chosen by seed."""
     max_new_tokens: int = 128
+    metrics: tuple[Metric, ...] = (Metric.EXACT_MATCH, Metric.INFERENCE_TIME, Metric.PEAK_MEMORY)
+    task: Task = "Generation"
+    """What an answer is; it decides what F1 is counted over."""
     compare: dict[str, Source] = {}
     """Other models measured on the same records in the same process, for example ``teacher`` and ``baseline``."""
     untrained_baseline: bool = True
@@ -150,7 +156,7 @@ class TrainRun(Run):
     layer: str = ""
     """Name of one of several adapters: it is published as ``layer``, too, an image of one layer with its files below
     ``/adapters/<name>``."""
-    task: Literal["Generation", "Classification", "Extraction", "Summarization"] = "Generation"
+    task: Task = "Generation"
     """What an answer is: records whose answers are none are refused."""
     contrast: Contrast | None = None
     """Every record of ``train`` has a worse answer, too."""
