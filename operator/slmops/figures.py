@@ -2,33 +2,50 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+from slmops import confidence
 from slmops.api.base import quantity, ratio, seconds
-from slmops.api.batch import GateStatus
+from slmops.api.batch import GateStatus, Outcome
 from slmops.api.evaluation import QualityGate
-from slmops.contract import Figures
+from slmops.confidence import Interval
+from slmops.contract import Figures, Metric
 
-RATIOS = {"ExactMatch", "AccuracyRetained", "InferenceTimeReduction", "WeightsReduction", "PeakMemoryReduction",
-          "ErrorRate", "BaseAccuracyRetained"}  # fmt: skip
+RATIOS = {"ExactMatch", "Accuracy", "F1", "BLEU", "ROUGE", "AccuracyRetained", "InferenceTimeReduction",
+          "WeightsReduction", "PeakMemoryReduction", "ErrorRate", "BaseAccuracyRetained"}  # fmt: skip
 TIMES = {"InferenceTime", "TimeToFirstToken", "RequestLatency"}
 BYTES = {"PeakMemory", "WeightBytes"}
+FIELDS = {
+    Metric.EXACT_MATCH: "exact_match",
+    Metric.ACCURACY: "accuracy",
+    Metric.F1: "f1",
+    Metric.BLEU: "bleu",
+    Metric.ROUGE: "rouge",
+    Metric.PERPLEXITY: "perplexity",
+    Metric.INFERENCE_TIME: "inference_seconds",
+    Metric.TIME_TO_FIRST_TOKEN: "first_token_seconds",
+    Metric.PEAK_MEMORY: "peak_memory_bytes",
+    "WeightBytes": "weight_bytes",
+    "Parameters": "parameters",
+    "Samples": "samples",
+}
+"""The names of a report's figures in the API."""
 
 
-def shown(figures: Figures) -> dict[str, float]:
-    """A report's figures by their API names, in base units."""
-    values = {
-        "ExactMatch": figures.exact_match,
-        "Perplexity": figures.perplexity,
-        "InferenceTime": figures.inference_seconds,
-        "PeakMemory": figures.peak_memory_bytes,
-        "WeightBytes": figures.weight_bytes,
-        "Parameters": figures.parameters,
-        "Samples": figures.samples,
-    }
-    return {name: significant(value) for name, value in values.items() if value is not None}
+@dataclass(frozen=True)
+class Figure:
+    """One figure in base units, exactly as it was measured, and how sure it is."""
+
+    value: float
+    interval: Interval | None = None
+    """Within which the true value lies in 95 of 100 cases; None where it is exact, or where nobody can tell."""
 
 
-def evaluation(measured: Mapping[str, Figures], reference: Sequence[str]) -> dict[str, dict[str, float]]:
+Shown = Mapping[str, Mapping[str, Figure]]
+"""Figures by model, then by name; the comparison of models stands among them as ``comparison``."""
+
+
+def evaluation(measured: Mapping[str, Figures], reference: Sequence[str]) -> Shown:
     """All models' figures, and the comparison of ``model`` with the first reference that was measured."""
     out = {name: shown(figures) for name, figures in measured.items()}
     model = measured.get("model")
@@ -39,56 +56,114 @@ def evaluation(measured: Mapping[str, Figures], reference: Sequence[str]) -> dic
     return out
 
 
-def forgetting(measured: Mapping[str, Figures]) -> dict[str, float]:
+def shown(figures: Figures) -> dict[str, Figure]:
+    """A report's figures by their API names."""
+    return {str(name): found for name in FIELDS if (found := _figure(figures, name)) is not None}
+
+
+def _figure(figures: Figures, name: str) -> Figure | None:
+    value = getattr(figures, FIELDS[name])
+    if value is None:
+        return None
+    told = figures.intervals.get(name)
+    return Figure(value, confidence.holding(value, told) if told is not None and told[0] <= told[1] else None)
+
+
+def comparison(model: Figures, reference: Figures) -> dict[str, Figure]:
+    """How the model compares; a ratio whose reference is missing, or zero or next to it, is left out."""
+    both = model.accuracy is not None and reference.accuracy is not None
+    out = {}
+    for name, metric, reduction in (
+        ("AccuracyRetained", Metric.ACCURACY if both else Metric.EXACT_MATCH, False),
+        ("InferenceTimeReduction", Metric.INFERENCE_TIME, True),
+        ("WeightsReduction", "WeightBytes", True),
+        ("PeakMemoryReduction", Metric.PEAK_MEMORY, True),
+    ):
+        found = _share(
+            _figure(model, metric), _figure(reference, metric), 0.0 if reduction else reference.correlation or 0.0
+        )
+        if found is not None:
+            out[name] = _reduction(found) if reduction else found
+    return out
+
+
+def forgetting(measured: Mapping[str, Figures]) -> dict[str, Figure]:
     """What an adaptation has cost on the base's own task. Below zero: it has helped there."""
     before, after = (
-        measured[role].exact_match if role in measured else None for role in ("baseTaskBefore", "baseTask")
+        _figure(measured[role], Metric.EXACT_MATCH) if role in measured else None
+        for role in ("baseTaskBefore", "baseTask")
     )
     if before is None or after is None:
         return {}
-    kept = after / before if before else math.inf
-    retained = {"BaseAccuracyRetained": significant(kept)} if math.isfinite(kept) else {}
-    return {"Forgetting": significant(before - after)} | retained
-
-
-def comparison(model: Figures, reference: Figures) -> dict[str, float]:
-    """How the model compares; a ratio whose reference is missing, or zero or next to it, is left out."""
-    out = {}
-    for name, ours, theirs, reduction in (
-        ("AccuracyRetained", model.exact_match, reference.exact_match, False),
-        ("InferenceTimeReduction", model.inference_seconds, reference.inference_seconds, True),
-        ("WeightsReduction", model.weight_bytes, reference.weight_bytes, True),
-        ("PeakMemoryReduction", model.peak_memory_bytes, reference.peak_memory_bytes, True),
-    ):
-        if ours is not None and theirs and math.isfinite(share := ours / theirs):
-            out[name] = significant(1 - share if reduction else share)
+    together = measured["baseTaskBefore"].correlation or 0.0
+    sure = None
+    if before.interval is not None and after.interval is not None:
+        sure = confidence.difference(before.value, before.interval, after.value, after.interval, together)
+    out = {"Forgetting": Figure(before.value - after.value, sure)}
+    if (kept := _share(after, before, together)) is not None:
+        out["BaseAccuracyRetained"] = kept
     return out
 
 
-def quality_gates(gates: Sequence[QualityGate], figures: Mapping[str, Mapping[str, float]]) -> list[GateStatus]:
-    """What each gate says. A figure that was not measured is never a pass."""
-    known = {**figures.get("model", {}), **figures.get("comparison", {})}
+def _share(ours: Figure | None, theirs: Figure | None, correlation: float) -> Figure | None:
+    """One figure as a share of another."""
+    if ours is None or theirs is None or not theirs.value or not math.isfinite(share := ours.value / theirs.value):
+        return None
+    sure = None
+    if ours.interval is not None and theirs.interval is not None:
+        sure = confidence.ratio(ours.value, ours.interval, theirs.value, theirs.interval, correlation)
+    return Figure(share, sure)
+
+
+def _reduction(share: Figure) -> Figure:
+    return Figure(1 - share.value, (1 - share.interval[1], 1 - share.interval[0]) if share.interval else None)
+
+
+def values(evaluation: Shown) -> dict[str, dict[str, float]]:
+    """The figures as status has them."""
+    return {
+        who: {name: significant(figure.value) for name, figure in found.items()} for who, found in evaluation.items()
+    }
+
+
+def intervals(evaluation: Shown) -> dict[str, dict[str, list[float]]]:
+    """Their intervals as status has them, where there are any."""
+    out = {
+        who: {name: [significant(end) for end in f.interval] for name, f in found.items() if f.interval is not None}
+        for who, found in evaluation.items()
+    }
+    return {who: found for who, found in out.items() if found}
+
+
+def quality_gates(gates: Sequence[QualityGate], evaluation: Shown) -> list[GateStatus]:
+    """What each gate says. A figure that was not measured is never a pass, nor is one that may as well lie on the other
+    side of its bound. A figure on the edge of its interval is as sure as can be: nothing is more right than all."""
+    known = {**evaluation.get("model", {}), **evaluation.get("comparison", {})}
     out = []
     for gate in gates:
-        value = known.get(gate.metric)
+        figure = known.get(gate.metric)
         limit = gate.min if gate.min is not None else gate.max
         assert limit is not None
         sign = "min" if gate.min is not None else "max"
-        outcome = "Inconclusive"
-        if value is not None:
-            wanted = bound(limit)
-            outcome = "Passed" if (value >= wanted if sign == "min" else value <= wanted) else "Failed"
+        sure = figure.interval if figure is not None else None
         out.append(
-            GateStatus.model_validate(
-                {
-                    "metric": gate.metric,
-                    "outcome": outcome,
-                    "value": None if value is None else display(gate.metric, value),
-                    "bound": f"{sign} {limit}",
-                }
+            GateStatus(
+                metric=gate.metric,
+                outcome=_outcome(figure, sign, bound(limit)),
+                value=None if figure is None else display(gate.metric, figure.value),
+                interval=None if sure is None else " to ".join(display(gate.metric, end) for end in sure),
+                bound=f"{sign} {limit}",
             )
         )
     return out
+
+
+def _outcome(figure: Figure | None, sign: str, wanted: float) -> Outcome:
+    if figure is None:
+        return "Inconclusive"
+    if figure.interval is not None and figure.interval[0] < wanted < figure.interval[1]:
+        return "Inconclusive"
+    return "Passed" if (figure.value >= wanted if sign == "min" else figure.value <= wanted) else "Failed"
 
 
 def bound(value: int | str) -> float:

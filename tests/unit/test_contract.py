@@ -193,7 +193,7 @@ def test_a_message_that_the_kubelet_cut_off_at_its_limit_is_no_report() -> None:
 
 
 def test_unknown_fields_of_a_newer_image_are_ignored_at_any_depth() -> None:
-    newer = GOOD | {"weather": "fair", "evaluation": {"model": {"exact_match": 0.9, "bleu": 0.3}}}
+    newer = GOOD | {"weather": "fair", "evaluation": {"model": {"exact_match": 0.9, "beauty": 0.3}}}
     found = parse_report(json.dumps(newer))
     assert found is not None
     assert found.evaluation == {"model": figures()}

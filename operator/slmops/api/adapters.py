@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Name, Rule
-from slmops.api.batch import GateStatus, LearningStatus, Number, ProgressStatus
+from slmops.api.batch import GateStatus, Intervals, LearningStatus, Number, ProgressStatus
 from slmops.api.data import DatasetStatus, FineTuneData
 from slmops.api.evaluation import Evaluation, QualityGate
 from slmops.api.lora import Lora
@@ -87,6 +87,8 @@ class AdapterStatus(ApiModel):
     evaluation: dict[str, dict[str, Number]] = {}
     """Figures of the base with this adapter (model), of the base alone (baseline), of both on the base's own task
     (baseTask, baseTaskBefore), and their comparison, with Forgetting."""
+    intervals: Intervals = {}
+    """95 % confidence intervals of those figures, lower and upper end."""
     gates: Annotated[list[GateStatus], Field(max_length=16)] = []
     """What each gate said."""
     learning: LearningStatus | None = None

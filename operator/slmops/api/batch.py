@@ -10,6 +10,8 @@ from slmops.api.conditions import Condition
 
 Number = Annotated[float, WithJsonSchema({"type": "number"})]
 
+Intervals = dict[str, dict[str, Annotated[list[Number], Field(min_length=2, max_length=2)]]]
+
 
 class ProgressStatus(ApiModel):
     """How far the running stage is."""
@@ -81,15 +83,20 @@ class LearningStatus(ApiModel):
     """The losses over the training, thinned out; all points are in `logs`."""
 
 
+Outcome = Literal["Passed", "Failed", "Inconclusive"]
+
+
 class GateStatus(ApiModel):
     """What a gate said."""
 
     metric: str
     """What was measured."""
-    outcome: Literal["Passed", "Failed", "Inconclusive"]
-    """Inconclusive: the figure is missing or too noisy to tell."""
+    outcome: Outcome
+    """Inconclusive: the figure is missing, or the bound lies within its interval."""
     value: str | None = None
     """What was seen."""
+    interval: str | None = None
+    """Its 95 % confidence interval."""
     bound: str
     """What was asked for."""
 
@@ -108,10 +115,12 @@ class BatchStatus(ApiModel):
     progress: ProgressStatus | None = None
     """How far the running stage is."""
     evaluation: dict[str, dict[str, Number]] = {}
-    """Figures by model (model, teacher, baseline, reference): ExactMatch, InferenceTime in seconds, WeightBytes,
-    PeakMemory in bytes, Samples; and comparison: AccuracyRetained, InferenceTimeReduction, WeightsReduction,
-    PeakMemoryReduction. Of a FineTune with a baseTask also baseTask and baseTaskBefore, the adapted model and the base on
-    it, and in comparison BaseAccuracyRetained and Forgetting."""
+    """Figures by model (model, teacher, baseline, reference): what evaluation.metrics names, shares from 0 to 1, times in
+    seconds, memory in bytes; WeightBytes, Parameters, Samples; and comparison: AccuracyRetained, InferenceTimeReduction,
+    WeightsReduction, PeakMemoryReduction. Of a FineTune with a baseTask also baseTask and baseTaskBefore, the adapted model
+    and the base on it, and in comparison BaseAccuracyRetained and Forgetting."""
+    intervals: Intervals = {}
+    """95 % confidence intervals of those figures, lower and upper end, where chance has a part in them."""
     gates: Annotated[list[GateStatus], Field(max_length=16)] = []
     """What each gate said."""
     cost: CostStatus | None = None

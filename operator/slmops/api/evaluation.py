@@ -7,14 +7,24 @@ from pydantic import Field
 from slmops.api.base import ApiModel, Bound, Rule, exactly_one_of
 from slmops.api.sources import DataSource
 
+Measure = Literal[
+    "ExactMatch", "Accuracy", "F1", "BLEU", "ROUGE", "Perplexity", "InferenceTime", "TimeToFirstToken", "PeakMemory"
+]
+
 
 class Evaluation(ApiModel):
     """What is measured once a model is made, on records that it was not trained on."""
 
     data: DataSource | None = None
     """Held-out records with the expected answers. The validation part of the training data when absent."""
+    metrics: Annotated[list[Measure], Field(max_length=9)] = []
+    """What is measured, besides ExactMatch, the bytes of weights and what a gate needs. All that suits the task when empty.
+    ExactMatch: share of answers equal to the expected ones. Accuracy: the same without regard to case, blanks and a final
+    full stop. F1: mean over the labels (Classification), over the fields of all answers (Extraction), else overlap of
+    words. BLEU: of the corpus, from 0 to 1. ROUGE: F-measure of ROUGE-L. Perplexity: of the expected answers.
+    InferenceTime, TimeToFirstToken: median time of an answer, and to its first token. PeakMemory: of the process."""
     samples: Annotated[int, Field(ge=1, le=100000)] = 500
-    """At most this many records."""
+    """At most this many records. More of them make the figures surer: see status.intervals."""
     max_new_tokens: Annotated[int, Field(ge=1, le=32768)] = 128
     """Longest answer that is generated for a record."""
 
@@ -25,13 +35,14 @@ class QualityGate(ApiModel):
     rules: ClassVar = (exactly_one_of("min", "max"),)
 
     metric: Literal[
-        "ExactMatch", "AccuracyRetained", "InferenceTimeReduction", "WeightsReduction", "InferenceTime",
+        Measure, "WeightBytes", "AccuracyRetained", "InferenceTimeReduction", "WeightsReduction", "PeakMemoryReduction",
         "BaseAccuracyRetained",
     ]  # fmt: skip
-    """ExactMatch: share of answers equal to the expected ones. AccuracyRetained: ExactMatch as a share of the
-    reference's (teacher, base or unquantized model). InferenceTimeReduction, WeightsReduction: one minus the ratio to
-    the reference. InferenceTime: median time of an answer. BaseAccuracyRetained: ExactMatch of a FineTune
-    on its baseTask as a share of the base's."""
+    """What evaluation.metrics explains, or WeightBytes: bytes of the weights. AccuracyRetained: Accuracy, where it is not
+    measured ExactMatch, as a share of the reference's (teacher, base or unquantized model). InferenceTimeReduction,
+    WeightsReduction, PeakMemoryReduction: one minus the ratio to the reference. BaseAccuracyRetained: ExactMatch of a
+    FineTune on its baseTask as a share of the base's. A bound within the 95 % confidence interval of its figure makes the
+    gate Inconclusive, which is no pass."""
     min: Bound | None = None
     """Smallest value that passes, for example 92%."""
     max: Bound | None = None

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Name, Rule
-from slmops.api.batch import BatchStatus, GateStatus, Number, ProgressStatus
+from slmops.api.batch import BatchStatus, GateStatus, Intervals, Number, ProgressStatus
 from slmops.api.evaluation import NO_BASE_TASK, Evaluation, QualityGate
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
@@ -101,6 +101,8 @@ class VariantStatus(ApiModel):
     """CPU architecture it was built for."""
     evaluation: dict[str, dict[str, Number]] = {}
     """Figures of the variant, of the unquantized reference, and their comparison."""
+    intervals: Intervals = {}
+    """95 % confidence intervals of those figures, lower and upper end."""
     gates: Annotated[list[GateStatus], Field(max_length=16)] = []
     """What each gate said."""
     progress: ProgressStatus | None = None

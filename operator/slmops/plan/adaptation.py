@@ -10,9 +10,10 @@ from slmops import contract
 from slmops.api.conditions import ConditionType
 from slmops.api.finetune import FineTune, FineTuneSpec, Loss
 from slmops.plan.data import filters
+from slmops.plan.evaluation import evaluation
 from slmops.plan.job import Work, work
 from slmops.plan.sources import Sources, Unresolved
-from slmops.plan.training import adapter, evaluation, hyperparameters, split
+from slmops.plan.training import adapter, hyperparameters, split
 from slmops.settings import Settings
 from slmops.state import Observed, Problem
 
@@ -41,7 +42,7 @@ def training_run(spec: FineTuneSpec, sources: Sources) -> contract.TrainRun:
         validation_split=split(data),
         filters=filters(data.filters) if data.filters else None,
         hyperparameters=hyperparameters(spec.training, spec.run),
-        evaluation=evaluation(spec.evaluation, sources, {}),
+        evaluation=evaluation(spec.evaluation, spec.gates, spec.task, sources),
         base_task=sources.data(spec.base_task) if spec.base_task else None,
         output=sources.sink(spec.output),
     )
@@ -88,8 +89,11 @@ def training(
     """The Job that trains what ``spec`` says, measures and publishes it; ``made``: an adapter that was learned before;
     ``trial``: it is one of a search, ``searched``: it comes after one."""
     sources = Sources(observed, spec.license_policy)
-    told = {"layer": layer, "trial": trial, "searched": searched}
-    run = training_run(spec, sources).model_copy(update=told)
+    run = training_run(spec, sources)
+    told: dict[str, object] = {"layer": layer, "trial": trial, "searched": searched}
+    if trial is not None:  # compared by its loss or by exact match, which is measured in any case
+        told["evaluation"] = run.evaluation.model_copy(update={"metrics": ()})
+    run = run.model_copy(update=told)
     if made is not None:
         run = run.model_copy(update={"adapter": sources.own(made, spec.output)})
     return work(resource, role, run, image=settings.images.trainer, run_spec=spec.run, sources=sources,

@@ -6,9 +6,10 @@ from slmops.api.conditions import ConditionType
 from slmops.api.distillation import Distillation, DistillationSpec
 from slmops.plan.batch import batch_plan
 from slmops.plan.data import filters
+from slmops.plan.evaluation import evaluation, task_of
 from slmops.plan.job import Work, work
 from slmops.plan.sources import TOKEN_KEY, Sources, Unresolved
-from slmops.plan.training import adapter, evaluation, hyperparameters, split
+from slmops.plan.training import adapter, hyperparameters, split
 from slmops.settings import Settings
 from slmops.state import Observed, Plan, Problem
 
@@ -113,11 +114,19 @@ def _train(resource: Distillation, observed: Observed, made: contract.Artifact, 
             attention=spec.objective.attention,
         ),
         hyperparameters=hyperparameters(spec.training, spec.run),
-        evaluation=evaluation(spec.evaluation, sources, {"teacher": teacher} if teacher else {}),
+        evaluation=evaluation(
+            spec.evaluation, spec.gates, _task(spec), sources, {"teacher": teacher} if teacher else {}
+        ),
         output=sources.sink(spec.output),
     )
     return work(resource, TRAIN, run, image=settings.images.trainer, run_spec=spec.run, sources=sources,
                 settings=settings)  # fmt: skip
+
+
+def _task(spec: DistillationSpec) -> contract.Task:
+    """What an answer is, in the words of an evaluation."""
+    known: dict[str | None, contract.Task] = {"NLI": "Classification", "Summarization": "Summarization"}
+    return known.get(spec.task) or task_of(spec.data.train)
 
 
 def _part(dataset: contract.Source, path: str) -> contract.Data:

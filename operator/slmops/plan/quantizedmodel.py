@@ -4,6 +4,7 @@ from slmops import contract
 from slmops.api.conditions import ConditionType
 from slmops.api.quantizedmodel import QuantizedModel, Variant
 from slmops.plan.batch import batch_plan
+from slmops.plan.evaluation import evaluation, task_of
 from slmops.plan.job import Work, work
 from slmops.plan.sources import Sources, Unresolved
 from slmops.settings import Settings
@@ -33,11 +34,7 @@ def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, set
     sources = Sources(observed)
     measured = None
     if spec.evaluation is not None and spec.evaluation.data is not None:
-        measured = contract.Evaluation(
-            data=sources.data(spec.evaluation.data),
-            samples=spec.evaluation.samples,
-            max_new_tokens=spec.evaluation.max_new_tokens,
-        )
+        measured = evaluation(spec.evaluation, spec.gates, task_of(spec.evaluation.data), sources)
     run = contract.QuantizeRun(
         run="",
         model=sources.model(spec.model, "spec.model"),

@@ -3,11 +3,9 @@
 from typing import Any
 
 from slmops import contract
-from slmops.api.evaluation import Evaluation
 from slmops.api.lora import Lora
 from slmops.api.run import ResumableRun
 from slmops.api.training import Training
-from slmops.plan.sources import Sources
 
 DEFAULT_SPLIT = 0.1
 
@@ -22,16 +20,6 @@ def adapter(lora: Lora | None) -> contract.Lora:
     """Settings of an adapter."""
     wanted = lora or Lora()
     return contract.Lora.model_validate(wanted.model_dump() | {"target_modules": tuple(wanted.target_modules)})
-
-
-def evaluation(spec: Evaluation, sources: Sources, compare: dict[str, contract.Source]) -> contract.Evaluation:
-    """What is measured at the end."""
-    return contract.Evaluation(
-        data=sources.data(spec.data) if spec.data else None,
-        samples=spec.samples,
-        max_new_tokens=spec.max_new_tokens,
-        compare=compare,
-    )
 
 
 def split(data: Any) -> float:

@@ -10,7 +10,7 @@ from slmops.api.data import DatasetStatus
 from slmops.api.evaluation import QualityGate
 from slmops.api.finetune import FineTune, FineTuneStatus
 from slmops.contract import Artifact, Report
-from slmops.figures import evaluation, quality_gates, size
+from slmops.figures import evaluation, intervals, quality_gates, size, values
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
 from slmops.status.learning import learned, learning
@@ -109,7 +109,8 @@ def _row(adapter: Adapter, gates_of_all: Sequence[QualityGate], states: Mapping[
         logs=_reference(made.get("logs")),
         inputs=dict(report.inputs) if report else {},
         dataset=dataset(DatasetStatus, report) if report else None,
-        evaluation=figures,
+        evaluation=values(figures),
+        intervals=intervals(figures),
         gates=gates,
         learning=learning(learner.report if learner.phase == "Succeeded" else None),
         progress=progress(current),

@@ -48,8 +48,14 @@ def judged(gates: Sequence[GateStatus]) -> Fact:
         return true(C.EVALUATED, "GatesPassed" if gates else "Measured")
     failed = [gate for gate in bad if gate.outcome == "Failed"]
     reason = "GateFailed" if failed else "GateInconclusive"
-    text = "; ".join(f"{gate.metric} is {gate.value or 'not measured'}, wanted {gate.bound}" for gate in failed or bad)
+    text = "; ".join(f"{gate.metric} is {_seen(gate)}, wanted {gate.bound}" for gate in failed or bad)
     return false(C.EVALUATED, reason, with_remedy(reason, text))
+
+
+def _seen(gate: GateStatus) -> str:
+    if gate.value is None:
+        return "not measured"
+    return f"{gate.value} ({gate.interval})" if gate.interval else gate.value
 
 
 def succeeded(facts: Sequence[Fact], message: str) -> Fact:

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, true, unknown
 from slmops.api.distillation import Distillation, DistillationStatus, LabelledStatus
-from slmops.figures import evaluation, quality_gates, size
+from slmops.figures import evaluation, intervals, quality_gates, size, values
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
 from slmops.status.learning import learned, learning
@@ -40,7 +40,8 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
         licenses={**(trained.licenses if trained else {}), **(labelled.licenses if labelled else {})},
         progress=progress(current),
         dataset=dataset(LabelledStatus, labelled, "dataset", "dataset") if labelled else None,
-        evaluation=figures,
+        evaluation=values(figures),
+        intervals=intervals(figures),
         gates=gates,
         learning=learning(trained),
         logs=artifact(trained.artifacts.get("logs")) if trained else None,

@@ -5,7 +5,7 @@ from datetime import datetime
 from slmops.api.conditions import ConditionType, Fact, true, unknown
 from slmops.api.data import DatasetStatus
 from slmops.api.finetune import FineTune, FineTuneStatus
-from slmops.figures import evaluation, quality_gates
+from slmops.figures import evaluation, intervals, quality_gates, values
 from slmops.state import JobState, Observed, Plan
 from slmops.status.adapters import adapters_status
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
@@ -45,7 +45,8 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
         best=hunt.best() if hunt else None,
         search=hunt.status(trained) if hunt else None,
         dataset=dataset(DatasetStatus, trained) if trained else None,
-        evaluation=figures,
+        evaluation=values(figures),
+        intervals=intervals(figures),
         gates=gates,
         learning=learning(learner.report if learner.phase == "Succeeded" else None),
         logs=artifact(trained.artifacts.get("logs")) if trained else None,

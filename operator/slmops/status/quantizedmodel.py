@@ -5,7 +5,7 @@ from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus, Variant, VariantStatus
-from slmops.figures import evaluation, quality_gates, size
+from slmops.figures import evaluation, intervals, quality_gates, size, values
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import conditions, intake, judged, phase, progress, succeeded
 from slmops.status.remedies import with_remedy
@@ -57,7 +57,8 @@ def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> Var
         size=size(image.size) if image else None,
         precision=variant.precision,
         architecture=variant.target.architecture,
-        evaluation=figures,
+        evaluation=values(figures),
+        intervals=intervals(figures),
         gates=gates,
         progress=progress(state),
         message=message or None,

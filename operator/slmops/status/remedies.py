@@ -56,7 +56,8 @@ REMEDIES: dict[str, str] = {
     "Overfitting": "Set spec.training.earlyStopping to keep the weights of the best step, train for fewer epochs, or add "
     "data.",
     "GateFailed": "Train longer or on more data, choose another variant, or change the bound in spec.gates.",
-    "GateInconclusive": "A figure that a gate needs was not measured; see spec.evaluation.",
+    "GateInconclusive": "The records are too few to tell on which side of its bound a figure lies, or it was not measured: "
+    "raise spec.evaluation.samples, with as many records in spec.evaluation.data, or change the bound in spec.gates.",
 }
 
 

@@ -30,7 +30,7 @@ from tests.unit.builders import (
     together,
 )
 
-NAME = "farm-tuned-train-e3260e9f"
+NAME = "farm-tuned-train-7183737e"
 """The Job of the shortest manifest, since the first version."""
 
 
