@@ -10,11 +10,13 @@ from slm_quantizer.pack import finish, layers
 from slm_quantizer.verify import verify
 from slmkit.data import Example, read_examples
 from slmkit.facts import IMAGE_TYPE, Facts
+from slmkit.metrics import Measured
+from slmkit.metrics.roles import side_by_side
 from slmkit.publish import describe, licence
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import check_model_folder, fetch
-from slmops.contract import Figures, QuantizeRun, Reason, Report
+from slmops.contract import QuantizeRun, Reason, Report
 
 PROMPTS = ("Hello.", "Set the lights to 40 percent at 06:30.", "What is the weather like today?", "1, 2, 3, 4,")
 
@@ -37,16 +39,14 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     context.check()
     context.stage("Verifying")
     verify(model, built, run.precision, [*PROMPTS, *prompts[:8]])
-    figures: dict[str, Figures] = {}
+    seen: dict[str, Measured] = {}
     if examples and run.evaluation is not None:
         context.stage("Evaluating")
-        limit = run.evaluation.max_new_tokens
-        figures["model"] = measure(built, prompts, examples, limit, context.work)
-        if run.precision == "FP32":
-            figures["reference"] = figures["model"]
-        else:
+        seen["model"] = seen["reference"] = measure(built, prompts, examples, run.evaluation, context.work)
+        if run.precision != "FP32":
             full = convert(model, run.model_copy(update={"precision": "FP32"}), context.work)
-            figures["reference"] = measure(full, prompts, examples, limit, context.work)
+            seen["reference"] = measure(full, prompts, examples, run.evaluation, context.work)
+    figures = side_by_side(seen)
     context.check()
     context.stage("Publishing")
     facts = Facts(run, dict(context.inputs), IMAGE_TYPE, figures, licence(context))

@@ -5,7 +5,7 @@ from slmkit.data import Example, read_examples
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
-from slmops.contract import Reason, TrainRun
+from slmops.contract import Evaluation, Reason, TrainRun
 
 ROLE = "baseTask"
 
@@ -22,3 +22,8 @@ def base_task(run: TrainRun, context: Context, registry: Registry) -> list[Examp
             Reason.INVALID_DATA, f"baseTask: {run.base_task.source.uri}: no record has an answer to measure by"
         )
     return found
+
+
+def matching(run: TrainRun) -> Evaluation:
+    """How they are measured: by exact match alone, whatever the adaptation itself is measured by."""
+    return run.evaluation.model_copy(update={"metrics": ()})

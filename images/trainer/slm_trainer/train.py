@@ -12,7 +12,7 @@ from slm_trainer.curves import Curves
 from slm_trainer.dataset.sets import prepare
 from slm_trainer.distributed import Group, group_of_this_process
 from slm_trainer.evaluate import choose, measure
-from slm_trainer.forgetting import base_task
+from slm_trainer.forgetting import base_task, matching
 from slm_trainer.lessons import lessons
 from slm_trainer.loop import fit
 from slm_trainer.model import load_model, load_tokenizer, new_model, save, save_memory, train_tokenizer
@@ -25,11 +25,13 @@ from slm_trainer.tokens import encode
 from slm_trainer.watch import Watch
 from slmkit.adapters import publish_layer
 from slmkit.data import Example
+from slmkit.metrics import Measured
+from slmkit.metrics.roles import side_by_side
 from slmkit.publish import publish
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
-from slmops.contract import ADAPTER_TYPE, LOGS_TYPE, MODEL_TYPE, REPORT_TYPE, Figures, Reason, Report, Source, TrainRun
+from slmops.contract import ADAPTER_TYPE, LOGS_TYPE, MODEL_TYPE, REPORT_TYPE, Reason, Report, Source, TrainRun
 
 
 def train(run: TrainRun, context: Context) -> Report:
@@ -48,14 +50,13 @@ def train(run: TrainRun, context: Context) -> Report:
         raise RunFailed(Reason.INVALID_DATA, "no held-out record has an answer to measure by")
     kept = base_task(run, context, registry)
     objective = objective_of(run, _teacher(run, context, registry), model, tokenizer, records, context)
-    figures: dict[str, Figures] = {}
-    limit = run.evaluation.max_new_tokens
+    seen: dict[str, Measured] = {}
     if run.evaluation.untrained_baseline and group.leads and run.trial is None:
         context.stage("Evaluating baseline")
         save(model, tokenizer, context.work / "baseline")
-        figures["baseline"] = measure(context.work / "baseline", measured, limit, context.work)
+        seen["baseline"] = measure(context.work / "baseline", measured, run.evaluation, context.work)
         if kept:
-            figures["baseTaskBefore"] = measure(context.work / "baseline", kept, limit, context.work)
+            seen["baseTaskBefore"] = measure(context.work / "baseline", kept, matching(run), context.work)
     base, recipe = context.work / "base" if run.base else None, RECIPES[run.method]
     learned, logs, referee = None, {}, None
     if run.adapter is None:
@@ -81,16 +82,17 @@ def train(run: TrainRun, context: Context) -> Report:
     context.stage("Evaluating")
     model, adapter = recipe.finish(model.to("cpu"), base, context.work)
     files = save(model, tokenizer, context.work / "model")
-    figures["model"] = measure(context.work / "model", measured, limit, context.work)
+    seen["model"] = measure(context.work / "model", measured, run.evaluation, context.work)
     if referee:
         group.finish()
-        return Report(outcome="Succeeded", trial=referee.result(figures["model"].exact_match))
+        return Report(outcome="Succeeded", trial=referee.result(seen["model"].figures.exact_match))
     if kept:
-        figures["baseTask"] = measure(context.work / "model", kept, limit, context.work)
+        seen["baseTask"] = measure(context.work / "model", kept, matching(run), context.work)
     for name, source in run.evaluation.compare.items():
         context.stage(f"Evaluating {name}"[:32])
         folder = _fetch(source, f"compare-{name}", name, context, registry)
-        figures[name] = measure(folder, measured, limit, context.work)
+        seen[name] = measure(folder, measured, run.evaluation, context.work)
+    figures = side_by_side(seen)
     context.check()
     context.stage("Publishing")
     artifacts = {}

@@ -15,13 +15,20 @@ from slm_trainer.label.tasks import check_task
 from slm_trainer.label.weights import WeightsTeacher
 from slm_trainer.split import split
 from slmkit.data import Example, read_examples, write_messages
+from slmkit.metrics import scored
 from slmkit.publish import publish
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
-from slmops.contract import DATASET_TYPE, Data, Figures, LabelRun, Reason, Report
+from slmops.contract import DATASET_TYPE, Data, Figures, LabelRun, Metric, Reason, Report, Task
 
 JOURNAL = "answers.jsonl"
+ANY_TEXT: tuple[Task, tuple[Metric, ...]] = ("Generation", (Metric.ACCURACY, Metric.F1, Metric.BLEU))
+JUDGED: dict[str, tuple[Task, tuple[Metric, ...]]] = {
+    "NLI": ("Classification", (Metric.ACCURACY, Metric.F1)),
+    "Summarization": ("Summarization", (Metric.F1, Metric.BLEU, Metric.ROUGE)),
+}
+"""By what a teacher is judged, by task. Whatever the training is measured by: another wish there asks no teacher again."""
 
 
 def label(run: LabelRun, context: Context) -> Report:
@@ -56,7 +63,7 @@ def label(run: LabelRun, context: Context) -> Report:
     }
     write_report(tally, Subject(run.run, dict(context.inputs), parts, run.filters), folder)
     files = {path.name: path for path in sorted(folder.iterdir())}
-    figures = {"teacher": _judge(judged)}
+    figures = {"teacher": _judge(run, judged)}
     made = publish(registry, run, context, files, DATASET_TYPE, figures)
     return Report(outcome="Succeeded", artifacts={"dataset": made}, evaluation=figures, dataset=counted)
 
@@ -89,8 +96,11 @@ def _words(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "all are held out"
 
 
-def _judge(judged: Sequence[tuple[Example, Answer]]) -> Figures:
-    """The teacher's exact match on held-out records that have an answer. No time: what an answer takes over the network,
-    among others, compares with nothing that is measured elsewhere."""
-    right = [a.text.strip() == e.completion.strip() for e, a in judged if e.completion is not None]
-    return Figures(exact_match=round(sum(right) / len(right), 5) if right else None, samples=len(right) or None)
+def _judge(run: LabelRun, judged: Sequence[tuple[Example, Answer]]) -> Figures:
+    """The teacher's answers to held-out records that have one. No time: what an answer takes over the network, among
+    others, compares with nothing that is measured elsewhere."""
+    known = [(answer.text, e.completion) for e, answer in judged if e.completion is not None]
+    if not known:
+        return Figures()
+    task, metrics = JUDGED.get(run.task or "", ANY_TEXT)
+    return scored([said for said, _ in known], [wanted for _, wanted in known], metrics, task).figures
