@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from slmkit import peers
 from slmkit.budget import Guard
 from slmkit.page import serve
+from slmkit.stop import EXIT_TERMINATED
 from slmops.contract import (
     REPORT_LIMIT,
     STATE_DIR,
@@ -46,8 +47,6 @@ PERMANENT = {
     Reason.EGRESS_REFUSED, Reason.LICENSE_REFUSED,
 }  # fmt: skip
 EXIT_PERMANENT = 3
-EXIT_TERMINATED = 143
-"""128 + SIGTERM, as the shell has it. The Job's podFailurePolicy does not count such an end."""
 UNITS = {
     "Fetching": "Bytes",
     "Publishing": "Bytes",
@@ -174,12 +173,6 @@ def _state(volume: Path, work: Path) -> Path:
     if volume.is_dir():
         log.warning("the volume cannot be written to; its storage class knows no fsGroup", extra={"path": str(volume)})
     return work / "state"
-
-
-def stoppable() -> None:
-    """Let SIGTERM end the process from now on. Linux keeps it from a container's first process until that has a handler,
-    and importing a framework takes longer than the time that a pod has which is told to stop."""
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(EXIT_TERMINATED))
 
 
 def main(handlers: Mapping[type[Any], Handler], arguments: list[str] | None = None) -> int:

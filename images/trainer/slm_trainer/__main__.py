@@ -3,9 +3,9 @@
 import os
 import sys
 
-from slmkit.run import main, stoppable
-from slmops.contract import JoinRun, LabelRun, SuggestRun, TrainRun
+from slmkit.stop import stoppable
 
+stoppable()
 # Before PyTorch is imported: threads beyond the cores that the pod has only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 # Threads that wait by spinning take the core from the one that they wait for, on a node that does something else too.
@@ -17,12 +17,13 @@ os.environ.setdefault("USE_LIBUV", "0")
 if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes in a pod, the first one speaks for it
     os.environ["TERMINATION_PATH"] = os.devnull
 
-stoppable()
 from slm_trainer.label import label  # noqa: E402  (imports that take seconds)
 from slm_trainer.launch import launch, needed  # noqa: E402  (imports that take seconds)
 from slm_trainer.search.suggest import suggest  # noqa: E402  (imports that take seconds)
 from slm_trainer.train import train  # noqa: E402  (imports that take seconds)
 from slmkit.adapters import join  # noqa: E402  (imports that take seconds)
+from slmkit.run import main  # noqa: E402  (imports that take seconds)
+from slmops.contract import JoinRun, LabelRun, SuggestRun, TrainRun  # noqa: E402
 
 if __name__ == "__main__":
     together = needed(sys.argv[1:])

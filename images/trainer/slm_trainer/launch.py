@@ -25,7 +25,8 @@ from torch.distributed.elastic.rendezvous import (
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from slmkit.run import EXIT_TERMINATED, write_report
+from slmkit.run import write_report
+from slmkit.stop import EXIT_TERMINATED
 from slmops.contract import RENDEZVOUS_PORT, TERMINATION_PATH, AnyRun, Reason, Report, TrainRun
 
 BACKEND = "fixed"

@@ -318,7 +318,7 @@ def test_while_it_runs_it_shows_its_progress_and_on_sigterm_it_ends_with_a_repor
 
 def test_a_run_that_is_told_to_stop_while_it_imports_ends_at_once_and_has_not_failed() -> None:
     code = (
-        "from slmkit.run import stoppable; import signal; stoppable(); print('importing', flush=True); signal.pause()"
+        "from slmkit.stop import stoppable; import signal; stoppable(); print('importing', flush=True); signal.pause()"
     )
     env = {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'images/kit'}", "PATH": os.environ["PATH"]}
     with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as process:

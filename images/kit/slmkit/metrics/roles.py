@@ -12,7 +12,7 @@ ALONE = (MODEL, "baseTask")
 
 
 def side_by_side(seen: Mapping[str, Measured]) -> dict[str, Figures]:
-    """The figures by role; of a reference with how its right answers go with those of the model that is compared with it."""
+    """The figures by role; a reference also says how its right answers go with those of what is compared with it."""
     return {role: _figures(role, found, seen.get(PARTNER.get(role, MODEL))) for role, found in seen.items()}
 
 
