@@ -31,7 +31,7 @@ images: venv ## Build the images and push them to the cluster's registry
 
 test: venv ## Everything: unit, property and cluster tests
 	@$(PY) -m demo images
-	@$(PY) -m pytest -q
+	@$(PY) -m pytest -q --durations=20
 
 test-unit: venv ## Tests that need no cluster
 	@$(PY) -m pytest -q -m "not cluster" -n auto
