@@ -38,6 +38,13 @@ def test_a_trial_trains_with_its_values_and_everything_else_as_the_spec_says() -
     assert (told["merge"], told["base_task"], told["searched"]) == (False, None, None)
 
 
+def test_a_trial_measures_what_it_is_compared_by_and_the_last_training_everything() -> None:
+    story = Story(searching(trials=1))
+    story.end({story.suggest()[0]: value(0.5)})
+    assert story.told("trial-0")["evaluation"]["metrics"] == []
+    assert {"ExactMatch", "F1", "PeakMemory"} <= set(story.told("train")["evaluation"]["metrics"])
+
+
 def test_every_hyperparameter_that_can_be_searched_reaches_its_field() -> None:
     values: dict[str, Any] = {"learningRate": 0.5, "batchSize": 3, "epochs": 4, "maxSteps": 5, "warmupRatio": 0.25,
               "weightDecay": 0.125, "scheduler": "Linear", "gradientAccumulation": 6, "lora.rank": 7, "lora.alpha": 11,
