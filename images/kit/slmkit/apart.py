@@ -1,29 +1,99 @@
-"""A measurement in a process of its own, so that one model's memory is not counted to another."""
+"""A measurement in a process of its own, so that one model's memory is not counted to another.
+
+What is asked goes in as a file, and what was seen comes back as one. In between the process says on its standard output
+how many records are done.
+"""
 
 import json
+import resource
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from slmkit.run import RunFailed
-from slmops.contract import Figures, Reason
+from pydantic import BaseModel
+
+from slmkit.run import Context, RunFailed
+from slmops.contract import Reason
+
+DONE = "done "
+"""Begins a line on progress."""
 
 
-def measure_apart(module: str, asked: Mapping[str, Any], work: Path, reason: Reason, trouble: str) -> Figures:
-    """Run a module with a file that holds what is asked; the last line that it prints are the figures.
+class Seen(BaseModel):
+    """What a model did."""
 
-    Raises RunFailed for ``reason`` with ``trouble`` and its last words, or OutOfMemory when it was killed.
+    answers: list[str]
+    """One for each record."""
+    seconds: list[float] = []
+    """Of whole answers, as far as they were timed."""
+    first_token_seconds: list[float] = []
+    nats: list[float] = []
+    """Loss of each record's expected answer, the sum over its tokens; empty where it was not wanted."""
+    tokens: list[int] = []
+    """How many those were."""
+    peak_memory_bytes: int
+    weight_bytes: int
+    parameters: int | None = None
+
+
+def measure_apart(module: str, asked: Mapping[str, Any], context: Context, reason: Reason, trouble: str) -> Seen:
+    """Run ``python -m module`` with the files of what is asked and of what is to be seen; its progress is ours.
+
+    Raises RunFailed for ``reason`` with ``trouble`` and its last words, OutOfMemory when it was killed, Terminated when we
+    are told to stop meanwhile.
     """
-    file = work / "evaluate.json"
-    file.write_text(json.dumps(asked))
-    done = subprocess.run([sys.executable, "-m", module, str(file)], capture_output=True, text=True, check=False)
-    file.unlink()
-    if done.returncode == -signal.SIGKILL:
-        raise RunFailed(Reason.OUT_OF_MEMORY, "the evaluation was killed, which the kernel does when memory runs out")
-    if done.returncode:
-        said = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
-        raise RunFailed(reason, f"{trouble}: {said[0]}")
-    return Figures.model_validate_json(done.stdout.splitlines()[-1])
+    with tempfile.TemporaryDirectory(dir=context.work) as folder:
+        question, answer, errors = (Path(folder, name) for name in ("asked.json", "seen.json", "errors"))
+        question.write_text(json.dumps(asked))
+        code = _run([sys.executable, "-m", module, str(question), str(answer)], errors, context)
+        context.check()
+        if code == -signal.SIGKILL:
+            text = "the evaluation was killed, which the kernel does when memory runs out"
+            raise RunFailed(Reason.OUT_OF_MEMORY, text)
+        if code:
+            said = errors.read_text(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
+            raise RunFailed(reason, f"{trouble}: {said[0]}")
+        return Seen.model_validate_json(answer.read_bytes())
+
+
+def _run(command: list[str], errors: Path, context: Context) -> int:
+    before = context.progress.step
+    with errors.open("w") as file, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True) as process:
+        threading.Thread(target=_stop, args=(process, context), daemon=True).start()
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith(DONE):
+                context.step(before + int(line.removeprefix(DONE)))
+    return process.returncode
+
+
+def _stop(process: subprocess.Popen[str], context: Context) -> None:
+    """End it when we are told to stop: it has none of its own to tell it so."""
+    while process.poll() is None:
+        if context.stopping.wait(0.2):
+            process.terminate()
+            return
+
+
+# --- in that process
+
+
+def tell(records: int) -> None:
+    """So many records are done."""
+    print(f"{DONE}{records}", flush=True)
+
+
+def peak_memory() -> int:
+    """Most bytes of memory that this program had. ``ru_maxrss`` is no less than that of the program that started it, since
+    it outlives exec; VmHWM begins anew (proc(5))."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        status = ""
+    found = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
+    return int(found.split()[1]) * 1024 if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

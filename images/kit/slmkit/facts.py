@@ -65,10 +65,12 @@ class Facts:
     def measured(self, role: str = "model", steady: bool = True) -> dict[str, float]:
         """Figures of one model by their API names; ``steady``: only those that the same inputs give again."""
         figures = self.figures.get(role)
-        values = figures.model_dump(mode="json", exclude_none=True) if figures is not None else {}
+        told = (
+            figures.model_dump(mode="json", exclude_none=True, exclude={"intervals", "correlation"}) if figures else {}
+        )
         return {
             _name(key): value
-            for key, value in sorted(values.items())
+            for key, value in sorted(told.items())
             if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             and not (steady and any(part in key for part in UNSTEADY))
         }  # fmt: skip
@@ -87,9 +89,12 @@ class Facts:
         return found
 
 
+ABBREVIATIONS = {"bleu": "BLEU", "rouge": "ROUGE"}
+
+
 def _name(field: str) -> str:
     """``exact_match`` as ExactMatch."""
-    return "".join(part[:1].upper() + part[1:] for part in field.split("_"))
+    return ABBREVIATIONS.get(field) or "".join(part[:1].upper() + part[1:] for part in field.split("_"))
 
 
 def plain(value: Any) -> Any:

@@ -1,51 +1,104 @@
 """What a variant is worth against the unquantized model: both in ONNX Runtime, each in a process of its own."""
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
+from typing import Any
 
-from slmkit.apart import measure_apart
+import numpy as np
+
+from slmkit.apart import Seen, measure_apart, peak_memory, tell
 from slmkit.data import Example
-from slmops.contract import Figures, Reason
+from slmkit.metrics import Measured, judged
+from slmkit.run import Context, RunFailed
+from slmops.contract import Evaluation, Metric, Reason
 
 
-def measure(folder: Path, prompts: Sequence[str], examples: Sequence[Example], limit: int, work: Path) -> Figures:
-    """Exact match, time and memory of greedy answers."""
-    answers = [example.completion for example in examples]
-    asked = {"folder": str(folder), "limit": limit, "prompts": list(prompts), "answers": answers}
+def texts(tokenizer: Any, examples: Sequence[Example]) -> list[tuple[str, str]]:
+    """(prompt, expected answer with its end) of each example, as the chat template writes them."""
+    found = []
+    for example in examples:
+        prompt = tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True)
+        whole = tokenizer.apply_chat_template(example.messages(), tokenize=False)
+        if not whole.startswith(prompt):
+            raise RunFailed(
+                Reason.UNSUPPORTED_MODEL, "the chat template begins an answer in another way than it writes one"
+            )
+        found.append((prompt, whole[len(prompt) :]))
+    return found
+
+
+def measure(
+    folder: Path, pairs: Sequence[tuple[str, str]], examples: Sequence[Example], wanted: Evaluation, context: Context
+) -> Measured:
+    """Measure a converted model in a process of its own. ``pairs``: the texts of the examples, which have an answer."""
+    context.expect(len(examples))
+    asked = {"folder": str(folder), "limit": wanted.max_new_tokens, "metrics": wanted.metrics, "pairs": pairs}
     trouble = "the runtime cannot answer with this model"
-    return measure_apart("slm_quantizer.evaluate", asked, work, Reason.VERIFICATION_FAILED, trouble)
+    seen = measure_apart("slm_quantizer.evaluate", asked, context, Reason.VERIFICATION_FAILED, trouble)
+    return judged(seen, [example.completion or "" for example in examples], wanted)
+
+
+def answer(og: Any, model: Any, tokenizer: Any, prompt: str, limit: int) -> tuple[str, float, float]:
+    """(greedy answer, seconds to its first token, seconds in all)."""
+    begun = time.perf_counter()
+    tokens = tokenizer.encode(prompt)
+    generator = _generator(og, model, len(tokens) + limit)
+    generator.append_tokens(tokens)
+    first = 0.0
+    while not generator.is_done():
+        generator.generate_next_token()
+        first = first or time.perf_counter() - begun
+    text = tokenizer.decode(generator.get_sequence(0)[len(tokens) :])
+    return text, first, time.perf_counter() - begun
+
+
+def loss(og: Any, model: Any, tokenizer: Any, prompt: str, expected: str) -> tuple[float, int]:
+    """(nats, tokens) of an expected answer, which is given token by token: the runtime shows the last logits alone."""
+    head, tail = tokenizer.encode(prompt), tokenizer.encode(expected)
+    generator = _generator(og, model, len(head) + len(tail) + 1)
+    generator.append_tokens(head)
+    nats = 0.0
+    for token in tail:
+        logits = np.asarray(generator.get_logits(), dtype=np.float64)
+        logits = logits.reshape(-1, logits.shape[-1])[-1]
+        top = logits.max()
+        nats += float(top + np.log(np.exp(logits - top).sum()) - logits[token])
+        generator.append_tokens(np.array([token], dtype=np.int32))
+    return nats, len(tail)
+
+
+def _generator(og: Any, model: Any, longest: int) -> Any:
+    parameters = og.GeneratorParams(model)
+    parameters.set_search_options(max_length=longest, batch_size=1, do_sample=False)
+    return og.Generator(model, parameters)
 
 
 def _main() -> None:
     import onnxruntime_genai as og
 
     asked = json.loads(Path(sys.argv[1]).read_bytes())
-    folder = Path(asked["folder"])
+    folder, pairs, metrics = Path(asked["folder"]), asked["pairs"], asked["metrics"]
     model = og.Model(str(folder))
     tokenizer = og.Tokenizer(model)
-    right, times = 0, []
-    for prompt, answer in zip(asked["prompts"], asked["answers"], strict=True):
-        begun = time.perf_counter()
-        tokens = tokenizer.encode(prompt)
-        parameters = og.GeneratorParams(model)
-        parameters.set_search_options(max_length=len(tokens) + asked["limit"], batch_size=1, do_sample=False)
-        generator = og.Generator(model, parameters)
-        generator.append_tokens(tokens)
-        while not generator.is_done():
-            generator.generate_next_token()
-        text = tokenizer.decode(generator.get_sequence(0)[len(tokens) :])
-        times.append(time.perf_counter() - begun)
-        right += text.strip() == answer.strip()
-    print(Figures(
-        exact_match=round(right / len(times), 5), samples=len(times), inference_seconds=round(median(times), 6),
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    said = []
+    for prompt, _ in pairs:
+        said.append(answer(og, model, tokenizer, prompt, asked["limit"]))
+        tell(len(said))
+    peak = peak_memory()  # of answering alone
+    losses = [loss(og, model, tokenizer, *pair) for pair in pairs] if Metric.PERPLEXITY in metrics else []
+    seen = Seen(
+        answers=[text for text, _, _ in said],
+        seconds=[whole for _, _, whole in said] if Metric.INFERENCE_TIME in metrics else [],
+        first_token_seconds=[first for _, first, _ in said] if Metric.TIME_TO_FIRST_TOKEN in metrics else [],
+        nats=[nats for nats, _ in losses],
+        tokens=[count for _, count in losses],
+        peak_memory_bytes=peak,
         weight_bytes=sum(path.stat().st_size for path in folder.glob("model.onnx*")),
-    ).model_dump_json())  # fmt: skip
+    )
+    Path(sys.argv[2]).write_text(seen.model_dump_json())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from slm_quantizer.convert import convert
-from slm_quantizer.evaluate import measure
+from slm_quantizer.evaluate import measure, texts
 from slm_quantizer.pack import finish, layers
 from slm_quantizer.verify import verify
 from slmkit.data import Example, read_examples
@@ -30,22 +30,20 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     check_model_folder(model)
     examples = _examples(run, context, registry)
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-    prompts = [
-        tokenizer.apply_chat_template(list(e.prompt), tokenize=False, add_generation_prompt=True) for e in examples
-    ]
+    pairs = texts(tokenizer, examples)
     context.stage("Converting")
     built = convert(model, run, context.work)
     finish(built, run)
     context.check()
     context.stage("Verifying")
-    verify(model, built, run.precision, [*PROMPTS, *prompts[:8]])
+    verify(model, built, run.precision, [*PROMPTS, *(prompt for prompt, _ in pairs[:8])])
     seen: dict[str, Measured] = {}
     if examples and run.evaluation is not None:
         context.stage("Evaluating")
-        seen["model"] = seen["reference"] = measure(built, prompts, examples, run.evaluation, context.work)
+        seen["model"] = seen["reference"] = measure(built, pairs, examples, run.evaluation, context)
         if run.precision != "FP32":
             full = convert(model, run.model_copy(update={"precision": "FP32"}), context.work)
-            seen["reference"] = measure(full, prompts, examples, run.evaluation, context.work)
+            seen["reference"] = measure(full, pairs, examples, run.evaluation, context)
     figures = side_by_side(seen)
     context.check()
     context.stage("Publishing")

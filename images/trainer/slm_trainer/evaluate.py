@@ -1,4 +1,4 @@
-"""What a model is worth: exact match of greedy answers, time of an answer, bytes of weights, memory of a process.
+"""What a model is worth: its greedy answers, the time that they take, the loss of the expected ones, memory of a process.
 
 Every model is measured in a process of its own, so that one model's memory is not counted to another.
 """
@@ -6,21 +6,24 @@ Every model is measured in a process of its own, so that one model's memory is n
 import heapq
 import json
 import random
-import resource
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from slmkit.apart import measure_apart
+from slm_trainer.encoding import encode
+from slmkit.apart import Seen, measure_apart, peak_memory, tell
 from slmkit.data import Example
-from slmops.contract import Figures, Reason
+from slmkit.metrics import Measured, judged
+from slmkit.run import Context, RunFailed
+from slmops.contract import Evaluation, Metric, Reason
 
 TIMED = 30
 """Answers that are timed one by one; accuracy takes all records in batches."""
 BATCH = 64
+ENDLESS = 10**9
+"""Tokens that a model can read which names no bound."""
 
 
 def choose(examples: Iterable[Example], samples: int, seed: int) -> list[Example]:
@@ -32,30 +35,57 @@ def choose(examples: Iterable[Example], samples: int, seed: int) -> list[Example
     return [example for _, _, example in sorted(chosen, key=lambda item: item[1])]
 
 
-def measure(folder: Path, examples: Sequence[Example], max_new_tokens: int, work: Path) -> Figures:
-    """Measure a saved model in a process of its own."""
+def measure(folder: Path, examples: Sequence[Example], wanted: Evaluation, context: Context) -> Measured:
+    """Measure a saved model in a process of its own. Each example has an answer."""
+    context.expect(len(examples))
     records = [[list(example.prompt), example.completion] for example in examples]
-    asked = {"folder": str(folder), "limit": max_new_tokens, "examples": records}
-    return measure_apart("slm_trainer.evaluate", asked, work, Reason.INTERNAL_ERROR, "the evaluation failed")
+    asked = {"folder": str(folder), "limit": wanted.max_new_tokens, "metrics": wanted.metrics, "examples": records}
+    seen = measure_apart("slm_trainer.evaluate", asked, context, Reason.INTERNAL_ERROR, "the evaluation failed")
+    return judged(seen, [example.completion or "" for example in examples], wanted)
 
 
-def evaluate(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int) -> tuple[float, float]:
-    """(exact match, median seconds of one answer), greedy."""
-    right = sum(
-        answer.strip() == (example.completion or "").strip()
-        for begin in range(0, len(examples), BATCH)
-        for answer, example in zip(
-            generate(model, tokenizer, examples[begin : begin + BATCH], limit),
-            examples[begin : begin + BATCH],
-            strict=True,
-        )
-    )
-    times = []
+def answers(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int) -> list[str]:
+    """Greedy answers, in batches."""
+    said: list[str] = []
+    for begin in range(0, len(examples), BATCH):
+        said += generate(model, tokenizer, examples[begin : begin + BATCH], limit)
+        tell(len(said))
+    return said
+
+
+def times(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int) -> list[float]:
+    """Seconds of answers of at most ``limit`` tokens, one by one."""
+    found = []
     for example in examples[:TIMED]:
         begun = time.perf_counter()
-        generate(model, tokenizer, [example], limit)
-        times.append(time.perf_counter() - begun)
-    return right / len(examples), median(times)
+        generate(model, tokenizer, [example], limit)  # its texts are on the CPU: the device has finished
+        found.append(time.perf_counter() - begun)
+    return found
+
+
+def losses(model: Any, tokenizer: Any, examples: Sequence[Example]) -> tuple[list[float], list[int]]:
+    """(nats, tokens) of each expected answer. Both zero where the record is longer than the model can read.
+
+    One record at a time, and logits of the answer alone: those of a batch over a large vocabulary are gigabytes.
+    """
+    import torch
+    import torch.nn.functional as F  # noqa: N812  (PyTorch's own name for it)
+
+    nats, tokens = [], []
+    longest = getattr(model.config, "max_position_embeddings", None) or ENDLESS
+    for example in examples:
+        found = counted = 0.0
+        for record in encode(tokenizer, [example], longest)[0]:
+            start = max(record.start, 1)
+            read = torch.tensor([list(record.tokens)], device=model.device)
+            aims = read[0, start:]
+            with torch.inference_mode():
+                logits = model(input_ids=read, logits_to_keep=len(aims) + 1).logits[0, :-1].float()
+            found += float(F.cross_entropy(logits, aims, reduction="sum"))
+            counted += len(aims)
+        nats.append(found)
+        tokens.append(int(counted))
+    return nats, tokens
 
 
 def generate(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int, **sampling: Any) -> list[str]:
@@ -77,19 +107,30 @@ def generate(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int
 
 
 def _main() -> None:
+    import torch
+
     from slm_trainer.model import load_model, load_tokenizer
 
     asked = json.loads(Path(sys.argv[1]).read_bytes())
-    folder = Path(asked["folder"])
-    tokenizer, model = load_tokenizer(folder), load_model(folder).eval()
+    folder, limit, metrics = Path(asked["folder"]), asked["limit"], asked["metrics"]
+    graphics = torch.cuda.is_available()
+    tokenizer, model = load_tokenizer(folder), load_model(folder).to("cuda" if graphics else "cpu").eval()
     examples = [Example(tuple(prompt), completion) for prompt, completion in asked["examples"]]
-    match, seconds = evaluate(model, tokenizer, examples, asked["limit"])
-    print(Figures(
-        exact_match=round(match, 5), inference_seconds=round(seconds, 6), samples=len(examples),
-        peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    said = answers(model, tokenizer, examples, limit)
+    whole = times(model, tokenizer, examples, limit) if Metric.INFERENCE_TIME in metrics else []
+    first = times(model, tokenizer, examples, 1) if Metric.TIME_TO_FIRST_TOKEN in metrics else []
+    peak = peak_memory() + (torch.cuda.max_memory_allocated() if graphics else 0)  # of answering alone
+    try:
+        nats, tokens = losses(model, tokenizer, examples) if Metric.PERPLEXITY in metrics else ([], [])
+    except RunFailed as failed:  # a teacher whose chat template writes an answer in another way than it begins one
+        print(f"no perplexity: {failed.message}", file=sys.stderr)
+        nats, tokens = [], []
+    seen = Seen(
+        answers=said, seconds=whole, first_token_seconds=first, nats=nats, tokens=tokens, peak_memory_bytes=peak,
         weight_bytes=sum(p.stat().st_size for p in folder.glob("*.safetensors")),
         parameters=sum(p.numel() for p in model.parameters()),
-    ).model_dump_json())  # fmt: skip
+    )  # fmt: skip
+    Path(sys.argv[2]).write_text(seen.model_dump_json())
 
 
 if __name__ == "__main__":

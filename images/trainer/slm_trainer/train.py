@@ -54,9 +54,9 @@ def train(run: TrainRun, context: Context) -> Report:
     if run.evaluation.untrained_baseline and group.leads and run.trial is None:
         context.stage("Evaluating baseline")
         save(model, tokenizer, context.work / "baseline")
-        seen["baseline"] = measure(context.work / "baseline", measured, run.evaluation, context.work)
+        seen["baseline"] = measure(context.work / "baseline", measured, run.evaluation, context)
         if kept:
-            seen["baseTaskBefore"] = measure(context.work / "baseline", kept, matching(run), context.work)
+            seen["baseTaskBefore"] = measure(context.work / "baseline", kept, matching(run), context)
     base, recipe = context.work / "base" if run.base else None, RECIPES[run.method]
     learned, logs, referee = None, {}, None
     if run.adapter is None:
@@ -82,16 +82,16 @@ def train(run: TrainRun, context: Context) -> Report:
     context.stage("Evaluating")
     model, adapter = recipe.finish(model.to("cpu"), base, context.work)
     files = save(model, tokenizer, context.work / "model")
-    seen["model"] = measure(context.work / "model", measured, run.evaluation, context.work)
+    seen["model"] = measure(context.work / "model", measured, run.evaluation, context)
     if referee:
         group.finish()
         return Report(outcome="Succeeded", trial=referee.result(seen["model"].figures.exact_match))
     if kept:
-        seen["baseTask"] = measure(context.work / "model", kept, matching(run), context.work)
+        seen["baseTask"] = measure(context.work / "model", kept, matching(run), context)
     for name, source in run.evaluation.compare.items():
         context.stage(f"Evaluating {name}"[:32])
         folder = _fetch(source, f"compare-{name}", name, context, registry)
-        seen[name] = measure(folder, measured, run.evaluation, context.work)
+        seen[name] = measure(folder, measured, run.evaluation, context)
     figures = side_by_side(seen)
     context.check()
     context.stage("Publishing")

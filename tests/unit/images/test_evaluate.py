@@ -1,6 +1,9 @@
 """Which records a model is measured by, and what becomes of a measurement that fails."""
 
+import os
+import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +13,11 @@ from slm_quantizer import evaluate as quantizer
 from slm_trainer import evaluate as trainer
 from slm_trainer.evaluate import choose
 from slm_trainer.label.answers import stopped
+from slmkit.apart import Seen
 from slmkit.data import Example
-from slmkit.run import RunFailed
-from slmops.contract import Reason
+from slmkit.metrics import Measured
+from slmkit.run import Context, RunFailed
+from slmops.contract import Evaluation, Reason
 
 
 def records(count: int, answer: str | None = "a") -> list[Example]:
@@ -37,40 +42,92 @@ def test_no_more_records_than_there_are() -> None:
     assert choose(records(5), 500, 42) == records(5)
 
 
-def in_trainer(folder: Path, work: Path) -> object:
-    return trainer.measure(folder, records(1), 8, work)
+def in_trainer(folder: Path, context: Context) -> object:
+    return trainer.measure(folder, records(1), Evaluation(), context)
 
 
-def in_quantizer(folder: Path, work: Path) -> object:
-    return quantizer.measure(folder, ["p"], records(1), 8, work)
+def in_quantizer(folder: Path, context: Context) -> object:
+    return quantizer.measure(folder, [("p", "a")], records(1), Evaluation(), context)
 
 
-Measure = Callable[[Path, Path], object]
-
-
-@pytest.mark.parametrize(
+Measure = Callable[[Path, Context], object]
+both = pytest.mark.parametrize(
     ("measure", "reason"), [(in_trainer, Reason.INTERNAL_ERROR), (in_quantizer, Reason.VERIFICATION_FAILED)]
 )
+
+
+def python(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    """A script in the place of Python: $3 is what is asked, $4 where to write what was seen."""
+    file = folder / "python"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(file))
+
+
+@both
 def test_a_measurement_that_fails_says_why_and_leaves_nothing(tmp_path: Path, measure: Measure, reason: Reason) -> None:
     with pytest.raises(RunFailed) as failed:
-        measure(tmp_path / "missing", tmp_path)
+        measure(tmp_path / "missing", Context(tmp_path))
     assert failed.value.reason is reason
     words = failed.value.message.partition(": ")[2]
     assert "Error" in words or "RunFailed" in words, "the last line of what the other process said"
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("measure", [in_trainer, in_quantizer])
+@both
 def test_a_measurement_that_is_killed_ran_out_of_memory(
-    tmp_path: Path, measure: Measure, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, measure: Measure, reason: Reason, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    killed = tmp_path / "python"
-    killed.write_text("#!/bin/sh\nkill -9 $$\n")
-    killed.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(killed))
+    python(monkeypatch, tmp_path, "kill -9 $$")
     with pytest.raises(RunFailed) as failed:
-        measure(tmp_path / "missing", tmp_path)
+        measure(tmp_path / "missing", Context(tmp_path))
     assert failed.value.reason is Reason.OUT_OF_MEMORY
+
+
+@both
+def test_a_measurement_ends_with_the_run_that_is_told_to_stop(
+    tmp_path: Path, measure: Measure, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python(monkeypatch, tmp_path, "exec sleep 600")
+    context = Context(tmp_path)
+    threading.Timer(0.2, context.stopping.set).start()
+    with pytest.raises(RunFailed) as failed:
+        measure(tmp_path / "missing", context)
+    assert failed.value.reason is Reason.TERMINATED
+
+
+@both
+def test_what_was_seen_is_judged_and_told_on_the_way(
+    tmp_path: Path, measure: Measure, reason: Reason, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = Seen(answers=["a"], seconds=[0.5], peak_memory_bytes=7, weight_bytes=9)
+    python(monkeypatch, tmp_path, f"echo noise; echo done 1\ncat > $4 <<END\n{seen.model_dump_json()}\nEND")
+    context = Context(tmp_path)
+    context.stage("Evaluating")
+    found = measure(tmp_path, context)
+    assert isinstance(found, Measured)
+    assert found.right == (True,)
+    told = found.figures
+    assert (told.exact_match, told.samples, told.inference_seconds) == (1, 1, 0.5)
+    assert (told.peak_memory_bytes, told.weight_bytes, told.parameters) == (7, 9, None)
+    said = context.progress
+    assert (said.step, said.of, said.unit) == (1, 1, "Samples")
+
+
+def test_a_small_program_does_not_report_the_memory_of_the_large_one_that_started_it() -> None:
+    """``ru_maxrss`` does: it outlives exec."""
+    code = (
+        "import resource; from slmkit.apart import peak_memory; "
+        "print(peak_memory(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    ballast = bytearray(600 * 2**20)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    ours, inherited = map(int, done.stdout.split())
+    assert 10 * 2**20 < ours < 500 * 2**20
+    assert inherited > 600 * 2**20
+    del ballast
 
 
 @pytest.mark.parametrize(
