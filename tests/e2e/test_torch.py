@@ -32,8 +32,10 @@ TESTS = {
         "train",
         "resume",
         "distributed",
+        "metrics",
+        "evaluate",
     ),
-    "quantizer": ("verify", "adapt"),
+    "quantizer": ("verify", "adapt", "metrics", "runtime"),
 }
 
 

@@ -1,0 +1,97 @@
+"""A saved model is measured in a process of its own: what it answers, how fast, and what the expected answers cost it."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("torchmetrics")
+
+import torch
+import torch.nn.functional as F  # noqa: N812  (PyTorch's own name for it)
+
+from slm_trainer import evaluate
+from slm_trainer.encoding import encode
+from slm_trainer.evaluate import losses, measure
+from slm_trainer.model import load_model, load_tokenizer, new_model, save, train_tokenizer
+from slmkit.data import Example
+from slmkit.run import Context
+from slmops.contract import Architecture, Evaluation, Metric
+
+EXAMPLES = [Example(({"role": "user", "content": f"code {n}"},), f"open gate {n % 3}") for n in range(12)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model that knows nothing, saved."""
+    torch.manual_seed(1)
+    tokenizer = train_tokenizer(EXAMPLES, 300)
+    wanted = Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=96,
+                          vocabulary_size=300)  # fmt: skip
+    into = tmp_path_factory.mktemp("model")
+    save(new_model(wanted, tokenizer), tokenizer, into)
+    return into
+
+
+def whole_loss(model: Any, tokenizer: Any, example: Example) -> tuple[float, int]:
+    """The sum of the answer's losses from the logits of the whole record."""
+    (record,), _ = encode(tokenizer, [example], 10_000)
+    tokens = torch.tensor([list(record.tokens)])
+    with torch.no_grad():
+        logits = model(tokens).logits[0, record.start - 1 : -1]
+    return float(F.cross_entropy(logits, tokens[0, record.start :], reduction="sum")), len(record.tokens) - record.start
+
+
+def test_the_loss_is_that_of_the_answer_alone(folder: Path) -> None:
+    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
+    nats, tokens = losses(model, tokenizer, EXAMPLES)
+    expected = [whole_loss(model, tokenizer, example) for example in EXAMPLES]
+    assert tokens == [count for _, count in expected]
+    assert nats == pytest.approx([lost for lost, _ in expected], rel=1e-4)
+
+
+def test_a_record_that_the_model_cannot_read_has_no_loss(folder: Path) -> None:
+    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
+    long = Example(({"role": "user", "content": "code " * 2000},), "open gate 1")
+    assert losses(model, tokenizer, [long])[1] == [0]
+
+
+def test_a_model_is_measured_as_a_whole(folder: Path, tmp_path: Path) -> None:
+    ballast = torch.ones(300 * 2**18)  # 300 MiB that are ours
+    context = Context(tmp_path)
+    context.stage("Evaluating")
+    found = measure(folder, EXAMPLES, Evaluation(metrics=tuple(Metric), max_new_tokens=6), context)
+    del ballast
+    figures = found.figures
+    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
+    expected = [whole_loss(model, tokenizer, example) for example in EXAMPLES]
+    mean = sum(lost for lost, _ in expected) / sum(count for _, count in expected)
+    assert figures.perplexity == pytest.approx(math.exp(mean), rel=1e-3)
+    assert (figures.samples, context.progress.step, context.progress.of) == (12, 12, 12)
+    assert figures.parameters == sum(p.numel() for p in model.parameters())
+    assert figures.weight_bytes == (folder / "model.safetensors").stat().st_size
+    assert figures.first_token_seconds is not None
+    assert figures.inference_seconds is not None
+    assert 0 < figures.first_token_seconds < figures.inference_seconds < 10
+    assert figures.peak_memory_bytes is not None
+    assert 50 * 2**20 < figures.peak_memory_bytes < 2**30
+    assert figures.intervals.keys() == set(map(str, Metric)) - {"PeakMemory"}
+    assert len(found.right) == 12
+
+
+def test_times_are_those_of_single_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+
+    def slow(model: Any, tokenizer: Any, examples: list[Example], limit: int) -> list[str]:
+        asked.append((len(examples), limit))
+        time.sleep(0.01 * limit)
+        return [""] * len(examples)
+
+    monkeypatch.setattr(evaluate, "generate", slow)
+    found = evaluate.times(None, None, EXAMPLES * 4, 3)
+    assert asked == [(1, 3)] * 30
+    assert all(0.03 <= seconds < 1 for seconds in found)
