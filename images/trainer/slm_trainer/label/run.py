@@ -23,7 +23,7 @@ from slmkit.sources import fetch
 from slmops.contract import DATASET_TYPE, Data, Figures, LabelRun, Metric, Reason, Report, Task
 
 JOURNAL = "answers.jsonl"
-ANY_TEXT: tuple[Task, tuple[Metric, ...]] = ("Generation", (Metric.ACCURACY, Metric.F1, Metric.BLEU))
+ANY_TEXT: tuple[Task, tuple[Metric, ...]] = ("Generation", (Metric.ACCURACY,))
 JUDGED: dict[str, tuple[Task, tuple[Metric, ...]]] = {
     "NLI": ("Classification", (Metric.ACCURACY, Metric.F1)),
     "Summarization": ("Summarization", (Metric.F1, Metric.BLEU, Metric.ROUGE)),
