@@ -44,10 +44,9 @@ def figures(kubectl: Kubectl) -> Iterator[str]:
     """A row for each resource and for each thing that was measured of it."""
     student = kubectl.get("distillation", "farm-assistant") or {}
     status = student["status"]
-    kept = status["evaluation"].get("comparison", {}).get("AccuracyRetained")
     yield ROW.format("Distillation farm-assistant", took(kubectl, student), f"{status['artifact']['size']}, exact match "
                      f"{_match(status, 'model')}; teacher {_match(status, 'teacher')}, untrained "
-                     f"{_match(status, 'baseline')}; {_percent(kept)} of the accuracy kept")  # fmt: skip
+                     f"{_match(status, 'baseline')}; {_kept(status)} of the accuracy kept")  # fmt: skip
     tuned = kubectl.get("finetune", "farm-irrigation") or {}
     status = tuned["status"]
     yield ROW.format("FineTune farm-irrigation", took(kubectl, tuned), f"adapter {status['adapter']['size']}, exact "
@@ -55,9 +54,8 @@ def figures(kubectl: Kubectl) -> Iterator[str]:
     packed = kubectl.get("quantizedmodel", "farm-irrigation") or {}
     yield ROW.format("QuantizedModel farm-irrigation", took(kubectl, packed), f"{packed['status']['ready']} variants")
     for variant in packed["status"]["variants"]:
-        kept = variant["evaluation"].get("comparison", {}).get("AccuracyRetained")
         yield ROW.format(f"  {variant['name']}", "", f"{variant['size']}, exact match {_match(variant, 'model')}, "
-                         f"{_percent(kept)} of the accuracy kept")  # fmt: skip
+                         f"{_kept(variant)} of the accuracy kept")  # fmt: skip
     edge = kubectl.get("edgedeployment", "farms") or {}
     (pool,) = edge["status"]["pools"]
     yield ROW.format("EdgeDeployment farms", took(kubectl, edge), f"{pool['nodes']['ready']} nodes serve revision "
@@ -136,6 +134,13 @@ def chat(url: str) -> str:
 
 def _match(status: dict[str, Any], who: str) -> str:
     return _percent((status["evaluation"].get(who) or {}).get("ExactMatch"))
+
+
+def _kept(status: dict[str, Any]) -> str:
+    """With its 95 % interval."""
+    text = _percent(status["evaluation"].get("comparison", {}).get("AccuracyRetained"))
+    sure = (status.get("intervals") or {}).get("comparison", {}).get("AccuracyRetained")
+    return f"{text} ({_percent(sure[0])} to {_percent(sure[1])})" if sure else text
 
 
 def _percent(value: float | None) -> str:
