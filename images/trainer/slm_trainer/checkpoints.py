@@ -59,11 +59,17 @@ class Checkpoints:
         return step % self._every == 0
 
     def note(self, step: int) -> None:
-        """Remember that this step was made, so that the next attempt knows what was lost. Once in a while, and not synced:
-        it is a figure for people."""
+        """Remember that this step was made, so that the next attempt knows what was lost. Once in a while."""
         if self._clock() - self._noted >= NOTED_EVERY:
-            self._noted = self._clock()
-            (self._folder / REACHED).write_text(str(step))
+            self.mark(step)
+
+    def mark(self, step: int) -> None:
+        """Remember it now, with what was counted: an attempt that ends before its first checkpoint has been one. Not
+        synced: these are figures for people."""
+        self._noted = self._clock()
+        scratch = self._folder / f".{REACHED}"
+        scratch.write_text(json.dumps({"step": step, "resumes": self.resumes, "lost": self.lost}))
+        scratch.replace(self._folder / REACHED)
 
     def save(self, step: int, parts: Mapping[str, Part]) -> None:
         """Write one, and remove those that are no longer kept. Raises OSError when the disk is full."""
@@ -100,8 +106,11 @@ class Checkpoints:
             for name, part in parts.items():
                 part.load_state_dict(_unpacked(state["parts"][name], tensors[name]))
             step = int(state["step"])
-            lost = max(0, self._reached() - step)
-            self.last, self.resumes, self.lost = step, state["resumes"] + 1, state["lost"] + lost
+            before = self._reached()
+            lost = max(0, before["step"] - step)
+            self.last = step
+            self.resumes = max(state["resumes"], before["resumes"]) + 1
+            self.lost = max(state["lost"], before["lost"]) + lost
             log.info("checkpoint", extra={"resumed": step, "lost": lost})
             return step
         return 0
@@ -120,11 +129,12 @@ class Checkpoints:
     def _newest_first(self) -> list[Path]:
         return sorted(self._folder.glob("step-*"), reverse=True)
 
-    def _reached(self) -> int:
+    def _reached(self) -> dict[str, int]:
         try:
-            return int((self._folder / REACHED).read_text())
-        except (OSError, ValueError):
-            return 0
+            found = json.loads((self._folder / REACHED).read_bytes())
+            return {key: int(found[key]) for key in ("step", "resumes", "lost")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {"step": 0, "resumes": 0, "lost": 0}
 
 
 class Weights:

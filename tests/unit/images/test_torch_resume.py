@@ -151,6 +151,19 @@ def test_what_a_kill_has_cost_is_counted(tmp_path: Path, monkeypatch: pytest.Mon
     assert (said.resumes, said.lost_steps) == (2, 3 + 4)
 
 
+def test_an_attempt_that_ends_before_its_first_checkpoint_has_been_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("slm_trainer.checkpoints.NOTED_EVERY", 0.0)
+    training = Training(tmp_path, **EVERY)
+    for killed in (13, 1, 2):  # after the first, each begins at step 10 and is kept no more
+        with pytest.raises(Killed):
+            training.attempt(kill_at=killed)
+    training.attempt()
+    said = training.context.progress
+    assert (said.resumes, said.lost_steps) == (3, 3 + 1 + 2)
+
+
 def test_a_training_over_its_budget_is_kept_for_the_day_that_there_is_more(tmp_path: Path) -> None:
     training = Training(tmp_path, **EVERY)
     with pytest.raises(RunFailed) as stopped:
