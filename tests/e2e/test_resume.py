@@ -43,7 +43,9 @@ def data(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def training(platform: Platform, name: str, data: str, **run: Any) -> Manifest:
     """Steps without chance, kept every five."""
-    volume = {"volume": {"size": "100Mi"}, "retries": 1, "resources": {"limits": {"memory": "1500Mi"}}}
+    # It asks for less than it may use, so that one small node holds it beside a demo on the same cluster.
+    memory = {"requests": {"memory": "500Mi"}, "limits": {"memory": "1500Mi"}}
+    volume = {"volume": {"size": "100Mi"}, "retries": 1, "resources": memory}
     return {
         "apiVersion": "slmops.dev/v1alpha1", "kind": "FineTune", "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
