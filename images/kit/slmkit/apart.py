@@ -5,6 +5,7 @@ how many records are done.
 """
 
 import json
+import math
 import resource
 import signal
 import subprocess
@@ -22,6 +23,8 @@ from slmops.contract import Reason
 
 DONE = "done "
 """Begins a line on progress."""
+HOPELESS = 1e12
+"""Nats that stand for a loss that is no number: JSON has none for it. They outweigh all records that a Job can have."""
 
 
 class Seen(BaseModel):
@@ -86,6 +89,11 @@ def _stop(process: subprocess.Popen[str], context: Context) -> None:
 def tell(records: int) -> None:
     """So many records are done."""
     print(f"{DONE}{records}", flush=True)
+
+
+def finite(nats: float) -> float:
+    """A loss that JSON can hold: HOPELESS where a token had no chance at all, or the model's numbers are none."""
+    return nats if math.isfinite(nats) else HOPELESS
 
 
 def peak_memory() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from slmkit.apart import Seen, measure_apart, peak_memory, tell
+from slmkit.apart import Seen, finite, measure_apart, peak_memory, tell
 from slmkit.data import Example
 from slmkit.metrics import Measured, judged
 from slmkit.run import Context, RunFailed
@@ -41,11 +41,21 @@ def measure(
     return judged(seen, [example.completion or "" for example in examples], wanted)
 
 
-def answer(og: Any, model: Any, tokenizer: Any, prompt: str, limit: int) -> tuple[str, float, float]:
-    """(greedy answer, seconds to its first token, seconds in all)."""
+def context_length(folder: Path) -> int:
+    """Tokens, prompt and answer together, that the runtime accepts: it fails when more are asked for."""
+    return int(json.loads((folder / "genai_config.json").read_bytes())["model"]["context_length"])
+
+
+def answer(
+    og: Any, model: Any, tokenizer: Any, prompt: str, limit: int, longest: int
+) -> tuple[str, float | None, float | None]:
+    """(greedy answer, seconds to its first token, seconds in all). No answer and no times to a prompt that leaves no room
+    for one in ``longest`` tokens: the edge runtime refuses it, too."""
     begun = time.perf_counter()
     tokens = tokenizer.encode(prompt)
-    generator = _generator(og, model, len(tokens) + limit)
+    if len(tokens) >= longest:
+        return "", None, None
+    generator = _generator(og, model, min(len(tokens) + limit, longest))
     generator.append_tokens(tokens)
     first = 0.0
     while not generator.is_done():
@@ -55,19 +65,23 @@ def answer(og: Any, model: Any, tokenizer: Any, prompt: str, limit: int) -> tupl
     return text, first, time.perf_counter() - begun
 
 
-def loss(og: Any, model: Any, tokenizer: Any, prompt: str, expected: str) -> tuple[float, int]:
-    """(nats, tokens) of an expected answer, which is given token by token: the runtime shows the last logits alone."""
+def loss(og: Any, model: Any, tokenizer: Any, prompt: str, expected: str, longest: int) -> tuple[float, int]:
+    """(nats, tokens) of an expected answer, which is given token by token: the runtime shows the last logits alone. Both
+    zero where the record is longer than ``longest`` tokens, as in the trainer."""
     head, tail = tokenizer.encode(prompt), tokenizer.encode(expected)
-    generator = _generator(og, model, len(head) + len(tail) + 1)
-    generator.append_tokens(head)
+    if len(head) + len(tail) > longest:
+        return 0.0, 0
+    generator = _generator(og, model, len(head) + len(tail))
     nats = 0.0
+    given = head
     for token in tail:
+        generator.append_tokens(given)
         logits = np.asarray(generator.get_logits(), dtype=np.float64)
         logits = logits.reshape(-1, logits.shape[-1])[-1]
         top = logits.max()
         nats += float(top + np.log(np.exp(logits - top).sum()) - logits[token])
-        generator.append_tokens(np.array([token], dtype=np.int32))
-    return nats, len(tail)
+        given = np.array([token], dtype=np.int32)
+    return finite(nats), len(tail)
 
 
 def _generator(og: Any, model: Any, longest: int) -> Any:
@@ -83,16 +97,17 @@ def _main() -> None:
     folder, pairs, metrics = Path(asked["folder"]), asked["pairs"], asked["metrics"]
     model = og.Model(str(folder))
     tokenizer = og.Tokenizer(model)
+    longest = context_length(folder)
     said = []
     for prompt, _ in pairs:
-        said.append(answer(og, model, tokenizer, prompt, asked["limit"]))
+        said.append(answer(og, model, tokenizer, prompt, asked["limit"], longest))
         tell(len(said))
     peak = peak_memory()  # of answering alone
-    losses = [loss(og, model, tokenizer, *pair) for pair in pairs] if Metric.PERPLEXITY in metrics else []
+    losses = [loss(og, model, tokenizer, *pair, longest) for pair in pairs] if Metric.PERPLEXITY in metrics else []
     seen = Seen(
         answers=[text for text, _, _ in said],
-        seconds=[whole for _, _, whole in said] if Metric.INFERENCE_TIME in metrics else [],
-        first_token_seconds=[first for _, first, _ in said] if Metric.TIME_TO_FIRST_TOKEN in metrics else [],
+        seconds=[whole for _, _, whole in said if whole] if Metric.INFERENCE_TIME in metrics else [],
+        first_token_seconds=[first for _, first, _ in said if first] if Metric.TIME_TO_FIRST_TOKEN in metrics else [],
         nats=[nats for nats, _ in losses],
         tokens=[count for _, count in losses],
         peak_memory_bytes=peak,

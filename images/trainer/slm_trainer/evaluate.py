@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_trainer.encoding import encode
-from slmkit.apart import Seen, measure_apart, peak_memory, tell
+from slmkit.apart import Seen, finite, measure_apart, peak_memory, tell
 from slmkit.data import Example
 from slmkit.metrics import Measured, judged
 from slmkit.run import Context, RunFailed
@@ -83,7 +83,7 @@ def losses(model: Any, tokenizer: Any, examples: Sequence[Example]) -> tuple[lis
                 logits = model(input_ids=read, logits_to_keep=len(aims) + 1).logits[0, :-1].float()
             found += float(F.cross_entropy(logits, aims, reduction="sum"))
             counted += len(aims)
-        nats.append(found)
+        nats.append(finite(found))
         tokens.append(int(counted))
     return nats, tokens
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
-from slmkit.apart import Seen
+from slmkit.apart import Seen, finite
 from slmkit.metrics import Measured, compared, judged, scored
 from slmkit.metrics.intervals import bootstrap, of_median, wilson
 from slmkit.metrics.roles import side_by_side
@@ -82,6 +82,10 @@ def test_labels_as_the_library_counts_them(pairs: list[tuple[str, str]]) -> None
         ({"b": 1}, {"a": 1}, 0.0),
         ([{"a": 1}], {"a": 1}, 0.0),
         ({}, {}, 1.0),
+        ({"a": 1.0}, {"a": 1}, 1.0),
+        ({"a": 1}, {"a": True}, 0.0),
+        ({"a/b": 1}, {"a": {"b": 1}}, 0.0),
+        ({"a": [1]}, {"a": {"0": 1}}, 0.0),
     ],
 )
 def test_fields_by_place_and_value(answer: object, expected: object, value: float) -> None:
@@ -169,8 +173,26 @@ def test_right_is_what_matches_exactly_where_accuracy_is_not_wanted() -> None:
     assert scored(["A", "b"], ["a", "b"], TEXT, "Extraction").right == (True, True)
 
 
-def test_perplexity_that_is_beyond_all_numbers_is_still_one() -> None:
-    assert math.isfinite(perplexity([1e6], [1])(ONES(1)))
+@pytest.mark.parametrize("nats", [-1e-4, 0.0, 2.0, 36.0, 40.0, 800.0, math.inf, math.nan])
+def test_whatever_a_model_lost_its_report_can_be_read(nats: float) -> None:
+    told = Seen.model_validate_json(seen(["a", "a"], nats=[finite(nats)] * 2, tokens=[1, 1]).model_dump_json())
+    figures = judged(told, ["a", "b"], Evaluation(metrics=(Metric.PERPLEXITY,))).figures
+    report = Report(outcome="Succeeded", evaluation={"model": figures})
+    read = Report.model_validate_json(report.model_dump_json(exclude_defaults=True)).evaluation["model"]
+    assert read.perplexity == pytest.approx(math.exp(min(max(nats, 0), 36.736)) if nats < math.inf else 9e15, rel=1e-3)
+
+
+def test_one_hopeless_record_makes_the_perplexity_hopeless() -> None:
+    assert perplexity([finite(math.nan), *[0.1] * 9999], [1000] * 10_000)(ONES(10_000)) == pytest.approx(9e15)
+
+
+def test_records_that_cannot_be_read_say_nothing_of_perplexity() -> None:
+    wanted = Evaluation(metrics=(Metric.PERPLEXITY,))
+    found = judged(seen(["a"] * 4, nats=[2.0, 0, 2.0, 0], tokens=[1, 0, 1, 0]), ["a"] * 4, wanted).figures
+    assert found.perplexity == pytest.approx(math.e**2, rel=1e-4)
+    assert found.intervals["Perplexity"] == pytest.approx((math.e**2, math.e**2), rel=1e-3)
+    found = judged(seen(["a"] * 2, nats=[2.0, 0], tokens=[1, 0]), ["a"] * 2, wanted).figures
+    assert "Perplexity" not in found.intervals, "one record is too few"
 
 
 def measured(right: str) -> Measured:

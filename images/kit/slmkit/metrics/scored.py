@@ -19,8 +19,10 @@ def judged(seen: Seen, expected: Sequence[str], wanted: Evaluation) -> Measured:
     made = scored(seen.answers, expected, wanted.metrics, wanted.task)
     found: dict[str, float | int | None] = {"weight_bytes": seen.weight_bytes, "parameters": seen.parameters}
     sure: dict[str, Interval | None] = {}
-    if sum(seen.tokens):
-        found["perplexity"], sure[Metric.PERPLEXITY] = _estimate(perplexity(seen.nats, seen.tokens), len(seen.tokens))
+    read = [(nats, tokens) for nats, tokens in zip(seen.nats, seen.tokens, strict=True) if tokens]
+    if read:  # records that are longer than the model can read say nothing of it
+        nats, tokens = zip(*read, strict=True)
+        found["perplexity"], sure[Metric.PERPLEXITY] = _estimate(perplexity(nats, tokens), len(read))
     for metric, field, times in (
         (Metric.INFERENCE_TIME, "inference_seconds", seen.seconds),
         (Metric.TIME_TO_FIRST_TOKEN, "first_token_seconds", seen.first_token_seconds),
@@ -55,9 +57,8 @@ def _figures(
     found: dict[str, float | int | None], sure: dict[str, Interval | None], more: Figures | None = None
 ) -> Figures:
     intervals = {str(metric): interval for metric, interval in sure.items() if interval is not None}
-    if more is not None:
-        return more.model_copy(update=found | {"intervals": more.intervals | intervals})
-    return Figures.model_validate(found | {"intervals": intervals})
+    told = more or Figures()
+    return Figures.model_validate(told.model_dump() | found | {"intervals": told.intervals | intervals})
 
 
 def _digits(value: float) -> float:

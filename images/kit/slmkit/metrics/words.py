@@ -13,6 +13,9 @@ from slmops.contract import Metric
 
 Statistic = Callable[[Weights], float]
 Texts = Sequence[str]
+Place = tuple[str | int, ...]
+WORST = 9e15
+"""Perplexity beyond which a report tells no more: the contract's largest number is 2^53 - 1."""
 
 
 def same(answer: str, expected: str) -> bool:
@@ -63,22 +66,24 @@ def _of_fields(answers: Texts, expected: Texts) -> Statistic:
     return lambda weights: 2 * _share(weights @ right, weights @ fields)
 
 
-def _fields(text: str) -> Iterator[tuple[str, str]]:
+def _fields(text: str) -> Iterator[tuple[Place, str]]:
     """(place, value) of each leaf; none where the text is no JSON."""
     try:
         found = json.loads(text)
-        yield from _leaves(found, "")
+        yield from _leaves(found, ())
     except (ValueError, RecursionError):
         return
 
 
-def _leaves(value: Any, place: str) -> Iterator[tuple[str, str]]:
+def _leaves(value: Any, place: Place) -> Iterator[tuple[Place, str]]:
     if isinstance(value, dict) and value:
         for key, each in value.items():
-            yield from _leaves(each, f"{place}/{key}")
+            yield from _leaves(each, (*place, key))
     elif isinstance(value, list) and value:
         for index, each in enumerate(value):
-            yield from _leaves(each, f"{place}/{index}")
+            yield from _leaves(each, (*place, index))
+    elif isinstance(value, float) and value.is_integer():  # 2.0 is 2
+        yield place, json.dumps(int(value))
     else:
         yield place, json.dumps(value.strip() if isinstance(value, str) else value)
 
@@ -121,9 +126,11 @@ def bleu(answers: Texts, expected: Texts) -> Statistic:
 
 
 def perplexity(nats: Sequence[float], tokens: Sequence[int]) -> Statistic:
-    """exp of the mean loss in nats for each token; ``nats``, ``tokens``: of each record's expected answer."""
+    """exp of the mean loss in nats for each token, from 1 to WORST; ``nats``, ``tokens``: of each record's expected
+    answer."""
     lost, counted = np.array(nats), np.array(tokens)
-    return lambda weights: float(np.exp(min(_share(weights @ lost, weights @ counted), 700.0)))
+    most = np.log(WORST)
+    return lambda weights: float(np.exp(np.clip(_share(weights @ lost, weights @ counted), 0, most)))
 
 
 MEASURES: dict[Metric, Callable[[Texts, Texts, str], Statistic]] = {
