@@ -10,10 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 # Threads that wait by spinning take the core from the one that they wait for, on a node that does something else too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from slm_quantizer.adapt import adapt  # noqa: E402  (imports that take seconds)
-from slm_quantizer.quantize import quantize  # noqa: E402  (imports that take seconds)
-from slmkit.run import main  # noqa: E402  (imports that take seconds)
-from slmops.contract import QuantizeRun, TrainRun  # noqa: E402
+from slm_quantizer.adapt import adapt
+from slm_quantizer.quantize import quantize
+from slmkit.run import main
+from slmops.contract import QuantizeRun, TrainRun
 
 if __name__ == "__main__":
     sys.exit(main({QuantizeRun: quantize, TrainRun: adapt}))

@@ -12,26 +12,16 @@ import numpy as np
 from slmkit.apart import Seen, finite, measure_apart, peak_memory, tell
 from slmkit.data import Example
 from slmkit.metrics import Measured, judged
-from slmkit.run import Context, RunFailed
+from slmkit.run import Context
 from slmops.contract import Evaluation, Metric, Reason
 
 
-def texts(tokenizer: Any, examples: Sequence[Example]) -> list[tuple[str, str]]:
-    """(prompt, expected answer with its end) of each example, as the chat template writes them."""
-    found = []
-    for example in examples:
-        prompt = tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True)
-        whole = tokenizer.apply_chat_template(example.messages(), tokenize=False)
-        if not whole.startswith(prompt):
-            raise RunFailed(
-                Reason.UNSUPPORTED_MODEL, "the chat template begins an answer in another way than it writes one"
-            )
-        found.append((prompt, whole[len(prompt) :]))
-    return found
-
-
 def measure(
-    folder: Path, pairs: Sequence[tuple[str, str]], examples: Sequence[Example], wanted: Evaluation, context: Context
+    folder: Path,
+    pairs: Sequence[tuple[str, str | None]],
+    examples: Sequence[Example],
+    wanted: Evaluation,
+    context: Context,
 ) -> Measured:
     """Measure a converted model in a process of its own. ``pairs``: the texts of the examples, which have an answer."""
     context.expect(len(examples))
@@ -65,9 +55,11 @@ def answer(
     return text, first, time.perf_counter() - begun
 
 
-def loss(og: Any, model: Any, tokenizer: Any, prompt: str, expected: str, longest: int) -> tuple[float, int]:
+def loss(og: Any, model: Any, tokenizer: Any, prompt: str, expected: str | None, longest: int) -> tuple[float, int]:
     """(nats, tokens) of an expected answer, which is given token by token: the runtime shows the last logits alone. Both
-    zero where the record is longer than ``longest`` tokens, as in the trainer."""
+    zero where the chat template writes none, or the record is longer than ``longest`` tokens, as in the trainer."""
+    if expected is None:
+        return 0.0, 0
     head, tail = tokenizer.encode(prompt), tokenizer.encode(expected)
     if len(head) + len(tail) > longest:
         return 0.0, 0

@@ -5,9 +5,10 @@ from pathlib import Path
 from transformers import AutoTokenizer
 
 from slm_quantizer.convert import convert
-from slm_quantizer.evaluate import measure, texts
+from slm_quantizer.evaluate import measure
 from slm_quantizer.pack import finish, layers
 from slm_quantizer.verify import verify
+from slm_trainer.encoding import texts
 from slmkit.data import Example, read_examples
 from slmkit.facts import IMAGE_TYPE, Facts
 from slmkit.metrics import Measured
@@ -30,7 +31,7 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     check_model_folder(model)
     examples = _examples(run, context, registry)
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-    pairs = texts(tokenizer, examples)
+    pairs = [texts(tokenizer, example) for example in examples]
     context.stage("Converting")
     built = convert(model, run, context.work)
     finish(built, run)

@@ -17,13 +17,13 @@ os.environ.setdefault("USE_LIBUV", "0")
 if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes in a pod, the first one speaks for it
     os.environ["TERMINATION_PATH"] = os.devnull
 
-from slm_trainer.label import label  # noqa: E402  (imports that take seconds)
-from slm_trainer.launch import launch, needed  # noqa: E402  (imports that take seconds)
-from slm_trainer.search.suggest import suggest  # noqa: E402  (imports that take seconds)
-from slm_trainer.train import train  # noqa: E402  (imports that take seconds)
-from slmkit.adapters import join  # noqa: E402  (imports that take seconds)
-from slmkit.run import main  # noqa: E402  (imports that take seconds)
-from slmops.contract import JoinRun, LabelRun, SuggestRun, TrainRun  # noqa: E402
+from slm_trainer.label import label
+from slm_trainer.launch import launch, needed
+from slm_trainer.search.suggest import suggest
+from slm_trainer.train import train
+from slmkit.adapters import join
+from slmkit.run import main
+from slmops.contract import JoinRun, LabelRun, SuggestRun, TrainRun
 
 if __name__ == "__main__":
     together = needed(sys.argv[1:])

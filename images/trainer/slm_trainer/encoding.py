@@ -50,15 +50,22 @@ def encode(
     return TokenStore(into), dropped
 
 
-def _answer(tokenizer: Any, example: Example, longest: int) -> list[Record]:
-    whole = tokenizer.apply_chat_template(example.messages(), tokenize=False)
+def texts(tokenizer: Any, example: Example) -> tuple[str, str | None]:
+    """(prompt, answer with its end) as the chat template writes them. No answer where the template begins one in another
+    way than it writes one."""
     prompt = tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True)
-    if not whole.startswith(prompt):
+    whole = tokenizer.apply_chat_template(example.messages(), tokenize=False)
+    return prompt, whole[len(prompt) :] if whole.startswith(prompt) else None
+
+
+def _answer(tokenizer: Any, example: Example, longest: int) -> list[Record]:
+    prompt, answer = texts(tokenizer, example)
+    if answer is None:
         raise RunFailed(Reason.UNSUPPORTED_MODEL, "the chat template begins an answer in another way than it writes "
                         "one: what is trained would not be what is generated")  # fmt: skip
     head = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
     # Prompt and answer are cut apart as text, so that training sees the very tokens that generation starts from.
-    tail = list(tokenizer(whole[len(prompt) :], add_special_tokens=False)["input_ids"])
+    tail = list(tokenizer(answer, add_special_tokens=False)["input_ids"])
     return [Record(head + tail, len(head))] if len(head) + len(tail) <= longest else []
 
 

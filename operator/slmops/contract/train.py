@@ -82,6 +82,8 @@ class Hyperparameters(Message):
 
 
 Task = Literal["Generation", "Classification", "Extraction", "Summarization"]
+ANSWERS: dict[str, Task] = {"NLI": "Classification", "Summarization": "Summarization"}
+"""What the answers of a distillation's ``task`` are, where the name tells."""
 
 
 class Evaluation(Message):

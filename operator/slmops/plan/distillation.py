@@ -125,8 +125,7 @@ def _train(resource: Distillation, observed: Observed, made: contract.Artifact, 
 
 def _task(spec: DistillationSpec) -> contract.Task:
     """What an answer is, in the words of an evaluation."""
-    known: dict[str | None, contract.Task] = {"NLI": "Classification", "Summarization": "Summarization"}
-    return known.get(spec.task) or task_of(spec.data.train)
+    return contract.ANSWERS.get(spec.task or "") or task_of(spec.data.train)
 
 
 def _part(dataset: contract.Source, path: str) -> contract.Data:

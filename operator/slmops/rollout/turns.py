@@ -20,12 +20,12 @@ from functools import partial
 from typing import Literal
 
 from slmops.api.base import ratio, seconds
-from slmops.api.batch import GateStatus
+from slmops.api.batch import GateStatus, Outcome
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import Report
 from slmops.rollout.fleet import HOSTNAME, Node
 from slmops.rollout.pods import Servers, condition, crashed, gate_open, since
-from slmops.rollout.verdict import Outcome, judge
+from slmops.rollout.verdict import judge
 from slmops.state import JobState, Manifest, Observed, digest8, waiting_for
 
 TurnStep = Literal["Waiting", "Pulling", "Starting", "Measuring", "Passed", "Serving", "Failed", "Inconclusive"]

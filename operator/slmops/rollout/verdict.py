@@ -8,15 +8,13 @@ the node disturbs both. When the rounds disagree about a bound, the median decid
 import math
 from collections.abc import Callable, Sequence
 from statistics import median
-from typing import Literal
 
 from slmops.api.base import ratio
-from slmops.api.batch import GateStatus
+from slmops.api.batch import GateStatus, Outcome
 from slmops.api.edgedeployment import DeploymentGate
 from slmops.contract import Report, TargetFigures
 from slmops.figures import bound, display, significant
 
-Outcome = Literal["Passed", "Failed", "Inconclusive"]
 HIGHER_IS_BETTER = {"TokensPerSecond", "ExactMatch"}
 PER_ROUND = {
     "TokensPerSecond": "tokens_per_second",

@@ -21,7 +21,7 @@ from slm_quantizer.recipe import recipe, validate
 from slm_quantizer.telling import Telling, told
 from slm_trainer.store import Record, Writer
 from slmkit.run import Context, RunFailed
-from slmops.contract import Data, ExampleFormat, Reason, Sink, Source, TrainRun
+from slmops.contract import WORK_DIR, Data, ExampleFormat, Reason, Sink, Source, TrainRun
 
 MODULES = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -176,7 +176,7 @@ def adapter(folder: Path, value: float = 1.0, **config: Any) -> Path:
     folder.mkdir(exist_ok=True)
     save_file({"x.lora_A.weight": torch.ones(4, 8), "x.lora_B.weight": torch.full((8, 4), value)}, folder / FILES[1])
     plain = {"peft_type": "LORA", "r": 4, "lora_alpha": 8.0, "target_modules": ["b", "a"]}
-    (folder / FILES[0]).write_text(json.dumps(plain | {"base_model_name_or_path": "/work/base"} | config))
+    (folder / FILES[0]).write_text(json.dumps(plain | {"base_model_name_or_path": f"{WORK_DIR}/base"} | config))
     return folder
 
 

@@ -17,24 +17,17 @@ import torch.nn.functional as F  # noqa: N812  (PyTorch's own name for it)
 from slm_trainer import evaluate
 from slm_trainer.encoding import encode
 from slm_trainer.evaluate import losses, measure
-from slm_trainer.model import load_model, load_tokenizer, new_model, save, train_tokenizer
+from slm_trainer.model import load_model, load_tokenizer
 from slmkit.data import Example
 from slmkit.run import Context
-from slmops.contract import Architecture, Evaluation, Metric
-
-EXAMPLES = [Example(({"role": "user", "content": f"code {n}"},), f"open gate {n % 3}") for n in range(12)]
+from slmops.contract import Evaluation, Metric
+from tests.unit.images.toys import EXAMPLES, saved
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model that knows nothing, saved."""
-    torch.manual_seed(1)
-    tokenizer = train_tokenizer(EXAMPLES, 300)
-    wanted = Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=96,
-                          vocabulary_size=300)  # fmt: skip
-    into = tmp_path_factory.mktemp("model")
-    save(new_model(wanted, tokenizer), tokenizer, into)
-    return into
+    """A small model that knows nothing."""
+    return saved(tmp_path_factory.mktemp("model"))
 
 
 def whole_loss(model: Any, tokenizer: Any, example: Example) -> tuple[float, int]:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,38 +11,37 @@ pytest.importorskip("transformers")
 pytest.importorskip("onnxruntime_genai")
 pytest.importorskip("torchmetrics")
 
-import torch
 from transformers import AutoTokenizer
 
 from slm_quantizer import evaluate as ours
 from slm_quantizer.convert import convert
 from slm_quantizer.pack import finish
 from slm_trainer import evaluate as theirs
-from slm_trainer.encoding import encode
-from slm_trainer.model import load_model, new_model, save, train_tokenizer
+from slm_trainer.encoding import encode, texts
+from slm_trainer.model import load_model
 from slmkit.data import Example
 from slmkit.run import Context
-from slmops.contract import Architecture, Evaluation, Metric, QuantizeRun, Sink, Source
+from slmops.contract import Evaluation, Metric, QuantizeRun, Sink, Source
+from tests.unit.images.toys import EXAMPLES, saved
 
-EXAMPLES = [Example(({"role": "user", "content": f"code {n}"},), f"open gate {n % 3}") for n in range(12)]
+
+def built(model: Path, work: Path) -> tuple[Path, Any]:
+    """(the model as the runtime reads it, its tokenizer)."""
+    run = QuantizeRun(run="x", model=Source(uri="oci://registry.example/x:v1"), name="x", variant="full", precision="FP32",
+                      output=Sink(repository="registry.example/y"))  # fmt: skip
+    converted = convert(model, run, work)
+    finish(converted, run)
+    return converted, AutoTokenizer.from_pretrained(model, local_files_only=True)
 
 
 def test_both_engines_measure_the_same_of_the_same_weights(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    tokenizer = train_tokenizer(EXAMPLES, 300)
-    wanted = Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=96,
-                          vocabulary_size=300)  # fmt: skip
-    save(new_model(wanted, tokenizer), tokenizer, tmp_path / "model")
-    run = QuantizeRun(run="x", model=Source(uri="oci://registry.example/x:v1"), name="x", variant="full", precision="FP32",
-                      output=Sink(repository="registry.example/y"))  # fmt: skip
-    built = convert(tmp_path / "model", run, tmp_path)
-    finish(built, run)
+    model = saved(tmp_path / "model")
+    runtime, loaded = built(model, tmp_path)
     evaluation = Evaluation(metrics=tuple(Metric), max_new_tokens=6)
     context = Context(tmp_path)
     context.stage("Evaluating")
-    loaded = AutoTokenizer.from_pretrained(tmp_path / "model", local_files_only=True)
-    converted = ours.measure(built, ours.texts(loaded, EXAMPLES), EXAMPLES, evaluation, context)
-    original = theirs.measure(tmp_path / "model", EXAMPLES, evaluation, context)
+    converted = ours.measure(runtime, [texts(loaded, e) for e in EXAMPLES], EXAMPLES, evaluation, context)
+    original = theirs.measure(model, EXAMPLES, evaluation, context)
     assert converted.right == original.right
     assert converted.figures.perplexity == pytest.approx(original.figures.perplexity, rel=2e-3)
     for name in ("exact_match", "accuracy", "f1", "bleu", "rouge"):
@@ -55,16 +55,8 @@ def test_both_engines_measure_the_same_of_the_same_weights(tmp_path: Path) -> No
 
 
 def test_records_as_long_as_the_model_can_read_are_measured_and_longer_ones_end_nothing(tmp_path: Path) -> None:
-    torch.manual_seed(1)
-    tokenizer = train_tokenizer(EXAMPLES, 300)
-    wanted = Architecture(hidden_size=64, layers=1, attention_heads=2, key_value_heads=1, intermediate_size=96,
-                          vocabulary_size=300, max_position_embeddings=64)  # fmt: skip
-    save(new_model(wanted, tokenizer), tokenizer, tmp_path / "model")
-    run = QuantizeRun(run="x", model=Source(uri="oci://registry.example/x:v1"), name="x", variant="full", precision="FP32",
-                      output=Sink(repository="registry.example/y"))  # fmt: skip
-    built = convert(tmp_path / "model", run, tmp_path)
-    finish(built, run)
-    loaded = AutoTokenizer.from_pretrained(tmp_path / "model", local_files_only=True)
+    model = saved(tmp_path / "model", layers=1, max_position_embeddings=64)
+    runtime, loaded = built(model, tmp_path)
 
     def of(length: int) -> Example:
         """A record of so many tokens: each % is one, since it is in no text that the tokenizer was made from."""
@@ -78,8 +70,21 @@ def test_records_as_long_as_the_model_can_read_are_measured_and_longer_ones_end_
     evaluation = Evaluation(metrics=(Metric.PERPLEXITY, Metric.INFERENCE_TIME), max_new_tokens=6)
     context = Context(tmp_path)
     context.stage("Evaluating")
-    found = ours.measure(built, ours.texts(loaded, records), records, evaluation, context).figures
-    nats, tokens = theirs.losses(load_model(tmp_path / "model").eval(), loaded, records)
+    found = ours.measure(runtime, [texts(loaded, record) for record in records], records, evaluation, context).figures
+    nats, tokens = theirs.losses(load_model(model).eval(), loaded, records)
     assert [bool(count) for count in tokens[:3]] == [True, False, False]
     assert found.perplexity == pytest.approx(math.exp(sum(nats) / sum(tokens)), rel=2e-3)
     assert found.samples == 15
+
+
+def test_a_template_that_begins_answers_in_another_way_costs_the_perplexity_alone(tmp_path: Path) -> None:
+    runtime, loaded = built(saved(tmp_path / "model", layers=1), tmp_path)
+    loaded.chat_template = loaded.chat_template.replace("<|assistant|>{% endif", "<|assistant|>think: {% endif")
+    pairs = [texts(loaded, example) for example in EXAMPLES]
+    assert [answer for _, answer in pairs] == [None] * 12
+    context = Context(tmp_path)
+    context.stage("Evaluating")
+    found = ours.measure(runtime, pairs, EXAMPLES, Evaluation(metrics=tuple(Metric), max_new_tokens=6), context).figures
+    assert found.perplexity is None
+    assert found.inference_seconds is not None
+    assert (found.samples, found.f1 is None) == (12, False)

@@ -1,14 +1,28 @@
-"""A model that trains in a moment, and what it learns. Imports PyTorch: for tests that run where it is."""
+"""Models that train in a moment, and what they learn. Imports PyTorch: for tests that run where it is."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 
+from slm_trainer.model import new_model, save, train_tokenizer
 from slm_trainer.tokens import Record
-from slmops.contract import Hyperparameters
+from slmkit.data import Example
+from slmops.contract import Architecture, Hyperparameters
 
 WORDS = 12
+EXAMPLES = [Example(({"role": "user", "content": f"code {n}"},), f"open gate {n % 3}") for n in range(12)]
+
+
+def saved(folder: Path, **architecture: int) -> Path:
+    """A small model that knows nothing, with a tokenizer made from EXAMPLES."""
+    torch.manual_seed(1)
+    tokenizer = train_tokenizer(EXAMPLES, 300)
+    plain = {"hidden_size": 64, "layers": 2, "attention_heads": 2, "key_value_heads": 1, "intermediate_size": 96}
+    wanted = Architecture.model_validate(plain | {"vocabulary_size": 300} | architecture)
+    save(new_model(wanted, tokenizer), tokenizer, folder)
+    return folder
 
 
 class Toy(torch.nn.Module):

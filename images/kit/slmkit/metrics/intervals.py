@@ -49,6 +49,6 @@ def of_median(values: Sequence[float]) -> Interval | None:
     return rounded(ordered[rank - 1]), rounded(ordered[-rank])
 
 
-def rounded(value: float) -> float:
-    """Four significant digits."""
-    return float(f"{value:.4g}")
+def rounded(value: float, digits: int = 4) -> float:
+    """To so many significant digits."""
+    return float(f"{value:.{digits}g}")

@@ -28,7 +28,7 @@ def judged(seen: Seen, expected: Sequence[str], wanted: Evaluation) -> Measured:
         (Metric.TIME_TO_FIRST_TOKEN, "first_token_seconds", seen.first_token_seconds),
     ):
         if times:
-            found[field], sure[metric] = rounded(median(times)), of_median(times)
+            found[field], sure[metric] = rounded(median(times), DIGITS), of_median(times)
     if Metric.PEAK_MEMORY in wanted.metrics:
         found["peak_memory_bytes"] = seen.peak_memory_bytes
     return Measured(_figures(found, sure, made.figures), made.right)
@@ -38,10 +38,16 @@ def scored(answers: Sequence[str], expected: Sequence[str], metrics: Collection[
     """What is wanted of the words alone; exact match in any case."""
     pairs = list(zip(answers, expected, strict=True))
     exact, close = ([equal(answer, wanted) for answer, wanted in pairs] for equal in (same, alike))
-    found: dict[str, float | int | None] = {"samples": len(pairs), "exact_match": _digits(sum(exact) / len(exact))}
+    found: dict[str, float | int | None] = {
+        "samples": len(pairs),
+        "exact_match": rounded(sum(exact) / len(exact), DIGITS),
+    }
     sure: dict[str, Interval | None] = {Metric.EXACT_MATCH: wilson(sum(exact), len(exact))}
     if Metric.ACCURACY in metrics:
-        found["accuracy"], sure[Metric.ACCURACY] = _digits(sum(close) / len(close)), wilson(sum(close), len(close))
+        found["accuracy"], sure[Metric.ACCURACY] = (
+            rounded(sum(close) / len(close), DIGITS),
+            wilson(sum(close), len(close)),
+        )
     for metric, measure in MEASURES.items():
         if metric in metrics:
             field = metric.lower()
@@ -50,7 +56,7 @@ def scored(answers: Sequence[str], expected: Sequence[str], metrics: Collection[
 
 
 def _estimate(statistic: Statistic, records: int) -> tuple[float, Interval | None]:
-    return _digits(statistic(np.ones(records))), bootstrap(records, statistic)
+    return rounded(statistic(np.ones(records)), DIGITS), bootstrap(records, statistic)
 
 
 def _figures(
@@ -59,7 +65,3 @@ def _figures(
     intervals = {str(metric): interval for metric, interval in sure.items() if interval is not None}
     told = more or Figures()
     return Figures.model_validate(told.model_dump() | found | {"intervals": told.intervals | intervals})
-
-
-def _digits(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")

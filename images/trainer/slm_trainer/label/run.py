@@ -20,15 +20,15 @@ from slmkit.publish import publish
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
-from slmops.contract import DATASET_TYPE, Data, Figures, LabelRun, Metric, Reason, Report, Task
+from slmops.contract import ANSWERS, DATASET_TYPE, Data, Figures, LabelRun, Metric, Reason, Report, Task
 
 JOURNAL = "answers.jsonl"
-ANY_TEXT: tuple[Task, tuple[Metric, ...]] = ("Generation", (Metric.ACCURACY,))
-JUDGED: dict[str, tuple[Task, tuple[Metric, ...]]] = {
-    "NLI": ("Classification", (Metric.ACCURACY, Metric.F1)),
-    "Summarization": ("Summarization", (Metric.F1, Metric.BLEU, Metric.ROUGE)),
+JUDGED: dict[Task, tuple[Metric, ...]] = {
+    "Generation": (Metric.ACCURACY,),
+    "Classification": (Metric.ACCURACY, Metric.F1),
+    "Summarization": (Metric.F1, Metric.BLEU, Metric.ROUGE),
 }
-"""By what a teacher is judged, by task. Whatever the training is measured by: another wish there asks no teacher again."""
+"""By what a teacher is judged. Whatever the training is measured by: another wish there asks no teacher again."""
 
 
 def label(run: LabelRun, context: Context) -> Report:
@@ -102,5 +102,5 @@ def _judge(run: LabelRun, judged: Sequence[tuple[Example, Answer]]) -> Figures:
     known = [(answer.text, e.completion) for e, answer in judged if e.completion is not None]
     if not known:
         return Figures()
-    task, metrics = JUDGED.get(run.task or "", ANY_TEXT)
-    return scored([said for said, _ in known], [wanted for _, wanted in known], metrics, task).figures
+    task = ANSWERS.get(run.task or "", "Generation")
+    return scored([said for said, _ in known], [wanted for _, wanted in known], JUDGED[task], task).figures
