@@ -119,6 +119,25 @@ def test_the_base_of_qlora_takes_about_four_bits_a_weight(kind: str, double: boo
     assert [p.dtype for p in model.parameters() if p.requires_grad] == [torch.float32] * 28
 
 
+def test_a_measurement_between_two_steps_changes_nothing_that_qlora_learns(tmp_path: Path) -> None:
+    folder = base(tmp_path / "base")
+
+    def gradients(measured: bool) -> list[torch.Tensor]:
+        seed_everything(5)
+        model = RECIPES["QLoRA"].prepare(load_model(folder), folder, run("QLoRA"))
+        if measured:
+            model.eval()
+            with torch.inference_mode():
+                model(input_ids=TOKENS)
+        model.train()
+        model(input_ids=TOKENS, labels=TOKENS).loss.backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    undisturbed, disturbed = gradients(False), gradients(True)
+    assert len(undisturbed) == 28
+    assert all(torch.equal(*pair) for pair in zip(undisturbed, disturbed, strict=True))
+
+
 def test_qlora_of_a_model_that_is_new_is_refused() -> None:
     with pytest.raises(RunFailed) as failed:
         RECIPES["QLoRA"].prepare(None, None, run("QLoRA"))

@@ -39,6 +39,9 @@ def by_features(teacher: Any, student: Any, wanted: contract.Objective, pairs: S
     regressor); it is trained with the student and not published.
     """
     teacher.requires_grad_(False).eval()
+    if wanted.attention:
+        for model in (teacher, student):
+            model.set_attn_implementation("eager")  # fused kernels have no maps to show
     ours, theirs = int(student.config.hidden_size), int(teacher.config.hidden_size)
     regressors = nn.ModuleList(nn.Identity() if ours == theirs else nn.Linear(ours, theirs, bias=False) for _ in pairs)
     options = {"output_hidden_states": True} | ({"output_attentions": True} if wanted.attention else {})

@@ -22,8 +22,10 @@ def prepare(model: Any, folder: Path | None, run: TrainRun) -> Any:
 def load_in_4bit(folder: Path, wanted: Qlora, precision: str = "FP32") -> Any:
     """A model whose linear layers hold four-bit weights. Raises RunFailed where it has none that can."""
     import torch
+    from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
+    from slm_trainer.model import attention
     from slm_trainer.precision import FORMATS
 
     compute = FORMATS.get(precision, torch.float32) if torch.cuda.is_available() else torch.float32
@@ -32,13 +34,19 @@ def load_in_4bit(folder: Path, wanted: Qlora, precision: str = "FP32") -> Any:
         bnb_4bit_use_double_quant=wanted.double_quant, bnb_4bit_compute_dtype=compute,
     )  # fmt: skip
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
-            attn_implementation="eager", quantization_config=config,
+            attn_implementation=attention(), quantization_config=config,
             device_map={"": 0 if torch.cuda.is_available() else "cpu"},
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise RunFailed(Reason.UNSUPPORTED_MODEL, f"the model cannot be loaded in four bits: {error}") from None
+    for layer in model.modules():
+        if isinstance(layer, Linear4bit):
+            # On CPUs with AVX512-BF16 a measurement between two steps would turn the weights for a kernel that answers
+            # faster and passes no gradient back: all that is learned after it would be wrong.
+            layer.support_avx512bf16_for_cpu = False
+    return model
 
 
 def finish(model: Any, folder: Path | None, work: Path) -> tuple[Any, dict[str, Path]]:
