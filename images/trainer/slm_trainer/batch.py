@@ -34,7 +34,7 @@ class Batch:
         return Batch(self.tokens.to(device), self.mask.to(device), self.labels.to(device), positions, self.answered)
 
     def inputs(self) -> dict[str, Any]:
-        """Arguments of the model. Packed rows go without a mask: their padding is a record of its own."""
-        if self.positions is not None:
-            return {"input_ids": self.tokens, "position_ids": self.positions, "use_cache": False}
-        return {"input_ids": self.tokens, "attention_mask": self.mask, "use_cache": False}
+        """Arguments of the model. No mask: padding follows a record, where a causal model does not look, and with a mask
+        PyTorch would choose slower kernels. Packed rows have places; their padding is a record of its own."""
+        places = {} if self.positions is None else {"position_ids": self.positions}
+        return {"input_ids": self.tokens, "use_cache": False} | places

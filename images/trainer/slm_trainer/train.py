@@ -60,9 +60,9 @@ def train(run: TrainRun, context: Context) -> Report:
     base, recipe = context.work / "base" if run.base else None, RECIPES[run.method]
     learned, logs, referee = None, {}, None
     if run.adapter is None:
-        model = recipe.prepare(model, base, run)
-        if run.hyperparameters.packing:
+        if run.hyperparameters.packing:  # in full precision: what four bits round is more than the bound
             prove(model, records, tokenizer.pad_token_id)
+        model = recipe.prepare(model, base, run)
         if run.hyperparameters.gradient_checkpointing:
             save_memory(model)
         referee = Referee(run.trial) if run.trial else None
@@ -162,3 +162,6 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     if torch.cuda.is_available():  # what CPUs compute has one order of summing already
         torch.use_deterministic_algorithms(True, warn_only=True)
+        # Of the kernels for attention, these two have none that repeats itself.
+        torch.backends.cuda.enable_mem_efficient_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(False)

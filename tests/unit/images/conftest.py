@@ -1,5 +1,6 @@
 """What the tests of the images share."""
 
+import os
 import ssl
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 if find_spec("onnxruntime_genai") is None:
     sys.modules["onnxruntime_genai"] = ModuleType("onnxruntime_genai")  # so that what imports it can be; see fakeedge
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # these tests are of CPUs, wherever they run; bench.gpu is of GPUs
 TLS = ssl.create_default_context()
 
 

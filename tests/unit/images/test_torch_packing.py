@@ -63,6 +63,20 @@ def test_packed_records_have_the_loss_and_the_gradients_that_they_have_one_by_on
     assert torch.allclose(packed_gradient, gradient, atol=1e-6)
 
 
+@pytest.mark.parametrize("how", ["eager", "sdpa"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_padding_needs_no_mask(kind: str, how: str) -> None:
+    model, batch = model_of(kind, how), Batch.of(*one_by_one(some(7, 12, 5, 9), 0))
+    assert not batch.mask.all()
+    loss, gradient = gradients(model, batch)
+    model.zero_grad()
+    masked = answer_loss(model(**batch.inputs(), attention_mask=batch.mask).logits, batch.labels)
+    masked.backward()
+    assert loss == pytest.approx(float(masked), rel=1e-6)
+    found = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert torch.allclose(gradient, found, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_record_does_not_change_when_its_neighbours_do(kind: str) -> None:
     model, (first, second, other) = model_of(kind), some(6, 8, 6)

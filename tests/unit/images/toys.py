@@ -35,7 +35,7 @@ class Toy(torch.nn.Module):
         self.drop = torch.nn.Dropout(dropout)
         self.out = torch.nn.Linear(16, WORDS)
 
-    def forward(self, input_ids: Any, attention_mask: Any, use_cache: bool = True) -> Any:
+    def forward(self, input_ids: Any, use_cache: bool = True) -> Any:
         now = self.embed(input_ids)
         before = torch.cat([torch.zeros_like(now[:, :1]), now[:, :-1]], dim=1)
         hidden = self.drop(torch.relu(self.mix(torch.cat([now, before], dim=-1))))
