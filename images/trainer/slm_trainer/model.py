@@ -17,8 +17,8 @@ from slmops.contract import Architecture, Reason
 
 
 def attention() -> str:
-    """How attention is computed: on GPUs by fused kernels, which keep no maps of it in memory; on CPUs without, which is
-    faster for short sequences."""
+    """How attention is computed: on GPUs by PyTorch's own function, which takes less memory than the model's code; on
+    CPUs by the model's code, which is faster for short sequences."""
     return "sdpa" if torch.cuda.is_available() else "eager"
 
 

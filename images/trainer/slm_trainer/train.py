@@ -162,6 +162,8 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
     if torch.cuda.is_available():  # what CPUs compute has one order of summing already
         torch.use_deterministic_algorithms(True, warn_only=True)
-        # Of the kernels for attention, these two have none that repeats itself.
+        # Of the kernels for attention only the plain one repeats itself. Flash does so where operations without a
+        # deterministic form are refused, which would end runs of models that have any.
+        torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_mem_efficient_sdp(False)
         torch.backends.cuda.enable_cudnn_sdp(False)
