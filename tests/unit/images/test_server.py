@@ -319,7 +319,9 @@ async def test_the_metrics_count_what_happened(edge: Edge) -> None:
     before = await edge.figures()
     await edge.chat(stream=True).done()
     await edge.chat(max_tokens=2).done()
-    after = await edge.figures()
+    async with asyncio.timeout(PATIENCE):  # a client has its last byte before the server has counted it
+        while (after := await edge.figures())["requests_in_flight"]:
+            await asyncio.sleep(0.005)
     gained = {name: value - before.get(name, 0.0) for name, value in after.items()}
     assert gained["generated_tokens_total"] == 4 + 2
     assert gained["prompt_tokens_total"] == 2 * len("<user>q<a>")
@@ -328,7 +330,7 @@ async def test_the_metrics_count_what_happened(edge: Edge) -> None:
     assert gained["inter_token_seconds_count"] == 3 + 1
     assert gained["request_seconds_count"] == 2
     assert gained['requests_total{code="200"}'] == 2
-    assert after["requests_in_flight"] == after["queue_length"] == 0
+    assert after["queue_length"] == 0
     assert after["peak_memory_bytes"] > 1e6 < after["resident_memory_bytes"]
 
 

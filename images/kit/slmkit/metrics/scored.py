@@ -35,7 +35,7 @@ def judged(seen: Seen, expected: Sequence[str], wanted: Evaluation) -> Measured:
 
 
 def scored(answers: Sequence[str], expected: Sequence[str], metrics: Collection[Metric], task: str) -> Measured:
-    """What is wanted of the words alone; exact match in any case."""
+    """What is wanted of the words alone, of one answer at least; exact match in any case."""
     pairs = list(zip(answers, expected, strict=True))
     exact, close = ([equal(answer, wanted) for answer, wanted in pairs] for equal in (same, alike))
     found: dict[str, float | int | None] = {
