@@ -7,6 +7,7 @@ from typing import Any
 
 from slm_trainer.checkpoints import Checkpoints, Part, Weights
 from slm_trainer.distributed import Group
+from slmkit.hold import hold
 from slmkit.run import Context
 from slmops.contract import Hyperparameters
 
@@ -23,6 +24,8 @@ class Kept:
         checkpoint = wanted.checkpoint
         self._all: Checkpoints | None = None
         if checkpoint is not None:
+            if group.leads:
+                hold(context)
             folder = context.state / "checkpoints"
             self._all = Checkpoints(folder, checkpoint.every_steps, checkpoint.keep, {"training": subject})
 

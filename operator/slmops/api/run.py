@@ -37,7 +37,8 @@ class Volume(ApiModel):
     storage_class: Annotated[str, Field(max_length=253)] | None = None
     """StorageClass; the cluster's default when absent."""
     size: Quantity
-    """Size, for example 10Gi."""
+    """Size, for example 10Gi. A larger one later grows the volume where its class allows that; a smaller one changes
+    nothing of a volume that is there."""
 
 
 class RunSpec(ApiModel):
@@ -72,8 +73,9 @@ class ResumableRun(RunSpec):
     """Where and how Jobs run that can go on where another attempt ended."""
 
     volume: Volume | None = None
-    """Keeps what a Job has done so far, so that the next attempt goes on from there. Made with the Job, removed once it
-    has succeeded; kept when it fails. Without it an interrupted Job begins anew."""
+    """Keeps what a Job has done so far, so that the next attempt goes on from there, also one with other resources. That of
+    a training is removed once it has succeeded, and kept when it fails. That of a labelling stays with the resource: what
+    a teacher has answered is not asked again, whatever else is changed. Without it an interrupted Job begins anew."""
 
 
 class TrainingRun(ResumableRun):

@@ -2,8 +2,9 @@
 
 A Job that exists is left alone (its template is immutable, and it may be running); one that the wish no longer holds is
 removed; a finished one gets its report written into an annotation, because pods are collected and reports with them. A
-Job's volume is there until it has succeeded: what it made is in the registry then. Its pods go with it, because
-Kubernetes keeps a volume that any pod names, also one that has ended.
+training's volume is there until it has succeeded: what it made is in the registry then. Its pods go with it, because
+Kubernetes keeps a volume that any pod names, also one that has ended. The volume of a labelling stays: what a teacher has
+answered once is not paid for again.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from slmops.api.resource import Resource
 from slmops.plan.job import Work
+from slmops.plan.volume import grown
 from slmops.state import ANNOTATION_REPORT, ANNOTATION_RETRY, JobState, Manifest, Observed, Plan, Problem
 
 POLL_SECONDS = 10.0
@@ -44,10 +46,10 @@ def batch_plan(
         if item.service is not None and not state.finished and observed.child("Service", item.step.name) is None:
             apply.append(item.service)
         if item.claim is not None:
-            claim = observed.child("PersistentVolumeClaim", item.step.name)
-            if claim is None and not state.finished:
+            claim = observed.child("PersistentVolumeClaim", item.claim["metadata"]["name"])
+            if not state.finished and (claim is None or grown(item.claim, claim)):
                 apply.append(item.claim)
-            elif claim is not None and job is not None and state.phase == "Succeeded" and state.recorded:
+            elif claim and job and state.phase == "Succeeded" and state.recorded and not item.lasting:
                 spent += [claim, *observed.pods_of(job)]
         if job is None:
             apply.append(item.job)
@@ -56,7 +58,7 @@ def batch_plan(
         else:
             annotate += unrecorded(job, state)
         busy = busy or not state.finished
-    wanted = {item.step.name for item in works}
+    wanted = {item.step.name for item in works} | {item.claim["metadata"]["name"] for item in works if item.claim}
     stale = [c for c in observed.children if c["metadata"]["name"] not in wanted]
     return Plan(
         apply=tuple(apply),

@@ -20,7 +20,7 @@ from slmops.plan.multinode import meeting_place, spread
 from slmops.plan.network import peers, policy
 from slmops.plan.queue import in_queue
 from slmops.plan.sources import Sources
-from slmops.plan.volume import claim, mounted
+from slmops.plan.volume import claim, claim_name, lasting, mounted
 from slmops.settings import Settings
 from slmops.state import (
     ANNOTATION_GPUS,
@@ -58,6 +58,8 @@ class Work:
     """Who its pods may connect to."""
     claim: Manifest | None = None
     """The volume that outlives its pods."""
+    lasting: bool = False
+    """Whether it outlives the Job's success, too."""
     service: Manifest | None = None
     """The names by which pods of several nodes find each other."""
 
@@ -132,8 +134,12 @@ def work(
         **({} if getattr(named, "budget", None) else {"immutable": True}),
         "data": {contract.CONFIG_KEY: named.model_dump_json(exclude_defaults=False)},
     }
-    if kept is not None:
-        volume, mount = mounted(name)
+    nodes = run.nodes if isinstance(run, contract.TrainRun) else 1
+    volume_claim = None
+    if kept is not None and isinstance(run, contract.Run):
+        claimed = claim_name(name, run, wish[0], kept)
+        volume_claim = claim(meta | {"name": claimed}, kept, shared=nodes > 1)
+        volume, mount = mounted(claimed)
         volumes.append(volume)
         mounts.append(mount)
     pod = pod_spec(
@@ -179,7 +185,6 @@ def work(
         },
     }
     fence = None if allowed is None else policy(name, meta, labels, allowed, settings)
-    nodes = run.nodes if isinstance(run, contract.TrainRun) else 1
     if nodes > 1:
         spread(job, nodes)
     return Work(
@@ -187,7 +192,8 @@ def work(
         config_map,
         in_queue(job, run_spec.queue),
         policy=fence,
-        claim=claim(meta, kept, shared=nodes > 1) if kept is not None else None,
+        claim=volume_claim,
+        lasting=isinstance(run, contract.Run) and lasting(run),
         service=meeting_place(job) if nodes > 1 else None,
     )
 

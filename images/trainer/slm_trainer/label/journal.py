@@ -20,7 +20,8 @@ log = logging.getLogger("slm_trainer.label")
 
 
 class Journal:
-    """The journal in a file; a context manager. One process writes it, and only at its end."""
+    """The journal in a file; a context manager. One process writes it (see slmkit.hold), and only at
+    its end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

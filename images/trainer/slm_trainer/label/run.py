@@ -15,6 +15,7 @@ from slm_trainer.label.tasks import check_task
 from slm_trainer.label.weights import WeightsTeacher
 from slm_trainer.split import split
 from slmkit.data import Example, read_examples, write_messages
+from slmkit.hold import hold
 from slmkit.metrics import scored
 from slmkit.publish import publish
 from slmkit.registry import Registry
@@ -43,6 +44,7 @@ def label(run: LabelRun, context: Context) -> Report:
     tally = Tally(read=len(training) + len(held_out))
     training = worth_asking(training, held_out, run.filters, tally, context.work / "filters")
     teacher = _teacher(run, context, registry)
+    hold(context)
     with Journal(context.state / JOURNAL) as journal:
         asking = Asking(run, teacher, journal)
         asking.ask(training, held_out, context)
