@@ -54,7 +54,7 @@ def _finetune(platform: Platform, name: str, data: str, **spec: Any) -> Manifest
 
 
 def _fails(platform: Platform, name: str, reason: str, *words: str) -> str:
-    """Wait for the failure; check reason, words, and that the operator then leaves the object alone."""
+    """Wait for the failure; check reason and words."""
     manifest = platform.wait("finetune", name, "Succeeded", "False", SECONDS)
     found = condition(manifest, "Succeeded")
     assert found["reason"] == reason, found
@@ -63,13 +63,16 @@ def _fails(platform: Platform, name: str, reason: str, *words: str) -> str:
     return str(found["message"])
 
 
-def _at_rest(platform: Platform, name: str) -> None:
+def _pods(platform: Platform, name: str) -> set[str]:
+    return {pod["metadata"]["name"] for pod in platform.kubectl.items("pods", "-l", f"slmops.dev/name={name}")}
+
+
+def _at_rest(platform: Platform, *names: str) -> None:
     """No write and no new pod while the Lease is renewed three times."""
 
-    def seen() -> tuple[str, list[str]]:
-        manifest = platform.kubectl.get("finetune", name) or {}
-        pods = platform.kubectl.items("pods", "-l", f"slmops.dev/name={name}")
-        return manifest["metadata"]["resourceVersion"], sorted(pod["metadata"]["name"] for pod in pods)
+    def seen() -> dict[str, tuple[str, set[str]]]:
+        found = {name: platform.kubectl.get("finetune", name) or {} for name in names}
+        return {name: (it["metadata"]["resourceVersion"], _pods(platform, name)) for name, it in found.items()}
 
     before = seen()
     platform.renewals(3)
@@ -88,13 +91,15 @@ def test_a_bad_record_is_named_and_mending_the_data_goes_on(platform: Platform, 
 
 def test_a_source_that_does_not_exist(platform: Platform) -> None:
     missing = f"oci://{platform.registry}/slm/data/nowhere:v1"
-    platform.apply(_finetune(platform, "no-source", missing))
+    platform.apply(_finetune(platform, "no-source", missing, run={"retries": 3}))
     _fails(platform, "no-source", "SourceNotFound", "nowhere", "Check repository, tag and path")
+    assert len(_pods(platform, "no-source")) == 1, "a retry cannot help"
 
 
 def test_a_source_that_cannot_be_reached(platform: Platform) -> None:
-    platform.apply(_finetune(platform, "unreachable", "oci://10.77.0.1:1/slm/data/x:v1"))
+    platform.apply(_finetune(platform, "unreachable", "oci://10.77.0.1:1/slm/data/x:v1", run={"retries": 1}))
     _fails(platform, "unreachable", "SourceUnreachable", "10.77.0.1:1", "network path")
+    assert len(_pods(platform, "unreachable")) == 2, "a retry may help, and was made once"
 
 
 @pytest.mark.parametrize(("name", "address"), [("node-metadata", "169.254.169.254"), ("api-server", "10.79.0.1")])
@@ -176,3 +181,14 @@ def test_deleting_a_resource_takes_its_job_along(platform: Platform, tmp_path: P
     platform.kubectl("delete", "finetune", "gone", "-n", NAMESPACE)
     left = ("jobs,pods,configmaps", "-l", "slmops.dev/name=gone")
     wait_for("its children to go", lambda: platform.kubectl.items(*left) == [], 60)
+
+
+def test_the_operator_leaves_alone_what_has_failed(platform: Platform) -> None:
+    """All that this module, and any before it, left failed."""
+    failed = [
+        manifest["metadata"]["name"]
+        for manifest in platform.kubectl.items("finetunes")
+        if manifest.get("status", {}).get("phase") == "Failed"
+    ]
+    assert {"no-source", "unreachable"} <= set(failed)
+    _at_rest(platform, *failed)
