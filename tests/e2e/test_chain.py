@@ -150,6 +150,7 @@ def test_a_bad_model_is_stopped_at_the_first_wave_and_taken_back(
     outcome = after["status"]["lastOutcome"]
     assert outcome["reason"] == "GateFailed"
     assert "ExactMatch" in outcome["message"]
+    assert "TokensPerSecond" in outcome["message"], "measured beside the one that serves, on the same node"
     assert len(candidates) == 1, "it reached more than the first wave"
     assert after["spec"] == wanted, "the spec is the user's"
     assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
