@@ -13,7 +13,8 @@ from demo.steps import ROOT
 from slmops.__main__ import main
 from slmops.api.crd import schema
 from slmops.api.distillation import Distillation
-from slmops.cli.azureml import FIELDS, INFERENCE, REQUESTS, SILENT, TASKS, Refused, Wish, convert
+from slmops.cli.azurejob import CONNECTION, CONNECTION_LEFT_OUT, FIELDS, INFERENCE, LEFT_OUT, REQUESTS, SILENT, TASKS
+from slmops.cli.azureml import Converted, Refused, Wish, convert
 
 JOB: dict[str, Any] = {
     "$schema": "https://azuremlschemas.azureedge.net/latest/distillationJob.schema.json",
@@ -39,6 +40,16 @@ JOB: dict[str, Any] = {
     "resources": {"instance_type": "Standard_D2_v2"},
     "outputs": {"registered_model": {"type": "mlflow_model", "name": "phi-distilled"}},
 }  # fmt: skip
+SCHEMA = (  # of azure-ai-ml 1.35: DistillationJobSchema and all that it inherits from
+    "$schema", "compute", "creation_context", "data_generation_task_type", "data_generation_type", "description",
+    "display_name", "experiment_name", "hyperparameters", "id", "identity", "log_files", "name", "outputs",
+    "prompt_settings", "properties", "resources", "services", "status", "student_model", "tags",
+    "teacher_model_endpoint_connection", "teacher_model_settings", "training_data", "type", "validation_data",
+)  # fmt: skip
+CONNECTION_SCHEMA = (  # WorkspaceConnectionSchema and ServerlessConnectionSchema
+    "api_key", "creation_context", "credentials", "description", "endpoint", "id", "is_shared", "metadata", "name", "tags",
+    "target", "type",
+)  # fmt: skip
 WISH = Wish(repository="registry.example/slm/phi")
 
 
@@ -58,6 +69,12 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 
 def spec_of(job: dict[str, Any], wish: Wish = WISH) -> dict[str, Any]:
     return dict(convert(job, wish).manifest["spec"])
+
+
+def left_out(made: Converted) -> list[str]:
+    """The fields that its remarks say are left out."""
+    said = (remark.split(";")[0] for remark in made.remarks)
+    return [words.removeprefix("Left out: ") for words in said if words.startswith("Left out: ")]
 
 
 def test_a_whole_job() -> None:
@@ -84,8 +101,8 @@ def test_a_whole_job() -> None:
             "output": {"repository": "registry.example/slm/phi"},
         },
     }  # fmt: skip
-    assert [remark.split(";")[0] for remark in made.remarks[1:]] == ["Left out: resources", "Left out: outputs"]
     assert "create secret generic llama-405b" in made.remarks[0]
+    assert left_out(made) == ["outputs", "resources", "experiment_name"]
 
 
 def test_the_manifest_is_one_that_the_api_server_takes() -> None:
@@ -115,6 +132,49 @@ def test_what_a_job_does_not_say_is_what_azure_does() -> None:
     assert spec["teacher"]["sampling"] == {"temperature": 0.2, "topP": 0.1, "maxTokens": 128}
     assert spec["teacher"]["endpoint"]["concurrency"] == 10
     assert spec["training"] == {"epochs": 1, "batchSize": 1, "learningRate": 3e-4}
+
+
+@pytest.mark.parametrize("field", SCHEMA)
+def test_no_field_that_azures_schema_has_is_called_unknown(field: str) -> None:
+    made = convert({field: "something"} | JOB, WISH)
+    told = {part for named in left_out(made) for part in named.split(", ")}
+    assert field not in LEFT_OUT or field in told
+
+
+def test_a_remark_is_one_for_all_fields_of_its_kind() -> None:
+    made = convert(JOB | {"id": "x", "status": "Failed", "compute": "azureml:gpu", "tags": {"a": "b"}}, WISH)
+    assert left_out(made)[:1] == ["compute"]
+    assert left_out(made)[-2:] == ["experiment_name, tags", "id, status"]
+
+
+@pytest.mark.parametrize("address", ["endpoint", "target"])
+@pytest.mark.parametrize(
+    ("credentials", "keyed", "words"),
+    [
+        ({"type": "api_key", "key": "canary-k3y"}, True, "create secret generic my-llama "),
+        ({"type": "ApiKey", "key": "canary-k3y"}, True, "create secret generic my-llama "),
+        ({"type": "pat", "pat": "canary-k3y"}, True, "create secret generic my-llama "),
+        ({"type": "managed_identity", "client_id": "x"}, True, "type managed_identity are known to Azure"),
+        ({"type": "none"}, False, ""),
+        (None, False, ""),
+    ],
+)
+def test_a_teacher_by_a_workspaces_connection(
+    address: str, credentials: dict[str, str] | None, keyed: bool, words: str
+) -> None:
+    job = changed("teacher_model_endpoint_connection", {
+        "name": "my_Llama", "type": "custom", address: "https://llama.example/v1/chat/completions",
+        "credentials": credentials, "is_shared": True, "metadata": {},
+    })  # fmt: skip
+    made = convert(job, WISH)
+    endpoint = made.manifest["spec"]["teacher"]["endpoint"]
+    assert (endpoint["url"], endpoint["model"]) == ("https://llama.example/v1", "my_Llama")
+    assert endpoint.get("credentials") == ({"secret": "my-llama"} if keyed else None)
+    assert words in " ".join(made.remarks)
+    assert any("known to Azure" in remark for remark in made.remarks) == ("known to Azure" in words)
+    assert any("create secret" in remark for remark in made.remarks) == keyed
+    assert "teacher_model_endpoint_connection.is_shared, teacher_model_endpoint_connection.metadata" in left_out(made)
+    assert "canary" not in str(made)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -156,7 +216,11 @@ REFUSED = {
     "unknown parameter": (f"{INFERENCE}.top_k", 5, f"{INFERENCE}.top_k: no counterpart"),
     "unknown hyperparameter": ("hyperparameters.lora_r", 5, "hyperparameters.lora_r: no counterpart"),
     "unknown setting": ("teacher_model_settings.speed", 5, "teacher_model_settings.speed: no counterpart"),
-    "unknown field": ("compute", "cpu", "compute: no field of a distillation job"),
+    "unknown field": ("computer", "cpu", "computer: no field of a distillation job"),
+    "unknown field of the teacher": ("teacher_model_endpoint_connection.adress", "x",
+                                     "teacher_model_endpoint_connection.adress: no field of a connection"),
+    "credentials of no type": ("teacher_model_endpoint_connection.credentials", {"key": "x"},
+                               "teacher_model_endpoint_connection.credentials.type: expected"),
     "settings that are a list": ("hyperparameters", [1], "hyperparameters: a mapping is expected"),
     "no epochs": ("hyperparameters.num_train_epochs", 0, "hyperparameters.num_train_epochs: input should be greater"),
 }  # fmt: skip
@@ -191,7 +255,7 @@ def test_the_command_prints_a_manifest_and_no_key(tmp_path: Path, capsys: pytest
     assert main(["convert", "azureml", str(file), "--output", "registry.example/slm/phi"]) == 0
     said = capsys.readouterr()
     assert yaml.safe_load(said.out) == convert(JOB, WISH).manifest
-    assert said.out.count("\n# ") == 2
+    assert said.out.count("# ") == len(convert(JOB, WISH).remarks)
     assert "canary" not in said.out + said.err
 
 
@@ -217,6 +281,7 @@ def test_the_command_refuses_in_one_line(
 
 def test_the_docs_have_each_field_of_the_job() -> None:
     page = (ROOT / "docs" / "distillation.md").read_text()
-    fields = {known.azure for known in FIELDS} | set(JOB) | set(SILENT)
+    fields = {known.azure for known in FIELDS} | {*SCHEMA, *CONNECTION_SCHEMA, *SILENT}
+    assert set(CONNECTION_SCHEMA) == CONNECTION | CONNECTION_LEFT_OUT
     assert [name for name in sorted(fields) if f"`{name.rpartition('.')[2]}" not in page] == []
     assert [known.ours for known in FIELDS if f"`{known.ours}`" not in page] == []
