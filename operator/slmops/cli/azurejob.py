@@ -91,11 +91,13 @@ def texts(value: Any) -> list[str]:
     return [str(text) for text in (value if isinstance(value, list) else [value])]
 
 
+UNSAID_TOKENS, SUMMARY_TOKENS = 128, 1024
+"""Azure's longest answer where the job says none; for summaries it takes the other one, even where a job says 128."""
 INFERENCE, REQUESTS = "teacher_model_settings.inference_parameters", "teacher_model_settings.endpoint_request_settings"
 FIELDS = (
     Field(f"{INFERENCE}.temperature", "teacher.sampling.temperature", number, 0.2),
     Field(f"{INFERENCE}.top_p", "teacher.sampling.topP", number, 0.1),
-    Field(f"{INFERENCE}.max_tokens", "teacher.sampling.maxTokens", whole, 128),
+    Field(f"{INFERENCE}.max_tokens", "teacher.sampling.maxTokens", whole, UNSAID_TOKENS),
     Field(f"{INFERENCE}.max_new_tokens", "teacher.sampling.maxTokens", whole),
     Field(f"{INFERENCE}.frequency_penalty", "teacher.sampling.frequencyPenalty", number),
     Field(f"{INFERENCE}.presence_penalty", "teacher.sampling.presencePenalty", number),
@@ -110,3 +112,15 @@ FIELDS = (
     Field("hyperparameters.learning_rate", "training.learningRate", number, 3e-4),
 )
 """The settings that are carried over one to one."""
+ALWAYS = (
+    ("data.filters.deduplicate", False),
+    ("student.method", "LoRA"),
+    ("student.lora.rank", 8),
+    ("student.lora.alpha", 128),
+    ("student.lora.dropout", 0.0),
+    ("training.weightDecay", 0.1),
+    ("training.warmupRatio", 0.0),
+    ("training.maxSequenceLength", 8192),
+)
+"""What Azure's pipeline (``oss_distillation_pipeline``) fixes and no job can change, below spec. Where it is our default,
+too, it is left to us: scheduler, gradientAccumulation, precision, seed."""

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from slmops.api.base import API_VERSION
 from slmops.api.distillation import Distillation
 from slmops.cli.azurejob import (
+    ALWAYS,
     BEARERS,
     CONNECTION,
     CONNECTION_LEFT_OUT,
@@ -24,7 +25,9 @@ from slmops.cli.azurejob import (
     REQUESTS,
     SILENT,
     STUDENTS,
+    SUMMARY_TOKENS,
     TASKS,
+    UNSAID_TOKENS,
 )  # fmt: skip
 
 
@@ -78,6 +81,7 @@ def convert(job: Mapping[str, Any], wish: Wish) -> Converted:
             raise Refused(f"{known.azure}: {error}") from None
     if settings:
         raise Refused(f"{min(settings)}: no counterpart; remove it")
+    _as_azure_does(spec, job, remarks)
     _check_prompt(spec["teacher"].get("prompt", {}), task, remarks)
     spec["output"] = {"repository": wish.repository}
     _left_out(job, remarks)
@@ -85,6 +89,21 @@ def convert(job: Mapping[str, Any], wish: Wish) -> Converted:
     manifest = {"apiVersion": API_VERSION, "kind": "Distillation", "metadata": metadata, "spec": spec}
     _check(manifest)
     return Converted(manifest, remarks)
+
+
+def _as_azure_does(spec: dict[str, Any], job: Mapping[str, Any], remarks: list[str]) -> None:
+    """What Azure's pipeline does whatever the job says."""
+    for path, value in ALWAYS:
+        _put(spec, path, value)
+    epochs, sampling = spec["training"]["epochs"], spec["teacher"]["sampling"]
+    if epochs > 1:  # more misses than that cannot be: nothing is ended, and the best epoch is what is published
+        _put(spec, "training.earlyStopping.patience", epochs)
+    remarks.append("LoRA with Azure's rank and alpha, on all linear layers; which ones Azure takes is said by files of its "
+                   "registry's model: see spec.student.lora.targetModules")  # fmt: skip
+    if spec["task"] == "Summarization" and sampling["maxTokens"] == UNSAID_TOKENS:
+        sampling["maxTokens"] = SUMMARY_TOKENS
+        remarks.append(f"{INFERENCE}.max_tokens: {SUMMARY_TOKENS} for summaries, as in Azure, where a job says "
+                       f"{UNSAID_TOKENS} or nothing")  # fmt: skip
 
 
 def _task(job: Mapping[str, Any]) -> str:

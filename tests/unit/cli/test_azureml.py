@@ -13,7 +13,17 @@ from demo.steps import ROOT
 from slmops.__main__ import main
 from slmops.api.crd import schema
 from slmops.api.distillation import Distillation
-from slmops.cli.azurejob import CONNECTION, CONNECTION_LEFT_OUT, FIELDS, INFERENCE, LEFT_OUT, REQUESTS, SILENT, TASKS
+from slmops.cli.azurejob import (
+    ALWAYS,
+    CONNECTION,
+    CONNECTION_LEFT_OUT,
+    FIELDS,
+    INFERENCE,
+    LEFT_OUT,
+    REQUESTS,
+    SILENT,
+    TASKS,
+)
 from slmops.cli.azureml import Converted, Refused, Wish, convert
 
 JOB: dict[str, Any] = {
@@ -93,11 +103,14 @@ def test_a_whole_job() -> None:
                              "presencePenalty": -0.5, "stop": ["END"]},
                 "prompt": {"chainOfThought": True, "chainOfDensity": False},
             },
-            "student": {"model": {"uri": "hf://microsoft/Phi-4-mini-instruct"}},
+            "student": {"model": {"uri": "hf://microsoft/Phi-4-mini-instruct"}, "method": "LoRA",
+                        "lora": {"rank": 8, "alpha": 128, "dropout": 0.0}},
             "task": "Math",
             "data": {"train": {"uri": "https://data.example/train.jsonl", "format": "Messages"},
-                     "validation": {"uri": "https://data.example/held.jsonl", "format": "Messages"}},
-            "training": {"epochs": 3, "batchSize": 2, "learningRate": 2e-5},
+                     "validation": {"uri": "https://data.example/held.jsonl", "format": "Messages"},
+                     "filters": {"deduplicate": False}},
+            "training": {"epochs": 3, "batchSize": 2, "learningRate": 2e-5, "weightDecay": 0.1, "warmupRatio": 0.0,
+                         "maxSequenceLength": 8192, "earlyStopping": {"patience": 3}},
             "output": {"repository": "registry.example/slm/phi"},
         },
     }  # fmt: skip
@@ -131,7 +144,36 @@ def test_what_a_job_does_not_say_is_what_azure_does() -> None:
     spec = spec_of(job)
     assert spec["teacher"]["sampling"] == {"temperature": 0.2, "topP": 0.1, "maxTokens": 128}
     assert spec["teacher"]["endpoint"]["concurrency"] == 10
-    assert spec["training"] == {"epochs": 1, "batchSize": 1, "learningRate": 3e-4}
+    assert spec["training"] == {"epochs": 1, "batchSize": 1, "learningRate": 3e-4, "weightDecay": 0.1, "warmupRatio": 0.0,
+                                "maxSequenceLength": 8192}  # fmt: skip
+
+
+def test_what_azures_pipeline_fixes_is_written_or_ours_by_default() -> None:
+    """Its spec.yaml, version 0.0.10: apply_lora, lora_r, lora_alpha, lora_dropout, max_seq_length, weight_decay,
+    warmup_steps, lr_scheduler_type, gradient_accumulation_steps, precision, seed, max_steps; metric_for_best_model."""
+    job = Distillation.model_validate(
+        convert(JOB, WISH).manifest | {"metadata": {"uid": "", "namespace": "", "name": ""}}
+    )
+    student, learns = job.spec.student, job.spec.training
+    assert student.lora is not None
+    assert (student.method, student.lora.rank, student.lora.alpha, student.lora.dropout) == ("LoRA", 8, 128, 0)
+    assert (learns.max_sequence_length, learns.weight_decay, learns.warmup_ratio) == (8192, 0.1, 0)
+    assert (learns.scheduler, learns.gradient_accumulation, learns.precision, learns.seed) == ("Cosine", 1, "BF16", 42)
+    assert (learns.max_steps, learns.packing) == (None, False)
+    assert learns.early_stopping is not None
+    assert learns.early_stopping.patience >= learns.epochs, "the best epoch is kept, and none is left out"
+    assert not job.spec.data.filters.deduplicate
+
+
+@pytest.mark.parametrize(("said", "tokens"), [(None, 1024), (128, 1024), (129, 129)])
+def test_summaries_may_be_longer(said: int | None, tokens: int) -> None:
+    job = changed(f"{INFERENCE}.max_tokens", said) | {
+        "data_generation_task_type": "SUMMARIZATION",
+        "prompt_settings": {},
+    }
+    made = convert(job, WISH)
+    assert made.manifest["spec"]["teacher"]["sampling"]["maxTokens"] == tokens
+    assert any("1024 for summaries" in remark for remark in made.remarks) == (tokens == 1024)
 
 
 @pytest.mark.parametrize("field", SCHEMA)
@@ -242,7 +284,8 @@ def test_what_the_job_cannot_say_the_user_does() -> None:
     made = convert(job, wish).manifest
     assert made["metadata"] == {"name": "distill-phi-4", "namespace": "edge-ai"}
     assert made["spec"]["student"]["model"]["uri"] == "hf://org/s"
-    assert made["spec"]["data"] == {"train": {"uri": "oci://r.example/d:v1", "format": "Messages"}}
+    assert made["spec"]["data"]["train"] == {"uri": "oci://r.example/d:v1", "format": "Messages"}
+    assert "validation" not in made["spec"]["data"]
     assert made["spec"]["teacher"]["endpoint"]["credentials"] == {"secret": "key"}
 
 
@@ -284,4 +327,5 @@ def test_the_docs_have_each_field_of_the_job() -> None:
     fields = {known.azure for known in FIELDS} | {*SCHEMA, *CONNECTION_SCHEMA, *SILENT}
     assert set(CONNECTION_SCHEMA) == CONNECTION | CONNECTION_LEFT_OUT
     assert [name for name in sorted(fields) if f"`{name.rpartition('.')[2]}" not in page] == []
-    assert [known.ours for known in FIELDS if f"`{known.ours}`" not in page] == []
+    ours = [known.ours for known in FIELDS] + [path for path, _ in ALWAYS]
+    assert [path for path in ours if f"`{path}`" not in page] == []
