@@ -104,6 +104,10 @@ def _as_azure_does(spec: dict[str, Any], job: Mapping[str, Any], remarks: list[s
         sampling["maxTokens"] = SUMMARY_TOKENS
         remarks.append(f"{INFERENCE}.max_tokens: {SUMMARY_TOKENS} for summaries, as in Azure, where a job says "
                        f"{UNSAID_TOKENS} or nothing")  # fmt: skip
+    if spec["task"] == "Conversation":
+        remarks.append("Of a conversation the last answer alone is asked for and learned, after the turns of the record; "
+                       "Azure asks for each answer, after those that the teacher gave before, and trains on all: give a "
+                       "record for each turn to have them all")  # fmt: skip
 
 
 def _task(job: Mapping[str, Any]) -> str:

@@ -224,7 +224,9 @@ def test_a_teacher_by_a_workspaces_connection(
 def test_every_task(task: str, written: Any) -> None:
     job = changed("data_generation_task_type", written(task))
     del job["prompt_settings"]
-    assert spec_of(job)["task"] == TASKS[task]
+    made = convert(job, WISH)
+    assert made.manifest["spec"]["task"] == TASKS[task]
+    assert any("last answer alone" in remark for remark in made.remarks) == (task == "conversation")
 
 
 def test_a_summary_keeps_its_length() -> None:
