@@ -106,8 +106,8 @@ def _as_azure_does(spec: dict[str, Any], job: Mapping[str, Any], remarks: list[s
                        f"{UNSAID_TOKENS} or nothing")  # fmt: skip
     if spec["task"] == "Conversation":
         remarks.append("Of a conversation the last answer alone is asked for and learned, after the turns of the record; "
-                       "Azure asks for each answer, after those that the teacher gave before, and trains on all: give a "
-                       "record for each turn to have them all")  # fmt: skip
+                       "Azure asks for every answer and puts them all into what is learned: give a record for each turn "
+                       "to have them all")  # fmt: skip
 
 
 def _task(job: Mapping[str, Any]) -> str:
