@@ -25,10 +25,11 @@ import bases
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ("operator/slmops/__init__.py", "operator/slmops/contract")
 LESSONS = tuple(
-    f"images/trainer/slm_trainer/{name}.py"
-    for name in ("__init__", "early", "encoding", "schedule", "split", "store", "tasks", "template")
-)
-"""What the quantizer needs of the trainer: how records become tokens."""
+    f"images/trainer/slm_trainer/{name}"
+    for name in ("__init__.py", "dataset", "early.py", "encoding.py", "schedule.py", "split.py", "store.py", "tasks.py",
+                 "template.py")
+)  # fmt: skip
+"""What the quantizer needs of the trainer: which records are learned, and how they become tokens."""
 KIT = "images/kit/slmkit"
 ACCEPT = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 DISK_GIB = 8

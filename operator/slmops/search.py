@@ -53,6 +53,8 @@ class Searched:
     rows: tuple[Row, ...] = ()
     choosing: str | None = None
     """The Job that chooses the next values, while they are not known."""
+    page: str | None = None
+    """Reference of the newest page on the trials."""
 
     @property
     def tried(self) -> tuple[Tried, ...]:

@@ -16,14 +16,12 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from slm_quantizer.recipe import RECORDS, recipe, validate
+from slm_quantizer.records import records
 from slm_quantizer.telling import Telling, told
-from slm_trainer import tasks
 from slm_trainer.encoding import encode
 from slm_trainer.schedule import steps_an_epoch, total_steps
-from slm_trainer.split import is_held_out
 from slm_trainer.store import TokenStore
 from slm_trainer.template import set_template
-from slmkit.data import Example, read_examples
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import check_model_folder, fetch
@@ -42,7 +40,7 @@ def adapt(run: TrainRun, context: Context) -> Report:
     base = context.work / "base"
     context.inputs["base"] = fetch(run.base, base, registry)
     check_model_folder(base)
-    training = examples(run, context, registry)
+    training = records(run, context, registry)
     tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
     if run.template is not None:
         set_template(tokenizer, run.template)
@@ -52,11 +50,11 @@ def adapt(run: TrainRun, context: Context) -> Report:
             "the tokenizer has no chat template; add chat_template.jinja, or set data.template",
         )
     wanted = run.hyperparameters
-    records, dropped = encode(tokenizer, training, wanted.max_sequence_length, context.work / "tokens")
-    if not records:
+    encoded, dropped = encode(tokenizer, training, wanted.max_sequence_length, context.work / "tokens")
+    if not encoded:
         raise RunFailed(Reason.INVALID_DATA, f"no record to train on: {dropped} of {len(training)} are longer than "
                         f"maxSequenceLength {wanted.max_sequence_length}")  # fmt: skip
-    steps = total_steps(steps_an_epoch(len(records), wanted), wanted)
+    steps = total_steps(steps_an_epoch(len(encoded), wanted), wanted)
     _register()
     workflow = recipe(run, base, context.work / "tokens", layers(run, base), steps, context.work)
     validate(workflow)
@@ -72,19 +70,6 @@ def adapt(run: TrainRun, context: Context) -> Report:
     artifact = registry.push_artifact(run.output, files, ADAPTER_TYPE, context.lineage(run))
     learned = Learning(steps=telling.steps, curve=telling.curve())
     return Report(outcome="Succeeded", artifacts={"adapter": artifact}, learning=learned)
-
-
-def examples(run: TrainRun, context: Context, registry: Registry) -> list[Example]:
-    """The records that are learned: the trainer, which measures, holds out the same others."""
-    folder = context.work / "data-train"
-    context.inputs["train"] = fetch(run.train.source, folder, registry, "dataset")
-    apart = run.evaluation.data or run.validation
-    share = 0.0 if apart is not None else run.validation_split
-    found = [e for e in read_examples(run.train, folder) if e.completion is not None and not is_held_out(e, share)]
-    if not found:
-        raise RunFailed(Reason.INVALID_DATA, f"{run.train.source.uri}: no record with an answer is left to train on")
-    tasks.check(run.task, found, [])
-    return found
 
 
 def layers(run: TrainRun, base: Path) -> list[str]:

@@ -217,4 +217,5 @@ class SearchStatus(ApiModel):
     curve: Annotated[list[SearchPoint], Field(max_length=16)] = []
     """The trials that were better than all before them: the first, and the last fifteen."""
     report: str | None = None
-    """A page with all trials and a picture, published with the model: registry/repository@sha256:…"""
+    """A page with the trials and a picture: registry/repository@sha256:… A new one each time that values are chosen, the
+    last one with the model."""

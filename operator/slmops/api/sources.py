@@ -72,7 +72,7 @@ class LicensePolicy(ApiModel):
     allow: Annotated[list[LicenseName], Field(min_length=1, max_length=64)] | None = None
     """Only these. A model whose licence is not known is refused then."""
     deny: Annotated[list[LicenseName], Field(min_length=1, max_length=64)] | None = None
-    """None of these, whatever is allowed."""
+    """None of these, whatever is allowed. Without `allow`, a model whose licence is not known is let in."""
 
 
 class Reference(ApiModel):

@@ -5,7 +5,7 @@ out (azureml-assets, ``oss_distillation_*``). What a job does not say is written
 the manifest asks for what the job would have done. docs/distillation.md has the table for people.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,22 +13,22 @@ from pydantic import ValidationError
 
 from slmops.api.base import API_VERSION
 from slmops.api.distillation import Distillation
-
-TASKS = {
-    "nli": "NLI", "conversation": "Conversation", "nlu_qa": "NLUQuestionAnswering", "math": "Math",
-    "summarization": "Summarization",
-}  # fmt: skip
-STUDENTS = {
-    "Meta-Llama-3.1-8B-Instruct": "hf://meta-llama/Llama-3.1-8B-Instruct",
-    "Phi-3-mini-4k-instruct": "hf://microsoft/Phi-3-mini-4k-instruct",
-    "Phi-3-mini-128k-instruct": "hf://microsoft/Phi-3-mini-128k-instruct",
-    "Phi-3.5-mini-instruct": "hf://microsoft/Phi-3.5-mini-instruct",
-    "Phi-3.5-MoE-instruct": "hf://microsoft/Phi-3.5-MoE-instruct",
-    "Phi-4-mini-instruct": "hf://microsoft/Phi-4-mini-instruct",
-}
-"""Where the models of Azure's registry that can be students are published for all."""
-SILENT = ("$schema", "type", "name", "display_name", "experiment_name", "tags", "properties")
-"""Fields about the job's place in Azure, or its name, that mean nothing elsewhere."""
+from slmops.cli.azurejob import (
+    ALWAYS,
+    BEARERS,
+    CONNECTION,
+    CONNECTION_LEFT_OUT,
+    CONVERTED,
+    FIELDS,
+    INFERENCE,
+    LEFT_OUT,
+    REQUESTS,
+    SILENT,
+    STUDENTS,
+    SUMMARY_TOKENS,
+    TASKS,
+    UNSAID_TOKENS,
+)  # fmt: skip
 
 
 class Refused(Exception):  # noqa: N818  (a message for the user)
@@ -56,65 +56,6 @@ class Converted:
     remarks: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Field:
-    """A field of the job and its counterpart."""
-
-    azure: str
-    ours: str
-    """Below spec; what stands in brackets is for people."""
-    convert: Callable[[Any], Any]
-    default: Any = None
-    """Azure's, where it differs from ours; None: leave it to us."""
-
-
-def number(value: Any) -> float:
-    """A number; hyperparameters are often written as text."""
-    if isinstance(value, bool):
-        raise ValueError("a number is expected")
-    return float(value)
-
-
-def whole(value: Any) -> int:
-    """A whole number."""
-    if number(value) != int(number(value)):
-        raise ValueError("a whole number is expected")
-    return int(number(value))
-
-
-def flag(value: Any) -> bool:
-    """True or false; the components take them as text."""
-    if str(value).lower() not in ("true", "false"):
-        raise ValueError("true or false is expected")
-    return str(value).lower() == "true"
-
-
-def texts(value: Any) -> list[str]:
-    """One text, or a list of them."""
-    return [str(text) for text in (value if isinstance(value, list) else [value])]
-
-
-INFERENCE, REQUESTS = "teacher_model_settings.inference_parameters", "teacher_model_settings.endpoint_request_settings"
-FIELDS = (
-    Field(f"{INFERENCE}.temperature", "teacher.sampling.temperature", number, 0.2),
-    Field(f"{INFERENCE}.top_p", "teacher.sampling.topP", number, 0.1),
-    Field(f"{INFERENCE}.max_tokens", "teacher.sampling.maxTokens", whole, 128),
-    Field(f"{INFERENCE}.max_new_tokens", "teacher.sampling.maxTokens", whole),
-    Field(f"{INFERENCE}.frequency_penalty", "teacher.sampling.frequencyPenalty", number),
-    Field(f"{INFERENCE}.presence_penalty", "teacher.sampling.presencePenalty", number),
-    Field(f"{INFERENCE}.stop", "teacher.sampling.stop", texts),
-    Field(f"{REQUESTS}.request_batch_size", "teacher.endpoint.concurrency", whole, 10),
-    Field(f"{REQUESTS}.min_endpoint_success_ratio", "teacher.endpoint.minSuccessRatio", number),
-    Field("prompt_settings.enable_chain_of_thought", "teacher.prompt.chainOfThought", flag),
-    Field("prompt_settings.enable_chain_of_density", "teacher.prompt.chainOfDensity", flag),
-    Field("prompt_settings.max_len_summary", "teacher.prompt.maxSummaryLength", whole),
-    Field("hyperparameters.num_train_epochs", "training.epochs", whole, 1),
-    Field("hyperparameters.per_device_train_batch_size", "training.batchSize", whole, 1),
-    Field("hyperparameters.learning_rate", "training.learningRate", number, 3e-4),
-)
-"""The settings that are carried over one to one."""
-
-
 def convert(job: Mapping[str, Any], wish: Wish) -> Converted:
     """The Distillation that does what the job does. Raises Refused."""
     remarks: list[str] = []
@@ -140,6 +81,7 @@ def convert(job: Mapping[str, Any], wish: Wish) -> Converted:
             raise Refused(f"{known.azure}: {error}") from None
     if settings:
         raise Refused(f"{min(settings)}: no counterpart; remove it")
+    _as_azure_does(spec, job, remarks)
     _check_prompt(spec["teacher"].get("prompt", {}), task, remarks)
     spec["output"] = {"repository": wish.repository}
     _left_out(job, remarks)
@@ -147,6 +89,25 @@ def convert(job: Mapping[str, Any], wish: Wish) -> Converted:
     manifest = {"apiVersion": API_VERSION, "kind": "Distillation", "metadata": metadata, "spec": spec}
     _check(manifest)
     return Converted(manifest, remarks)
+
+
+def _as_azure_does(spec: dict[str, Any], job: Mapping[str, Any], remarks: list[str]) -> None:
+    """What Azure's pipeline does whatever the job says."""
+    for path, value in ALWAYS:
+        _put(spec, path, value)
+    epochs, sampling = spec["training"]["epochs"], spec["teacher"]["sampling"]
+    if epochs > 1:  # more misses than that cannot be: nothing is ended, and the best epoch is what is published
+        _put(spec, "training.earlyStopping.patience", epochs)
+    remarks.append("LoRA with Azure's rank and alpha, on all linear layers; which ones Azure takes is said by files of its "
+                   "registry's model: see spec.student.lora.targetModules")  # fmt: skip
+    if spec["task"] == "Summarization" and sampling["maxTokens"] == UNSAID_TOKENS:
+        sampling["maxTokens"] = SUMMARY_TOKENS
+        remarks.append(f"{INFERENCE}.max_tokens: {SUMMARY_TOKENS} for summaries, as in Azure, where a job says "
+                       f"{UNSAID_TOKENS} or nothing")  # fmt: skip
+    if spec["task"] == "Conversation":
+        remarks.append("Of a conversation the last answer alone is asked for and learned, after the turns of the record; "
+                       "Azure asks for every answer and puts them all into what is learned: give a record for each turn "
+                       "to have them all")  # fmt: skip
 
 
 def _task(job: Mapping[str, Any]) -> str:
@@ -160,21 +121,44 @@ def _task(job: Mapping[str, Any]) -> str:
 def _teacher(job: Mapping[str, Any], wish: Wish, remarks: list[str]) -> dict[str, Any]:
     where = "teacher_model_endpoint_connection"
     connection = job.get(where)
-    if not isinstance(connection, Mapping) or not isinstance(connection.get("endpoint"), str):
-        raise Refused(f"{where}.endpoint: the address of the teacher is expected; a connection by name alone says nothing "
-                      "outside of its workspace")  # fmt: skip
-    url = connection["endpoint"].rstrip("/")
+    said = connection.get("endpoint") or connection.get("target") if isinstance(connection, Mapping) else None
+    if not isinstance(connection, Mapping) or not isinstance(said, str):
+        raise Refused(f"{where}.endpoint: the address of the teacher is expected (target in a workspace's connection); a "
+                      "connection by name alone says nothing outside of its workspace")  # fmt: skip
+    if unknown := sorted(set(connection) - CONNECTION - CONNECTION_LEFT_OUT):
+        raise Refused(f"{where}.{unknown[0]}: no field of a connection; remove it")
+    url = said.rstrip("/")
     for ending in ("/chat/completions", "/completions"):
         url = url.removesuffix(ending)
     if not url.endswith("/v1"):
         url += "/v1"
     name = str(connection.get("name") or "teacher")
-    secret = wish.secret or name.lower()
-    if "api_key" in connection or wish.secret:
+    secret = wish.secret or _spelled(name, "teacher")
+    keyed = _keyed(connection) or bool(wish.secret)
+    if keyed:
         remarks.append(f"The teacher's key is read from a Secret: kubectl create secret generic {secret} "
                        "--from-literal=token=KEY")  # fmt: skip
-    keyed = {"credentials": {"secret": secret}} if "api_key" in connection or wish.secret else {}
-    return {"url": url, "model": name} | keyed
+    kind = _kind(connection)
+    if kind and kind.lower().replace("_", "") not in BEARERS:
+        remarks.append(f"{where}.credentials of type {kind} are known to Azure alone: servers are asked with a bearer "
+                       "token, which is what belongs into that Secret")  # fmt: skip
+    _tell({f"{where}.{key}" for key in CONNECTION_LEFT_OUT & set(connection) - {"type"}}, "its workspace's", remarks)
+    return {"url": url, "model": name} | ({"credentials": {"secret": secret}} if keyed else {})
+
+
+def _keyed(connection: Mapping[str, Any]) -> bool:
+    """Whether the teacher wants to know who asks."""
+    return bool("api_key" in connection or _kind(connection))
+
+
+def _kind(connection: Mapping[str, Any]) -> str:
+    """Type of the connection's credentials; empty without any. Their values are not looked at."""
+    said = connection.get("credentials")
+    if said is None:
+        return ""
+    if not isinstance(said, Mapping) or not isinstance(said.get("type"), str):
+        raise Refused("teacher_model_endpoint_connection.credentials.type: expected, for example api_key")
+    return "" if said["type"].lower() == "none" else said["type"]
 
 
 def _student(job: Mapping[str, Any], wish: Wish) -> str:
@@ -251,25 +235,28 @@ def _check_prompt(prompt: dict[str, Any], task: str, remarks: list[str]) -> None
 
 
 def _left_out(job: Mapping[str, Any], remarks: list[str]) -> None:
-    known = {part.azure.partition(".")[0] for part in FIELDS} | {
-        "data_generation_type", "data_generation_task_type", "teacher_model_endpoint_connection", "student_model",
-        "training_data", "validation_data", "description", "outputs", "resources", *SILENT,
-    }  # fmt: skip
+    known = {part.azure.partition(".")[0] for part in FIELDS} | CONVERTED | set(LEFT_OUT) | set(SILENT)
     if unknown := sorted(set(job) - known):
         raise Refused(f"{unknown[0]}: no field of a distillation job; remove it")
-    if job.get("resources"):
-        remarks.append(
-            "Left out: resources; name the node and its GPUs in spec.run.nodeSelector and spec.run.resources"
-        )
-    if job.get("outputs"):
-        remarks.append("Left out: outputs; the student is published to spec.output.repository, and named by its digest")
+    said = {key for key in LEFT_OUT if job.get(key)}
+    for why in dict.fromkeys(LEFT_OUT.values()):
+        _tell({key for key in said if LEFT_OUT[key] == why}, why, remarks)
+
+
+def _tell(fields: Iterable[str], why: str, remarks: list[str]) -> None:
+    if named := ", ".join(sorted(fields)):
+        remarks.append(f"Left out: {named}; {why}")
 
 
 def _name(job: Mapping[str, Any]) -> str:
     """A name that Kubernetes takes, of the job's own."""
-    said = str(job.get("name") or job.get("display_name") or "distillation").lower()
-    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in said)
-    return kept.lstrip("-0123456789")[:40].rstrip("-") or "distillation"
+    return _spelled(str(job.get("name") or job.get("display_name") or ""), "distillation")
+
+
+def _spelled(said: str, otherwise: str) -> str:
+    """A name in letters that Kubernetes takes."""
+    kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in said.lower())
+    return kept.lstrip("-0123456789")[:40].rstrip("-") or otherwise
 
 
 def _check(manifest: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from slmops.contract.base import Message
 from slmops.contract.report import TrialResult, Value
-from slmops.contract.sources import Run
+from slmops.contract.sources import Run, Sink
 
 
 class Span(Message):
@@ -62,3 +62,5 @@ class SuggestRun(Run):
     type: Literal["Suggest"] = "Suggest"
     search: Search
     count: int
+    page: Sink | None = None
+    """Where a page on the trials so far is published."""

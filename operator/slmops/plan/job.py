@@ -39,7 +39,7 @@ from slmops.state import (
 )
 
 USER = 65532
-NOT_WISHED = {"run", "registry", "annotations", "image", "budget", "egress"}
+NOT_WISHED = {"run", "registry", "annotations", "image", "budget", "egress", "page"}
 """Fields of a run that change nothing of what it makes."""
 ROLE = 11
 """Characters of a role in a Job's name: with a resource's name of 40, a hash and a rank the pods' host names are 63."""

@@ -69,7 +69,8 @@ class _Hunt:
             chosen = suggested(state.report, search.space, count)
             if chosen is None:
                 raise _no_answer(suggest.step.name)
-            self.searched = replace(self.searched, choosing=None)
+            page = state.report.artifacts.get("search") if state.report else None
+            self.searched = replace(self.searched, choosing=None, page=page.reference if page else self.searched.page)
             yield from self._trials(told, chosen)
             if any(row.end is None for row in self.searched.rows):
                 return
@@ -114,9 +115,11 @@ class _Hunt:
     def _suggest(self, role: str, told: contract.Search, count: int) -> Work:
         """It computes for a second, so it gets no GPU and no volume."""
         place = RunSpec.model_validate(self._resource.spec.run.model_dump(exclude={"resources", "runtime_class_name"}))
-        run = contract.SuggestRun(run="", search=told, count=count)
-        return work(self._resource, role, run, image=self._settings.images.trainer, run_spec=place,
-                    sources=Sources(self._observed), settings=self._settings)  # fmt: skip
+        sources = Sources(self._observed)
+        page = sources.sink(self._resource.spec.output) if told.tried else None
+        run = contract.SuggestRun(run="", search=told, count=count, page=page)
+        return work(self._resource, role, run, image=self._settings.images.trainer, run_spec=place, sources=sources,
+                    settings=self._settings)  # fmt: skip
 
 
 def _no_answer(job: str) -> Unresolved:

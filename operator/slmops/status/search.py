@@ -54,12 +54,12 @@ class Hunt:
                          value=significant(value))  # fmt: skip
 
     def status(self, last: Report | None) -> SearchStatus:
-        """The curve, and the page once the last training has published it."""
+        """The curve, and the newest page: the last training's, until then that of whoever chose values last."""
         points = [SearchPoint(trial=row.number, value=significant(value))
                   for row, value in self.searched.improvements(self.search)]  # fmt: skip
         page = last.artifacts.get("search") if last else None
         curve = points if len(points) <= MOST_POINTS else [points[0], *points[1 - MOST_POINTS :]]
-        return SearchStatus(curve=curve, report=page.reference if page else None)
+        return SearchStatus(curve=curve, report=page.reference if page else self.searched.page)
 
     def trained(self) -> Fact:
         """Trained, while it is not known with which values: False where nothing goes on by itself."""

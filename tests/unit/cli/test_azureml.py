@@ -13,7 +13,18 @@ from demo.steps import ROOT
 from slmops.__main__ import main
 from slmops.api.crd import schema
 from slmops.api.distillation import Distillation
-from slmops.cli.azureml import FIELDS, INFERENCE, REQUESTS, SILENT, TASKS, Refused, Wish, convert
+from slmops.cli.azurejob import (
+    ALWAYS,
+    CONNECTION,
+    CONNECTION_LEFT_OUT,
+    FIELDS,
+    INFERENCE,
+    LEFT_OUT,
+    REQUESTS,
+    SILENT,
+    TASKS,
+)
+from slmops.cli.azureml import Converted, Refused, Wish, convert
 
 JOB: dict[str, Any] = {
     "$schema": "https://azuremlschemas.azureedge.net/latest/distillationJob.schema.json",
@@ -39,6 +50,16 @@ JOB: dict[str, Any] = {
     "resources": {"instance_type": "Standard_D2_v2"},
     "outputs": {"registered_model": {"type": "mlflow_model", "name": "phi-distilled"}},
 }  # fmt: skip
+SCHEMA = (  # of azure-ai-ml 1.35: DistillationJobSchema and all that it inherits from
+    "$schema", "compute", "creation_context", "data_generation_task_type", "data_generation_type", "description",
+    "display_name", "experiment_name", "hyperparameters", "id", "identity", "log_files", "name", "outputs",
+    "prompt_settings", "properties", "resources", "services", "status", "student_model", "tags",
+    "teacher_model_endpoint_connection", "teacher_model_settings", "training_data", "type", "validation_data",
+)  # fmt: skip
+CONNECTION_SCHEMA = (  # WorkspaceConnectionSchema and ServerlessConnectionSchema
+    "api_key", "creation_context", "credentials", "description", "endpoint", "id", "is_shared", "metadata", "name", "tags",
+    "target", "type",
+)  # fmt: skip
 WISH = Wish(repository="registry.example/slm/phi")
 
 
@@ -60,6 +81,12 @@ def spec_of(job: dict[str, Any], wish: Wish = WISH) -> dict[str, Any]:
     return dict(convert(job, wish).manifest["spec"])
 
 
+def left_out(made: Converted) -> list[str]:
+    """The fields that its remarks say are left out."""
+    said = (remark.split(";")[0] for remark in made.remarks)
+    return [words.removeprefix("Left out: ") for words in said if words.startswith("Left out: ")]
+
+
 def test_a_whole_job() -> None:
     made = convert(JOB, WISH)
     assert made.manifest == {
@@ -76,16 +103,19 @@ def test_a_whole_job() -> None:
                              "presencePenalty": -0.5, "stop": ["END"]},
                 "prompt": {"chainOfThought": True, "chainOfDensity": False},
             },
-            "student": {"model": {"uri": "hf://microsoft/Phi-4-mini-instruct"}},
+            "student": {"model": {"uri": "hf://microsoft/Phi-4-mini-instruct"}, "method": "LoRA",
+                        "lora": {"rank": 8, "alpha": 128, "dropout": 0.0}},
             "task": "Math",
             "data": {"train": {"uri": "https://data.example/train.jsonl", "format": "Messages"},
-                     "validation": {"uri": "https://data.example/held.jsonl", "format": "Messages"}},
-            "training": {"epochs": 3, "batchSize": 2, "learningRate": 2e-5},
+                     "validation": {"uri": "https://data.example/held.jsonl", "format": "Messages"},
+                     "filters": {"deduplicate": False}},
+            "training": {"epochs": 3, "batchSize": 2, "learningRate": 2e-5, "weightDecay": 0.1, "warmupRatio": 0.0,
+                         "maxSequenceLength": 8192, "earlyStopping": {"patience": 3}},
             "output": {"repository": "registry.example/slm/phi"},
         },
     }  # fmt: skip
-    assert [remark.split(";")[0] for remark in made.remarks[1:]] == ["Left out: resources", "Left out: outputs"]
     assert "create secret generic llama-405b" in made.remarks[0]
+    assert left_out(made) == ["outputs", "resources", "experiment_name"]
 
 
 def test_the_manifest_is_one_that_the_api_server_takes() -> None:
@@ -114,7 +144,79 @@ def test_what_a_job_does_not_say_is_what_azure_does() -> None:
     spec = spec_of(job)
     assert spec["teacher"]["sampling"] == {"temperature": 0.2, "topP": 0.1, "maxTokens": 128}
     assert spec["teacher"]["endpoint"]["concurrency"] == 10
-    assert spec["training"] == {"epochs": 1, "batchSize": 1, "learningRate": 3e-4}
+    assert spec["training"] == {"epochs": 1, "batchSize": 1, "learningRate": 3e-4, "weightDecay": 0.1, "warmupRatio": 0.0,
+                                "maxSequenceLength": 8192}  # fmt: skip
+
+
+def test_what_azures_pipeline_fixes_is_written_or_ours_by_default() -> None:
+    """Its spec.yaml, version 0.0.10: apply_lora, lora_r, lora_alpha, lora_dropout, max_seq_length, weight_decay,
+    warmup_steps, lr_scheduler_type, gradient_accumulation_steps, precision, seed, max_steps; metric_for_best_model."""
+    job = Distillation.model_validate(
+        convert(JOB, WISH).manifest | {"metadata": {"uid": "", "namespace": "", "name": ""}}
+    )
+    student, learns = job.spec.student, job.spec.training
+    assert student.lora is not None
+    assert (student.method, student.lora.rank, student.lora.alpha, student.lora.dropout) == ("LoRA", 8, 128, 0)
+    assert (learns.max_sequence_length, learns.weight_decay, learns.warmup_ratio) == (8192, 0.1, 0)
+    assert (learns.scheduler, learns.gradient_accumulation, learns.precision, learns.seed) == ("Cosine", 1, "BF16", 42)
+    assert (learns.max_steps, learns.packing) == (None, False)
+    assert learns.early_stopping is not None
+    assert learns.early_stopping.patience >= learns.epochs, "the best epoch is kept, and none is left out"
+    assert not job.spec.data.filters.deduplicate
+
+
+@pytest.mark.parametrize(("said", "tokens"), [(None, 1024), (128, 1024), (129, 129)])
+def test_summaries_may_be_longer(said: int | None, tokens: int) -> None:
+    job = changed(f"{INFERENCE}.max_tokens", said) | {
+        "data_generation_task_type": "SUMMARIZATION",
+        "prompt_settings": {},
+    }
+    made = convert(job, WISH)
+    assert made.manifest["spec"]["teacher"]["sampling"]["maxTokens"] == tokens
+    assert any("1024 for summaries" in remark for remark in made.remarks) == (tokens == 1024)
+
+
+@pytest.mark.parametrize("field", SCHEMA)
+def test_no_field_that_azures_schema_has_is_called_unknown(field: str) -> None:
+    made = convert({field: "something"} | JOB, WISH)
+    told = {part for named in left_out(made) for part in named.split(", ")}
+    assert field not in LEFT_OUT or field in told
+
+
+def test_a_remark_is_one_for_all_fields_of_its_kind() -> None:
+    made = convert(JOB | {"id": "x", "status": "Failed", "compute": "azureml:gpu", "tags": {"a": "b"}}, WISH)
+    assert left_out(made)[:1] == ["compute"]
+    assert left_out(made)[-2:] == ["experiment_name, tags", "id, status"]
+
+
+@pytest.mark.parametrize("address", ["endpoint", "target"])
+@pytest.mark.parametrize(
+    ("credentials", "keyed", "words"),
+    [
+        ({"type": "api_key", "key": "canary-k3y"}, True, "create secret generic my-llama "),
+        ({"type": "ApiKey", "key": "canary-k3y"}, True, "create secret generic my-llama "),
+        ({"type": "pat", "pat": "canary-k3y"}, True, "create secret generic my-llama "),
+        ({"type": "managed_identity", "client_id": "x"}, True, "type managed_identity are known to Azure"),
+        ({"type": "none"}, False, ""),
+        (None, False, ""),
+    ],
+)
+def test_a_teacher_by_a_workspaces_connection(
+    address: str, credentials: dict[str, str] | None, keyed: bool, words: str
+) -> None:
+    job = changed("teacher_model_endpoint_connection", {
+        "name": "my_Llama", "type": "custom", address: "https://llama.example/v1/chat/completions",
+        "credentials": credentials, "is_shared": True, "metadata": {},
+    })  # fmt: skip
+    made = convert(job, WISH)
+    endpoint = made.manifest["spec"]["teacher"]["endpoint"]
+    assert (endpoint["url"], endpoint["model"]) == ("https://llama.example/v1", "my_Llama")
+    assert endpoint.get("credentials") == ({"secret": "my-llama"} if keyed else None)
+    assert words in " ".join(made.remarks)
+    assert any("known to Azure" in remark for remark in made.remarks) == ("known to Azure" in words)
+    assert any("create secret" in remark for remark in made.remarks) == keyed
+    assert "teacher_model_endpoint_connection.is_shared, teacher_model_endpoint_connection.metadata" in left_out(made)
+    assert "canary" not in str(made)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -122,7 +224,9 @@ def test_what_a_job_does_not_say_is_what_azure_does() -> None:
 def test_every_task(task: str, written: Any) -> None:
     job = changed("data_generation_task_type", written(task))
     del job["prompt_settings"]
-    assert spec_of(job)["task"] == TASKS[task]
+    made = convert(job, WISH)
+    assert made.manifest["spec"]["task"] == TASKS[task]
+    assert any("last answer alone" in remark for remark in made.remarks) == (task == "conversation")
 
 
 def test_a_summary_keeps_its_length() -> None:
@@ -156,7 +260,11 @@ REFUSED = {
     "unknown parameter": (f"{INFERENCE}.top_k", 5, f"{INFERENCE}.top_k: no counterpart"),
     "unknown hyperparameter": ("hyperparameters.lora_r", 5, "hyperparameters.lora_r: no counterpart"),
     "unknown setting": ("teacher_model_settings.speed", 5, "teacher_model_settings.speed: no counterpart"),
-    "unknown field": ("compute", "cpu", "compute: no field of a distillation job"),
+    "unknown field": ("computer", "cpu", "computer: no field of a distillation job"),
+    "unknown field of the teacher": ("teacher_model_endpoint_connection.adress", "x",
+                                     "teacher_model_endpoint_connection.adress: no field of a connection"),
+    "credentials of no type": ("teacher_model_endpoint_connection.credentials", {"key": "x"},
+                               "teacher_model_endpoint_connection.credentials.type: expected"),
     "settings that are a list": ("hyperparameters", [1], "hyperparameters: a mapping is expected"),
     "no epochs": ("hyperparameters.num_train_epochs", 0, "hyperparameters.num_train_epochs: input should be greater"),
 }  # fmt: skip
@@ -178,7 +286,8 @@ def test_what_the_job_cannot_say_the_user_does() -> None:
     made = convert(job, wish).manifest
     assert made["metadata"] == {"name": "distill-phi-4", "namespace": "edge-ai"}
     assert made["spec"]["student"]["model"]["uri"] == "hf://org/s"
-    assert made["spec"]["data"] == {"train": {"uri": "oci://r.example/d:v1", "format": "Messages"}}
+    assert made["spec"]["data"]["train"] == {"uri": "oci://r.example/d:v1", "format": "Messages"}
+    assert "validation" not in made["spec"]["data"]
     assert made["spec"]["teacher"]["endpoint"]["credentials"] == {"secret": "key"}
 
 
@@ -191,7 +300,7 @@ def test_the_command_prints_a_manifest_and_no_key(tmp_path: Path, capsys: pytest
     assert main(["convert", "azureml", str(file), "--output", "registry.example/slm/phi"]) == 0
     said = capsys.readouterr()
     assert yaml.safe_load(said.out) == convert(JOB, WISH).manifest
-    assert said.out.count("\n# ") == 2
+    assert said.out.count("# ") == len(convert(JOB, WISH).remarks)
     assert "canary" not in said.out + said.err
 
 
@@ -217,6 +326,8 @@ def test_the_command_refuses_in_one_line(
 
 def test_the_docs_have_each_field_of_the_job() -> None:
     page = (ROOT / "docs" / "distillation.md").read_text()
-    fields = {known.azure for known in FIELDS} | set(JOB) | set(SILENT)
+    fields = {known.azure for known in FIELDS} | {*SCHEMA, *CONNECTION_SCHEMA, *SILENT}
+    assert set(CONNECTION_SCHEMA) == CONNECTION | CONNECTION_LEFT_OUT
     assert [name for name in sorted(fields) if f"`{name.rpartition('.')[2]}" not in page] == []
-    assert [known.ours for known in FIELDS if f"`{known.ours}`" not in page] == []
+    ours = [known.ours for known in FIELDS] + [path for path, _ in ALWAYS]
+    assert [path for path in ours if f"`{path}`" not in page] == []

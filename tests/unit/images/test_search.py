@@ -6,12 +6,25 @@ from typing import Any
 
 import pytest
 
+from slm_trainer.search import suggest as suggesting
 from slm_trainer.search.page import write_page
 from slm_trainer.search.referee import MOST, Referee
 from slm_trainer.search.study import replayed
 from slm_trainer.search.suggest import suggest
 from slmkit.run import Context, write_report
-from slmops.contract import Report, Search, SuggestRun, Trial, TrialResult, Tried, Value
+from slmops.contract import (
+    REPORT_LIMIT,
+    REPORT_TYPE,
+    Report,
+    Search,
+    Sink,
+    SuggestRun,
+    Trial,
+    TrialResult,
+    Tried,
+    Value,
+)
+from tests.unit.images.fakeregistry import Answer, FakeRegistry
 
 SPACE: list[dict[str, Any]] = [
     {"name": "learningRate", "log": {"min": 1e-5, "max": 1e-2}},
@@ -77,7 +90,52 @@ def test_the_most_suggestions_fit_into_a_report(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("TERMINATION_PATH", str(tmp_path / "report"))
     made = suggest(SuggestRun(run="r", search=search(space=space), count=16), Context(work=tmp_path))
     assert write_report(made) == made
+    assert len((tmp_path / "report").read_bytes()) < REPORT_LIMIT
     assert Report.model_validate(json.loads((tmp_path / "report").read_text())) == made
+
+
+def shown(wanted: Search, registry: FakeRegistry, tmp_path: Path) -> Report:
+    """What is reported by whoever chooses values and has where to publish a page."""
+    sink = Sink(repository=f"{registry.host}/farm/assistant")
+    run = SuggestRun(run="farm-suggest-1", search=wanted, count=2, page=sink, registry=registry.settings)
+    return suggest(run, Context(work=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("trials", "words"),
+    [
+        ([tried(1e-3, 0.5), tried(1e-2)], "Trial 0 of 2 is the best."),
+        ([tried(1e-3), tried(1e-4, None, 2.0, pruned=True)], "None of 2 trials has come to a value."),
+    ],
+)
+def test_the_trials_so_far_are_published_when_values_are_chosen(
+    trials: list[Tried], words: str, registry: FakeRegistry, tmp_path: Path
+) -> None:
+    made = shown(search(*trials), registry, tmp_path)
+    assert made.suggestions == chosen(search(*trials), 2, tmp_path)
+    manifest = registry.manifest("farm/assistant", made.artifacts["search"].reference.partition("@")[2])
+    assert manifest["artifactType"] == REPORT_TYPE
+    html = (tmp_path / "search-page" / "search.html").read_text()
+    assert words in html
+    assert ("<svg" in html) == ("best" in words)
+
+
+def test_before_the_first_trial_there_is_nothing_to_publish(registry: FakeRegistry, tmp_path: Path) -> None:
+    assert shown(search(), registry, tmp_path).artifacts == {}
+
+
+def test_a_search_goes_on_without_a_page_that_cannot_be_published(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.always("POST ", Answer(403))
+    made = shown(search(tried(1e-3, 0.5)), registry, tmp_path)
+    assert (made.outcome, len(made.suggestions), made.artifacts) == ("Succeeded", 2, {})
+
+
+def test_where_a_report_has_no_room_for_both_the_values_go_before_the_page(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suggesting, "ROOM", REPORT_LIMIT)
+    made = shown(search(tried(1e-3, 0.5)), registry, tmp_path)
+    assert (len(made.suggestions), made.artifacts) == (2, {})
 
 
 def test_a_study_knows_what_it_would_know_had_it_been_there() -> None:

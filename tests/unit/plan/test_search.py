@@ -74,6 +74,16 @@ def test_the_next_values_wait_for_all_trials_and_know_how_they_ended() -> None:
     assert story.suggest() == ["trial-2", "trial-3"]
 
 
+def test_whoever_chooses_the_next_values_shows_the_trials_before_and_is_the_same_job_wherever_that_goes() -> None:
+    first, second = (Story(searching({"output": {"repository": f"registry.example/{name}"}})) for name in "ab")
+    for story in (first, second):
+        generation(story, value(0.5), value(0.25))
+    assert first.told("suggest-0")["page"] is None, "there is nothing to show yet"
+    assert first.told("suggest-1")["page"]["repository"] == "registry.example/a"
+    assert second.told("suggest-1")["page"]["repository"] == "registry.example/b"
+    assert first.roles()["suggest-1"] == second.roles()["suggest-1"]
+
+
 def test_after_the_last_trial_the_best_values_are_trained_with_as_without_a_search() -> None:
     story = Story(searching(trials=3))
     generation(story, value(0.5), value(0.25))

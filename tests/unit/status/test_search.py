@@ -7,7 +7,7 @@ from slmops.contract import Progress
 from slmops.state import Observed
 from slmops.status.finetune import finetune_status
 from tests.unit.builders import DIGEST, NOW, RUNNING, facts, figures, pod, report, told
-from tests.unit.searches import PRUNED, Story, generation, searching, value
+from tests.unit.searches import PRUNED, VALUES, Story, generation, searching, value
 
 MEASURED = {"model": figures(0.9), "baseline": figures(0.6)}
 
@@ -94,6 +94,22 @@ def test_after_the_search_the_status_is_that_of_the_last_training_with_the_page_
     assert status.adapter is not None
     assert status.evaluation["model"]["ExactMatch"] == 0.9
     assert counts(status) == {"succeeded": 2, "pruned": 0, "failed": 0, "running": 0, "of": 2}
+
+
+def test_the_newest_page_is_shown_while_the_search_goes_on_and_after_it_failed() -> None:
+    story = Story(searching(trials=3, parallelism=1))
+    for number in range(3):
+        pages = ("search",) if number == 1 else ()  # one that could not be published is no reason to forget the last
+        story.carry_out()
+        story.end({f"suggest-{number}": report(*pages, suggestions=(VALUES[number],))})
+        found = status_of(story).search
+        assert found is not None
+        assert found.report == (f"registry.example/slm/search@{DIGEST}" if number else None)
+        story.end({f"trial-{number}": "TrainingDiverged"})
+    status = status_of(story)
+    assert facts(status)["Trained"] == ("False", "SearchFailed")
+    assert status.search is not None
+    assert status.search.report == f"registry.example/slm/search@{DIGEST}"
 
 
 def test_the_curve_stays_short_with_its_first_and_last_points() -> None:

@@ -5,7 +5,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from slm_trainer.dataset.filters import Balance, Duplicates, Filter, Labels, Leaks, Length
-from slm_trainer.dataset.near import NearDuplicates
 from slm_trainer.dataset.seen import Seen
 from slmops.contract import Filters
 
@@ -19,6 +18,8 @@ def prompt_filters(wanted: Filters | None, held_out: Seen, folder: Path) -> Iter
             filters.append(duplicates := Duplicates(folder / "duplicates"))
             stack.callback(duplicates.close)
         if wanted is not None and wanted.near_duplicates is not None:
+            from slm_trainer.dataset.near import NearDuplicates  # needs libraries that the quantizer's image has not
+
             filters.append(near := NearDuplicates(wanted.near_duplicates, folder / "near"))
             stack.callback(near.close)
         yield filters

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from slm_trainer.dataset.choose import answer_filters, prompt_filters
 from slm_trainer.dataset.filters import Filter
-from slm_trainer.dataset.report import Subject, write_report
 from slm_trainer.dataset.seen import Seen, key
 from slm_trainer.dataset.spool import Spool
 from slm_trainer.dataset.tally import Tally, counted
@@ -36,6 +35,8 @@ class Sets:
 
     def report(self, run: TrainRun, context: Context) -> dict[str, Path]:
         """The files of a report on the data."""
+        from slm_trainer.dataset.report import Subject, write_report  # draws, which the quantizer's image cannot
+
         parts = {"training": len(self.training), "evaluation": len(self.held_out)}
         sources = {role: context.inputs[role] for role in ("train", "validation") if role in context.inputs}
         return write_report(self.tally, Subject(run.run, sources, parts, run.filters), context.work / "data-report")

@@ -35,7 +35,8 @@ def as_data(search: Search, name: str) -> dict[str, Any]:
     settings = search.model_dump(mode="json", exclude={"tried", "space"})
     space = [p.model_dump(mode="json", exclude_defaults=True) for p in search.space]
     values = [row["value"] for row in rows]
-    best = values.index(_best_so_far(values, search.direction)[-1])
+    found = _best_so_far(values, search.direction)[-1]
+    best = None if found is None else values.index(found)
     return {"name": name, **settings, "space": space, "trials": rows, "best": best}
 
 
@@ -46,7 +47,8 @@ def page(content: dict[str, Any]) -> str:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     values = [row["value"] for row in content["trials"]]
-    picture = trials("trials", values, _best_so_far(values, content["direction"]))
+    drawn = content["best"] is not None  # of failures alone there is nothing to draw
+    picture = trials("trials", values, _best_so_far(values, content["direction"])) if drawn else ""
     return environment.get_template("page.html.jinja").render(content, picture=picture)
 
 
