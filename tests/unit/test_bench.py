@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bench import __main__ as bench
-from bench import data, figures, labelling, memory, reconcile, task, training
+from bench import data, figures, labelling, lives, memory, reconcile, task, training
 from bench.audit import Write, by_resource, writes
 from bench.reconcile import Measured
 from slmops.state import parse_report
@@ -78,6 +78,24 @@ NAIVE = replace(OURS, taken_up=10, cpu_whole=2)
 def test_a_target_is_met_exactly_up_to_its_bound(change: dict[str, Any], missed: list[str]) -> None:
     found = reconcile.judge(replace(OURS, **change), NAIVE)
     assert [figure.name for figure in found if not figure.met] == missed
+
+
+def test_a_status_write_that_changes_no_phase_is_told_by_what_it_changes() -> None:
+    seen = lives.Lives(None, "bench")  # type: ignore[arg-type]
+    waits = {"type": "Trained", "status": "Unknown", "message": ""}
+    for status in (
+        {"phase": "Pending", "conditions": [waits]},
+        {"phase": "Pending", "conditions": [waits | {"message": "no node fits"}]},
+        {"phase": "Training", "conditions": [waits]},
+        {"phase": "Training", "conditions": [waits], "cost": {"nodeHours": 1}},
+        {"phase": "Training", "conditions": [waits], "cost": {"nodeHours": 1}},
+    ):
+        seen._see({"metadata": {"name": "tune"}, "status": status})
+    assert seen.changes == 2
+    assert seen.others == {"Pending: condition Trained": 1, "Training: cost": 1}
+    assert "1 status writes without a change of phase, Training: cost" in reconcile._told(
+        "ours", replace(OURS, others=seen.others)
+    )
 
 
 def test_what_was_not_measured_is_missed() -> None:
