@@ -52,6 +52,12 @@ def test_only_writes_of_these_clients_in_this_namespace_since_then_are_counted(t
     assert by_resource(writes(path, "bench", ["slmops"], since=5)) == {"create jobs": 1, "patch finetunes/status": 1}
 
 
+def test_a_write_that_was_refused_is_counted_and_told_apart(tmp_path: Path) -> None:
+    refused = json.dumps(json.loads(line()) | {"responseStatus": {"code": 409}}, separators=(",", ":")) + "\n"
+    found = writes(log(tmp_path, line(), refused), "bench", ["slmops"], since=5)
+    assert by_resource(found) == {"create jobs": 1, "create jobs, refused with 409": 1}
+
+
 def test_writes_before_the_log_was_rotated_are_counted_too(tmp_path: Path) -> None:
     log(tmp_path, line(at="08"), name="audit-1970-01-01T00-00-09.000.log")
     path = log(tmp_path, line(at="10"))
