@@ -37,6 +37,7 @@ test-unit: venv ## Tests that need no cluster
 	@$(PY) -m pytest -q -m "not cluster" -n auto
 
 bench: venv ## Benchmarks: figures against their targets
+	@$(PY) -m bench --check
 	@$(PY) -m demo images
 	@$(PY) -m bench
 

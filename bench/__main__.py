@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from bench import data, figures, labelling, memory, reconcile, task, training
-from bench.place import CLUSTER, heed_sigterm
+from bench.place import CLUSTER, elsewhere, heed_sigterm
 
 ALL = ["labelling", "data", "task", "training", "reconcile", "memory"]
 ALONE = {"labelling", "data"}
@@ -18,38 +18,62 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=ALL, help="all of them when absent")
     parser.add_argument("--objects", type=int, help="FineTunes: 1,000 for reconcile and 10,000 for memory when absent")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/benchmarks.md")
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
+    parser.add_argument("--check", action="store_true", help="only say whether this can be measured here")
     options = parser.parse_args(arguments)
     wanted = [options.what] if options.what else ALL
-    if not ALONE.issuperset(wanted) and not CLUSTER.healthy():
-        print("bench: the local cluster does not run; start it with: make cluster", file=sys.stderr)
+    if problem := _problem(wanted, options):
+        print(f"bench: {problem}", file=sys.stderr)
         return 2
+    if options.check:
+        return 0
     heed_sigterm()
-    found: list[figures.Figure] = []
+    found: dict[str, list[figures.Figure]] = {}
+    return_code = 0
     try:
         for what in wanted:
-            if what == "reconcile":
-                found += reconcile.run(options.objects or 1000)
-            elif what == "memory":
-                found += memory.run(options.objects or 10_000)
-            elif what == "labelling":
-                found += labelling.run()
-            elif what == "data":
-                found += data.run()
-            elif what == "training":
-                found += training.run()
-            else:
-                found += task.run()
+            found[what] = _measure(what, options.objects)
     except* (RuntimeError, AssertionError, TimeoutError, OSError) as failed:
         for error in _leaves(failed):
             print(f"bench: {type(error).__name__}: {error}", file=sys.stderr)
         return_code = 2
-    else:
-        return_code = 0 if all(figure.met for figure in found) else 1
-    print("\n" + figures.table(found))
-    if options.write and return_code < 2:
+    every = [figure for part in found.values() for figure in part]
+    print("\n" + figures.table(every))
+    if options.write:
         figures.write(found, shlex.join(["python", "-m", "bench", *(sys.argv[1:] if arguments is None else arguments)]))
-    return return_code
+    return return_code or (0 if all(figure.met for figure in every) else 1)
+
+
+def _problem(wanted: Sequence[str], options: argparse.Namespace) -> str | None:
+    """Why there is no point in beginning."""
+    if options.write:
+        try:
+            figures.check_page(wanted)
+        except RuntimeError as lost:
+            return str(lost)
+    if ALONE.issuperset(wanted):
+        return None
+    if problem := elsewhere():
+        return problem
+    if not options.check and not CLUSTER.healthy():
+        return "the local cluster does not run; start it with: make cluster"
+    return None
+
+
+def _measure(what: str, objects: int | None) -> list[figures.Figure]:
+    match what:
+        case "reconcile":
+            return reconcile.run(objects or 1000)
+        case "memory":
+            return memory.run(objects or 10_000)
+        case "labelling":
+            return labelling.run()
+        case "data":
+            return data.run()
+        case "training":
+            return training.run()
+        case _:
+            return task.run()
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

@@ -22,6 +22,8 @@ class Write:
     verb: str
     resource: str
     """Plural, with the subresource: finetunes/status."""
+    code: int = 200
+    """What the API server answered."""
 
 
 def writes(log: Path, namespace: str, agents: Sequence[str], since: float) -> list[Write]:
@@ -35,8 +37,13 @@ def writes(log: Path, namespace: str, agents: Sequence[str], since: float) -> li
 
 
 def by_resource(found: Iterable[Write]) -> dict[str, int]:
-    """Counts by "verb resource"."""
-    return dict(Counter(f"{write.verb} {write.resource}" for write in found).most_common())
+    """Counts by "verb resource"; those that were refused by their answer besides."""
+    return dict(Counter(_called(write) for write in found).most_common())
+
+
+def _called(write: Write) -> str:
+    refused = f", refused with {write.code}" if write.code >= 400 else ""
+    return f"{write.verb} {write.resource}{refused}"
 
 
 def _write(line: str, namespace: str, agents: Sequence[str]) -> Write | None:
@@ -57,4 +64,5 @@ def _write(line: str, namespace: str, agents: Sequence[str]) -> Write | None:
     ):
         return None
     resource = "/".join(part for part in (about.get("resource"), about.get("subresource")) if part)
-    return Write(datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp(), agent, event["verb"], resource)
+    at = datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
+    return Write(at, agent, event["verb"], resource, (event.get("responseStatus") or {}).get("code", 200))

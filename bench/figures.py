@@ -2,14 +2,15 @@
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- figures: python -m bench --write -->", "<!-- end of figures -->"
+BEGIN, END = "<!-- figures of {} -->", "<!-- end of {} -->"
+"""Around the table of one benchmark: whoever runs one of them leaves the others' figures alone."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +44,25 @@ def _met(figure: Figure) -> str:
     return "yes" if figure.met else "**no**"
 
 
-def write(figures: Sequence[Figure], command: str) -> None:
-    """Put the table into the page, with where and when it was made."""
-    made = f"`{command}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}, on {machine()}."
-    block = f"{BEGIN}\n\n{made}\n\n{table(figures)}\n\n{END}"
+def check_page(benchmarks: Iterable[str]) -> None:
+    """Raise RuntimeError where the page has no place for one of them: said before an hour of measuring, not after it."""
     text = PAGE.read_text()
-    if BEGIN not in text or END not in text:
-        raise RuntimeError(f"{PAGE} has lost its markers {BEGIN} and {END}")
-    head, rest = text.split(BEGIN, 1)
-    PAGE.write_text(head + block + rest.split(END, 1)[1])
+    for name in benchmarks:
+        begin, end = BEGIN.format(name), END.format(name)
+        if not 0 <= text.find(begin) < text.find(end):
+            raise RuntimeError(f"{PAGE} has lost its markers {begin} and {end}; put them where the table is to be")
+
+
+def write(found: Mapping[str, Sequence[Figure]], command: str) -> None:
+    """Put a table for each benchmark into the page, with where and when it was made."""
+    check_page(found)
+    made = f"`{command}`, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC, commit {_commit()}, on {machine()}."
+    text = PAGE.read_text()
+    for name, figures in found.items():
+        head, rest = text.split(BEGIN.format(name), 1)
+        block = f"{BEGIN.format(name)}\n\n{made}\n\n{table(figures)}\n\n{END.format(name)}"
+        text = head + block + rest.split(END.format(name), 1)[1]
+    PAGE.write_text(text)
 
 
 def machine() -> str:

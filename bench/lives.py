@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -42,9 +43,12 @@ class Lives:
     def __init__(self, api: Api, namespace: str) -> None:
         self._api, self._namespace = api, namespace
         self._phases: dict[str, str] = {}
+        self._statuses: dict[str, Manifest] = {}
         self._changed = asyncio.Event()
         self.changes = 0
-        """How often a phase became another, the first one counted too."""
+        """How often a phase became another, the first one counted too. Each write is an event, so none is missed."""
+        self.others: Counter[str] = Counter()
+        """Writes of a status that changed no phase, by what they did change: where a figure above 1 comes from."""
         self.began: float | None = None
         """When the first phase was seen, on the monotonic clock."""
         self.listed = asyncio.Event()
@@ -59,8 +63,12 @@ class Lives:
                 self._see(body)
 
     def _see(self, body: Manifest) -> None:
-        name, phase = body["metadata"]["name"], (body.get("status") or {}).get("phase")
+        name, status = body["metadata"]["name"], body.get("status") or {}
+        before, phase = self._statuses.get(name, {}), status.get("phase")
+        self._statuses[name] = status
         if not phase or phase == self._phases.get(name):
+            if status != before:
+                self.others[_changed(before, status)] += 1
             return
         if phase == "Failed":
             raise RuntimeError(f"{name} failed: {body['status'].get('conditions')}")
@@ -80,3 +88,11 @@ class Lives:
                     check()
                 await asyncio.sleep(0.02)  # counting after each event would be a load of its own
         return time.monotonic()
+
+
+def _changed(before: Manifest, after: Manifest) -> str:
+    """What differs, as a phase and fields; a condition by its type."""
+    fields = {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)} - {"conditions"}
+    known = {c["type"]: c for c in before.get("conditions") or []}
+    fields |= {f"condition {c['type']}" for c in after.get("conditions") or [] if c != known.get(c["type"])}
+    return f"{after.get('phase')}: {', '.join(sorted(fields))}"

@@ -12,6 +12,8 @@ from pathlib import Path
 from bench.api import Api
 from demo.steps import ROOT, SYSTEM, Kubectl, wait_for
 from tests.cluster import Cluster
+from tests.cluster.chosen import kubeconfig
+from tests.cluster.shell import Failed
 
 OPERATOR = "slmops-operator"
 """The chart's Deployment."""
@@ -20,6 +22,18 @@ MARK = "slmops.dev/bench-replicas"
 KWOK_NODES = 4
 CLUSTER = Cluster()
 """Only the local one: its audit log and simulated nodes are what is measured with."""
+
+
+def elsewhere() -> str | None:
+    """Why nothing is measured: the user's KUBECONFIG names another cluster, to which nothing shall be pushed either."""
+    try:
+        chosen = kubeconfig()
+    except Failed as failed:
+        return str(failed)
+    if chosen is None:
+        return None
+    return (f"KUBECONFIG={chosen} is a cluster of yours; this is measured on the local one alone, with its audit log and "
+            "its simulated nodes: unset KUBECONFIG and run it again")  # fmt: skip
 
 
 @contextmanager

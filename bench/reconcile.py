@@ -13,8 +13,8 @@ import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import lives
@@ -85,6 +85,8 @@ class Measured:
     quiet: Sequence[Write]
     rss: int
     peak: int
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Status writes that changed no phase, by what they changed."""
 
     @property
     def throughput(self) -> float:
@@ -184,6 +186,7 @@ async def _live(
         cpu_taken_up=cpu_taken_up, cpu_whole=cpu_whole, cpu_quiet=cpu_quiet, phase_changes=seen.changes,
         writes=[write for write in found if write.at <= converged],
         quiet=[write for write in found if converged < write.at <= converged + QUIET], rss=rss, peak=peak,
+        others=dict(seen.others),
     )  # fmt: skip
 
 
@@ -195,6 +198,7 @@ def _told(name: str, found: Measured) -> str:
         f"({found.cpu_whole:.1f} s CPU, {found.cpu_each * 1000:.1f} ms each)",
         f"  {found.phase_changes} phase changes, {found.status_writes} status writes; RSS {mb(found.rss)}, at most "
         f"{mb(found.peak)}",
+        *(f"  {count:6} status writes without a change of phase, {what}" for what, count in found.others.items()),
         *(f"  {count:6} {what}" for what, count in by_resource(found.writes).items()),
         f"  in the minute after: {by_resource(found.quiet) or 'no write'}, {found.cpu_quiet:.2f} s CPU",
     ]

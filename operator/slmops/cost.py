@@ -13,7 +13,7 @@ from typing import Any
 
 from slmops.api.base import quantity
 from slmops.api.budget import Attempt, Budget, CostStatus, Gone, Price
-from slmops.state import ANNOTATION_GPUS, Manifest, Observed
+from slmops.state import ANNOTATION_GPUS, Manifest, Observed, ended
 
 HOUR = 3600
 MOST = 512
@@ -80,9 +80,10 @@ def used(known: tuple[list[Attempt], Gone], now: datetime, whole_minutes: bool =
 
 def cost(before: CostStatus | None, observed: Observed, price: Price | None, now: datetime) -> CostStatus | None:
     """What status shows; None before the first pod."""
-    known = attempts(before, observed, now)
-    listed, gone = known
-    total = used(known, now, whole_minutes=True)
+    listed, gone = attempts(before, observed, now)
+    told_soon = _told_soon(observed)
+    listed = [each.model_copy(update={"end": None}) if each.pod in told_soon else each for each in listed]
+    total = used((listed, gone), now, whole_minutes=True)
     if not listed and not gone.pod_seconds:
         return None
     return CostStatus(
@@ -146,6 +147,17 @@ def budget_of(resource: Any) -> Budget | None:
 def _seconds(attempt: Attempt, now: datetime) -> float:
     end = datetime.fromisoformat(attempt.end) if attempt.end else now
     return max(0.0, (end - datetime.fromisoformat(attempt.start)).total_seconds())
+
+
+def _told_soon(observed: Observed) -> set[str]:
+    """Pods that ended well while their Job has not said so yet. It will at once, and one write of the status tells of
+    both; where another of its pods goes on, that may take long."""
+    found: set[str] = set()
+    for job in observed.of_kind("Job"):
+        pods = observed.pods_of(job)
+        if not ended(job) and all(pod["status"].get("phase") in ("Succeeded", "Failed") for pod in pods):
+            found |= {pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Succeeded"}
+    return found
 
 
 def _end(pod: Manifest) -> str | None:

@@ -17,7 +17,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_leng
 
 
 def _cidr(text: str) -> str:
-    return str(ipaddress.ip_network(text))
+    return str(ipaddress.ip_network(text, strict=False))  # 10.0.0.7/8 is 10.0.0.0/8, as Kubernetes reads it
 
 
 Cidr = Annotated[str, AfterValidator(_cidr)]

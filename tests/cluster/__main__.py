@@ -7,8 +7,9 @@ import sys
 
 from tests.cluster import choose
 from tests.cluster.binaries import PROGRAMS, binary, build
-from tests.cluster.cluster import Cluster, preflight
+from tests.cluster.cluster import Cluster
 from tests.cluster.layout import KUBECONFIG, LOGS, REGISTRY
+from tests.cluster.preflight import preflight
 from tests.cluster.shell import Failed, alive, names
 
 

@@ -5,6 +5,7 @@ of its own. The cache key is a hash over those files and the flags, so a version
 """
 
 import hashlib
+import re
 import shutil
 import tempfile
 import time
@@ -47,6 +48,10 @@ PROGRAMS = (
     Program("helm", ("helm",), "2 min"),
     Program("pause", ("pause",), "2 s", target="."),
 )  # fmt: skip
+GO_FOLDER = "/usr/local/go/bin"
+"""Where Go's own instructions put it, which is not on everybody's PATH."""
+FETCHES = (1, 21)
+"""The first Go that knows how to get another."""
 KWOK = Program("kwok", ("kwok",), "90 s")
 POLICIES = Program("policies", ("kube-router",), "3 min")
 KUEUE = Program("kueue", ("kueue",), "3 min", target=".")
@@ -67,11 +72,37 @@ def binary(name: str) -> Path:
 
 
 def go() -> str:
-    """The Go command."""
-    found = shutil.which("go") or ("/usr/local/go/bin/go" if Path("/usr/local/go/bin/go").exists() else None)
-    if found is None:
-        raise Failed("go is not installed; install Go 1.26 or newer and run this again")
-    return found
+    """The Go command. Raises Failed where there is none that can build the programs."""
+    need, seen = needed_go(), []
+    for found in dict.fromkeys(filter(None, (shutil.which("go"), shutil.which("go", path=GO_FOLDER)))):
+        have = _version(run(found, "version", check=False))
+        if have >= need or (have >= FETCHES and _fetches(found)):
+            return found
+        seen.append(f"{found} is {_dotted(have) or 'of an unknown version'}")
+    there = "; ".join(seen) or "there is none"
+    raise Failed(f"Go {_dotted(need)} or newer is needed to build the cluster's programs, {there} (Debian 12 has 1.19): "
+                 "unpack the archive from https://go.dev/dl to /usr/local/go and run this again")  # fmt: skip
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
+
+
+def needed_go() -> tuple[int, ...]:
+    """The newest Go that a go.mod asks for."""
+    return max(_version(path.read_text()) for path in (HERE / "go").glob("*/go.mod"))
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """Of a go.mod, or of what ``go version`` says; empty, which is less than any, where there is none."""
+    found = re.search(r"(?:^go |\bgo)(\d+)\.(\d+)(?:\.(\d+))?", text, re.MULTILINE)
+    return tuple(int(part or 0) for part in found.groups()) if found else ()
+
+
+def _fetches(command: str) -> bool:
+    """Whether this Go gets a newer one by itself where a go.mod asks for it."""
+    said = run(command, "env", "GOTOOLCHAIN", check=False).strip()
+    return said == "auto" or said.endswith("+auto")
 
 
 def build(*programs: Program) -> None:

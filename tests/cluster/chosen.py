@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.cluster.binaries import binary
 from tests.cluster.layout import KUBECONFIG, NAMESPACES, restricted
-from tests.cluster.shell import Failed, run
+from tests.cluster.shell import Failed, run, say
 
 POOLS = {"gpu": "where training runs", "farms": "where the model is served"}
 """Values of the node label ``pool`` that the examples name."""
@@ -50,6 +50,7 @@ class UserCluster:
                              f"kubectl label node NODE pool={pool}")  # fmt: skip
         for namespace in NAMESPACES:
             self.namespace(namespace)
+        say(f"KUBECONFIG={self.kubeconfig}  your own cluster, it keeps its own logs")
 
     def bin(self, name: str) -> Path:
         """kubectl, helm, …: the user's own, or else the one that was built for the local cluster."""

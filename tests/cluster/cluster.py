@@ -1,9 +1,7 @@
 """The cluster as a whole: what tests, make and the demo use. Nobody needs to know what is behind it."""
 
 import fcntl
-import os
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import time
@@ -12,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.cluster import controlplane, network, pki, policies
-from tests.cluster.binaries import KWOK, PROGRAMS, binary, build, folder
+from tests.cluster.binaries import KWOK, PROGRAMS, binary, build
 from tests.cluster.controlplane import kubectl
 from tests.cluster.kueue import start_kueue, stop_kueue
 from tests.cluster.layout import (
@@ -30,14 +28,11 @@ from tests.cluster.layout import (
     restricted,
 )
 from tests.cluster.node import Node
+from tests.cluster.preflight import preflight
 from tests.cluster.shell import Failed, alive, names, pid, run, say, start, stop, wait
 
-PACKAGES = {"runc": "runc", "ip": "iproute2", "nft": "nftables", "iptables": "iptables", "ipset": "ipset",
-            "openssl": "openssl", "conntrack": "conntrack", "nsenter": "util-linux", "mount": "mount"}  # fmt: skip
 HASTE = ("--kube-api-qps=200", "--kube-api-burst=400")
 """The Job controller's own pace, 20 requests in a second, is three Jobs in a second."""
-DISK_GIB, BUILD_GIB, MEMORY_GIB = 10, 10, 6
-"""Of disk: images in the registry, in the builder and on three nodes; and what Go keeps while it builds the programs."""
 SYSTEM = ("registry", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns", "provisioner")
 
 
@@ -75,6 +70,8 @@ class Cluster:
             build()
             begun = time.monotonic()
             if self.healthy():
+                say("it runs, nothing to do")
+                self._tell()
                 return
             if any(name in SYSTEM and not alive(name) for name in names()):  # what was never started is only missing
                 say("cleaning up after a run that ended badly")
@@ -96,7 +93,7 @@ class Cluster:
             for namespace in NAMESPACES:
                 self.namespace(namespace)
             say(f"three nodes Ready in {time.monotonic() - begun:.0f} s")
-            say(f"KUBECONFIG={KUBECONFIG}  logs: {LOGS}")
+            self._tell()
 
     def down(self, purge: bool = False) -> None:
         """Stop everything; with ``purge`` forget it too, the registry's content included."""
@@ -170,6 +167,10 @@ class Cluster:
         """Take Kueue away, with its queues."""
         stop_kueue()
 
+    def _tell(self) -> None:
+        """Where to look, whoever started it."""
+        say(f"KUBECONFIG={KUBECONFIG}  logs: {LOGS}")
+
     def _push_pause(self) -> None:
         """The sandbox image, made of one static program."""
         if run(binary("crane"), "digest", "--insecure", PAUSE, check=False):
@@ -190,30 +191,6 @@ class Cluster:
         network.down()
 
 
-def preflight() -> None:
-    """Say at once what is missing, and install what can be installed."""
-    if os.geteuid() != 0:
-        raise Failed("the local cluster needs root: it makes network namespaces and mounts. Or set KUBECONFIG to a "
-                     "cluster of yours")  # fmt: skip
-    missing = sorted({package for tool, package in PACKAGES.items() if not _which(tool)})
-    if missing:
-        if not shutil.which("apt-get"):
-            raise Failed(f"missing: {', '.join(missing)}; install them")
-        say(f"installing {', '.join(missing)}")
-        subprocess.run(["apt-get", "update", "-qq"], check=False, stdout=subprocess.DEVNULL)
-        run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing)
-    place = STATE
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free / 2**30
-    needed = DISK_GIB + (0 if all(folder(program).exists() for program in PROGRAMS) else BUILD_GIB)
-    if free < needed:
-        raise Failed(f"{free:.0f} GiB free at {place}, {needed} are needed; free some, or set SLMOPS_CLUSTER_DIR")
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    if memory < MEMORY_GIB:
-        raise Failed(f"{memory:.0f} GiB of memory, {MEMORY_GIB} are needed")
-
-
 def _restart(name: str, more: tuple[str, ...]) -> None:
     """Start a part again as it was, with these flags besides or without them."""
     number = pid(name)
@@ -228,10 +205,6 @@ def _ready(selector: str) -> int:
     """How many of these nodes are Ready."""
     status = "{range .items[*]}{.status.conditions[?(@.type=='Ready')].status} {end}"
     return kubectl("get", "nodes", "-l", selector, "-o", f"jsonpath={status}", check=False).split().count("True")
-
-
-def _which(tool: str) -> str | None:
-    return shutil.which(tool, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
 @contextmanager

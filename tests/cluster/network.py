@@ -9,11 +9,11 @@ HOSTS = Path("/etc/hosts")
 
 
 def up() -> None:
-    """Make bridge, namespaces, links and routes, as far as they are missing."""
-    links = run("ip", "-br", "link")
-    if f"{BRIDGE} " not in links:
+    """Make bridge, namespaces, links and routes, as far as they are missing. Each is looked at by itself: whoever was
+    killed in the middle left some of them, in any state."""
+    if not _exists(BRIDGE):
         run("ip", "link", "add", BRIDGE, "type", "bridge")
-        run("ip", "addr", "add", f"{HOST}/24", "dev", BRIDGE)
+    run("ip", "addr", "replace", f"{HOST}/24", "dev", BRIDGE)
     run("ip", "link", "set", BRIDGE, "up")
     for node in NODES:
         _node_up(node)
@@ -23,21 +23,29 @@ def up() -> None:
 
 
 def _node_up(node: NodeSpec) -> None:
-    if not Path("/run/netns", node.netns).exists():
+    inside = ("ip", "-n", node.netns)
+    if not run(*inside, "-br", "link", check=False):  # it is not there, or only its file is
+        run("ip", "netns", "del", node.netns, quiet=True)
+        run("ip", "link", "del", node.veth, quiet=True)  # of a namespace that had this name before
         run("ip", "netns", "add", node.netns)
+    if not _exists(node.veth):
         run("ip", "link", "add", node.veth, "type", "veth", "peer", "name", "eth0", "netns", node.netns)
-        run("ip", "link", "set", node.veth, "master", BRIDGE)
-        inside = ("ip", "-n", node.netns)
-        run(*inside, "addr", "add", f"{node.address}/24", "dev", "eth0")
-        run(*inside, "link", "set", "lo", "up")
-        run(*inside, "link", "set", "eth0", "up")
-        run(*inside, "route", "add", "default", "via", HOST)
-        for peer in NODES:
-            if peer is not node:
-                run(*inside, "route", "add", peer.pods, "via", peer.address)
-        run("nsenter", f"--net=/run/netns/{node.netns}", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+    run("ip", "link", "set", node.veth, "master", BRIDGE)
+    run(*inside, "addr", "replace", f"{node.address}/24", "dev", "eth0")
+    run(*inside, "link", "set", "lo", "up")
+    run(*inside, "link", "set", "eth0", "up")
+    run(*inside, "route", "replace", "default", "via", HOST)
+    for peer in NODES:
+        if peer is not node:
+            run(*inside, "route", "replace", peer.pods, "via", peer.address)
+    run("nsenter", f"--net=/run/netns/{node.netns}", "sysctl", "-qw", "net.ipv4.ip_forward=1")
     run("ip", "link", "set", node.veth, "up")
     run("ip", "route", "replace", node.pods, "via", node.address)
+
+
+def _exists(link: str) -> bool:
+    """Whether the host has a link of that name."""
+    return bool(run("ip", "-br", "link", "show", "dev", link, check=False))
 
 
 def down() -> None:

@@ -53,6 +53,12 @@ def test_lint_finds_nothing(platform: Platform) -> None:
         ("plainHttpRegistries={http://r:5000/x}", 'plainHttpRegistries holds "http://r:5000/x": expected host or '
                                                   "host:port, without http:// and without a path"),
         ("podMonitor.interval=30x", 'podMonitor.interval is "30x": expected a time with its unit, for example 30s'),
+        ("egress.internalRanges={10.0.0.0/33}", 'egress.internalRanges holds "10.0.0.0/33": expected ranges of addresses, '
+                                                "for example 10.0.0.0/8 or fc00::/7"),
+        ("egress.internalRanges={10.0.0.0}", 'egress.internalRanges holds "10.0.0.0": expected ranges'),
+        ("egress.internalRanges={fc00::1::/64}", 'egress.internalRanges holds "fc00::1::/64": expected ranges'),
+        ("networkPolicy.apiPorts={70000}", "at '/networkPolicy/apiPorts/0': maximum: got 70,000, want 65,535"),
+        ("networkPolicy.apiPorts={https}", "at '/networkPolicy/apiPorts/0': got string, want integer"),
         ("crds.install=maybe", "at '/crds/install': got string, want boolean"),
     ],
 )  # fmt: skip
@@ -81,6 +87,8 @@ def test_a_network_policy_lets_in_and_out_what_the_operator_needs(platform: Plat
     out = {(port["port"], port["protocol"]) for rule in policy["spec"]["egress"] for port in rule["ports"]}
     assert out == {(443, "TCP"), (6443, "TCP"), (53, "UDP"), (53, "TCP"), (9090, "TCP")}
     assert _of(_render(platform, "--set", "networkPolicy.enabled=false"), "NetworkPolicy") == []
+    (other,) = _of(_render(platform, "--set", "networkPolicy.apiPorts={16443}"), "NetworkPolicy")
+    assert [port["port"] for port in other["spec"]["egress"][0]["ports"]] == [16443, 53, 53]
 
 
 def test_a_pod_monitor_is_there_where_its_kind_is(platform: Platform) -> None:

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bench import __main__ as bench
-from bench import data, figures, labelling, reconcile, task, training
+from bench import data, figures, labelling, lives, memory, reconcile, task, training
 from bench.audit import Write, by_resource, writes
 from bench.reconcile import Measured
 from slmops.state import parse_report
@@ -52,6 +52,12 @@ def test_only_writes_of_these_clients_in_this_namespace_since_then_are_counted(t
     assert by_resource(writes(path, "bench", ["slmops"], since=5)) == {"create jobs": 1, "patch finetunes/status": 1}
 
 
+def test_a_write_that_was_refused_is_counted_and_told_apart(tmp_path: Path) -> None:
+    refused = json.dumps(json.loads(line()) | {"responseStatus": {"code": 409}}, separators=(",", ":")) + "\n"
+    found = writes(log(tmp_path, line(), refused), "bench", ["slmops"], since=5)
+    assert by_resource(found) == {"create jobs": 1, "create jobs, refused with 409": 1}
+
+
 def test_writes_before_the_log_was_rotated_are_counted_too(tmp_path: Path) -> None:
     log(tmp_path, line(at="08"), name="audit-1970-01-01T00-00-09.000.log")
     path = log(tmp_path, line(at="10"))
@@ -80,33 +86,110 @@ def test_a_target_is_met_exactly_up_to_its_bound(change: dict[str, Any], missed:
     assert [figure.name for figure in found if not figure.met] == missed
 
 
+def test_a_status_write_that_changes_no_phase_is_told_by_what_it_changes() -> None:
+    seen = lives.Lives(None, "bench")  # type: ignore[arg-type]
+    waits = {"type": "Trained", "status": "Unknown", "message": ""}
+    for status in (
+        {"phase": "Pending", "conditions": [waits]},
+        {"phase": "Pending", "conditions": [waits | {"message": "no node fits"}]},
+        {"phase": "Training", "conditions": [waits]},
+        {"phase": "Training", "conditions": [waits], "cost": {"nodeHours": 1}},
+        {"phase": "Training", "conditions": [waits], "cost": {"nodeHours": 1}},
+    ):
+        seen._see({"metadata": {"name": "tune"}, "status": status})
+    assert seen.changes == 2
+    assert seen.others == {"Pending: condition Trained": 1, "Training: cost": 1}
+    assert "1 status writes without a change of phase, Training: cost" in reconcile._told(
+        "ours", replace(OURS, others=seen.others)
+    )
+
+
 def test_what_was_not_measured_is_missed() -> None:
     found = {figure.name: figure for figure in task.judge({"model": {"ExactMatch": 0.9}})}
     assert not any(figure.met for figure in found.values() if figure.target)
     assert "not measured" in found["student's inference time"].value
 
 
-def test_the_table_replaces_the_one_before_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = tmp_path / "benchmarks.md"
-    monkeypatch.setattr(figures, "PAGE", page)
-    page.write_text(f"before\n{figures.BEGIN}\nold\n{figures.END}\nafter\n")
-    figures.write([figures.Figure("speed", "fast", "slow", met=False)], "python -m bench")
-    figures.write([figures.Figure("speed", "fast", "quick")], "python -m bench")
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A page with places for two benchmarks."""
+    path = tmp_path / "benchmarks.md"
+    monkeypatch.setattr(figures, "PAGE", path)
+    places = (f"{figures.BEGIN.format(name)}\nold {name}\n{figures.END.format(name)}\n" for name in ("data", "memory"))
+    path.write_text("before\n" + "between\n".join(places) + "after\n")
+    return path
+
+
+def test_a_table_replaces_the_one_before_and_nothing_else(page: Path) -> None:
+    figures.write({"memory": [figures.Figure("speed", "fast", "slow", met=False)]}, "python -m bench")
+    figures.write({"memory": [figures.Figure("speed", "fast", "quick")]}, "python -m bench memory")
     text = page.read_text()
     assert text.startswith("before\n")
     assert text.endswith("\nafter\n")
+    assert "between\n" in text
+    assert "old data" in text
     assert "quick" in text
     assert "slow" not in text
+    assert "old memory" not in text
+
+
+def test_several_tables_are_put_where_they_belong(page: Path) -> None:
+    figures.write({name: [figures.Figure(f"{name}'s", "", "1")] for name in ("memory", "data")}, "python -m bench")
+    text = page.read_text()
     assert "old" not in text
+    assert text.index("data's") < text.index("between") < text.index("memory's")
 
 
-def test_a_page_without_markers_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = tmp_path / "benchmarks.md"
-    page.write_text("no place for a table\n")
-    monkeypatch.setattr(figures, "PAGE", page)
+def test_a_page_without_markers_is_left_alone(page: Path) -> None:
+    before = page.read_text()
     with pytest.raises(RuntimeError, match="markers"):
-        figures.write([], "python -m bench")
-    assert page.read_text() == "no place for a table\n"
+        figures.write({"memory": [], "task": []}, "python -m bench")
+    assert page.read_text() == before
+
+
+def test_a_page_without_markers_is_told_before_anything_is_measured(
+    page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(labelling, "run", lambda: pytest.fail("measured"))
+    assert bench.main(["labelling", "--write"]) == 2
+    assert "markers" in capsys.readouterr().err
+
+
+def test_the_page_has_a_place_for_every_benchmark() -> None:
+    figures.check_page(bench.ALL)
+
+
+def test_what_was_measured_is_kept_where_the_next_one_fails(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> list[figures.Figure]:
+        raise TimeoutError("no end")
+
+    monkeypatch.setattr(bench, "ALL", ["data", "memory"])
+    monkeypatch.setattr(bench, "ALONE", {"data", "memory"})
+    monkeypatch.setattr(data, "run", lambda: [figures.Figure("speed", "", "quick")])
+    monkeypatch.setattr(memory, "run", lambda objects: fails())
+    assert bench.main(["--write"]) == 2
+    assert "quick" in page.read_text()
+    assert "old memory" in page.read_text()
+
+
+def test_a_cluster_of_the_users_own_is_refused_before_anything_is_pushed_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "CLUSTER", SimpleNamespace(healthy=lambda: True))
+    monkeypatch.setattr(memory, "run", lambda objects: pytest.fail("measured"))
+    (tmp_path / "config").write_text("")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+    for arguments in (["--check"], ["memory"]):
+        assert bench.main(arguments) == 2
+        assert "unset KUBECONFIG" in capsys.readouterr().err
+    assert bench.main(["data", "--check"]) == 0
+    monkeypatch.delenv("KUBECONFIG")
+    assert bench.main(["--check"]) == 0
+
+
+def test_make_asks_first() -> None:
+    recipe = (Path(bench.__file__).parents[1] / "Makefile").read_text().partition("\nbench:")[2].partition("\n\n")[0]
+    assert 0 < recipe.index("bench --check") < recipe.index("demo images")
 
 
 def test_the_simulated_kubelet_reports_what_the_operator_takes_for_a_success() -> None:

@@ -8,7 +8,7 @@ import pytest
 from slmops.api.budget import Budget, CostStatus, Price
 from slmops.cost import Used, attempts, cost, exceeded, growth, money, used
 from slmops.state import ANNOTATION_GPUS, Manifest, Observed
-from tests.unit.builders import condition, ended, job, pod
+from tests.unit.builders import COMPLETE, condition, ended, job, pod
 
 START = "2026-03-01T12:00:00Z"
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -67,12 +67,33 @@ def test_a_running_pod_counts_until_now_and_by_whole_minutes_in_a_status() -> No
 
 
 def test_a_pod_that_is_gone_still_counts_and_counts_once() -> None:
-    first = cost(None, seen(a_pod(0, 0, 600)), PRICE, at(700))
-    later = cost(first, seen(a_pod(1, 800, 900)), PRICE, at(1000))
+    first = cost(None, seen(a_pod(0, 0, 600), of=a_job(COMPLETE)), PRICE, at(700))
+    later = cost(first, seen(a_pod(1, 800, 900), of=a_job(COMPLETE)), PRICE, at(1000))
     assert later is not None
     assert (later.gpu_hours, later.amount) == (round(700 / 3600, 4), "0.5056")
-    again = cost(later, seen(a_pod(1, 800, 900)), PRICE, at(2000))
+    again = cost(later, seen(a_pod(1, 800, 900), of=a_job(COMPLETE)), PRICE, at(2000))
     assert again == later
+
+
+def test_the_end_of_a_pod_is_told_together_with_its_jobs() -> None:
+    """A write for each would be one more than there are phases."""
+    running = cost(None, seen(a_pod(0, 0)), PRICE, at(50))
+    over = seen(a_pod(0, 0, 55))
+    assert cost(running, over, PRICE, at(57)) == running
+    assert seconds(over, 57) == (55, 55), "a budget is held against what is known"
+    told = cost(running, seen(a_pod(0, 0, 55), of=a_job(COMPLETE)), PRICE, at(58))
+    assert told is not None
+    assert told.attempts[0].end == stamp(55)
+
+
+def test_the_end_of_a_pod_is_told_where_its_job_goes_on_or_another_pod_follows() -> None:
+    beside = cost(None, seen(a_pod(0, 0, 30), a_pod(1, 0)), PRICE, at(40))
+    failed = a_pod(0, 0, 30)
+    failed["status"]["phase"] = "Failed"
+    alone = cost(None, seen(failed), PRICE, at(40))
+    assert beside is not None
+    assert alone is not None
+    assert beside.attempts[0].end == alone.attempts[0].end == stamp(30)
 
 
 def test_a_pod_that_a_queue_took_away_ended_when_its_job_was_suspended() -> None:
@@ -114,8 +135,8 @@ def test_what_is_beyond_the_budget_is_told_in_words(budget: dict[str, Any], word
 
 
 def test_metrics_get_what_grew() -> None:
-    one = cost(None, seen(a_pod(0, 0, 3600)), PRICE, at(4000))
-    two = cost(one, seen(a_pod(0, 0, 3600), a_pod(1, 4000, 7600)), PRICE, at(8000))
+    one = cost(None, seen(a_pod(0, 0, 3600), of=a_job(COMPLETE)), PRICE, at(4000))
+    two = cost(one, seen(a_pod(0, 0, 3600), a_pod(1, 4000, 7600), of=a_job(COMPLETE)), PRICE, at(8000))
     grown = growth(one, two)
     assert grown is not None
     assert (grown.gpu_seconds, grown.pod_seconds, round(grown.amount, 2), grown.currency) == (3600, 3600, 2.6, "EUR")

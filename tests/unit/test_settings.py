@@ -1,10 +1,14 @@
 """The operator's own settings: what the file may say, and how a mistake in it is told."""
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from slmops.settings import Settings, SettingsError, load
 
@@ -111,3 +115,38 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="Is a directory"):
         load(tmp_path)
+
+
+# --- what the chart lets through
+
+
+CHART = Path(__file__).parents[2] / "charts" / "slmops"
+FOUR, SIX = re.findall(r"\$(?:four|six) := `(.*)`", (CHART / "templates" / "_helpers.tpl").read_text())
+ADDRESSES = st.one_of(
+    st.ip_addresses().map(str),
+    st.ip_addresses(v=6).map(lambda address: address.exploded),
+    st.text("0123456789abcdefF:.", max_size=20),
+    st.lists(st.sampled_from(["", ":", "::", "1", "ffff", "12345", "256", "10", "."]), max_size=18).map("".join),
+)
+
+
+@given(ADDRESSES, st.one_of(st.just(""), st.integers(0, 200).map(lambda length: f"/{length}"), st.just("/08")))
+def test_the_chart_refuses_every_range_that_the_operator_would_refuse(address: str, length: str) -> None:
+    """Else the chart is installed and its operator ends with 2."""
+    if re.fullmatch(f"({FOUR}|{SIX})", address + length):
+        Settings.model_validate({"egress": {"internalRanges": [address + length]}})
+
+
+@given(st.ip_addresses(), st.integers(0, 128))
+def test_the_chart_takes_every_range(address: ipaddress.IPv4Address | ipaddress.IPv6Address, length: int) -> None:
+    assume(getattr(address, "ipv4_mapped", None) is None)  # newer versions of Python write it with dots
+    text = f"{address}/{min(length, address.max_prefixlen)}"
+    assert re.fullmatch(f"({FOUR}|{SIX})", text)
+    (found,) = Settings.model_validate({"egress": {"internalRanges": [text]}}).egress.internal_ranges
+    assert found == str(ipaddress.ip_network(text, strict=False))
+
+
+def test_the_charts_own_values_are_taken_by_the_operator() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    found = Settings.model_validate({name: values[name] for name in ("egress", "logLevel", "workers", "resyncSeconds")})
+    assert found.egress == Settings().egress

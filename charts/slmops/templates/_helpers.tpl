@@ -19,6 +19,13 @@
     {{- fail (printf "plainHttpRegistries holds %q: expected host or host:port, without http:// and without a path" .) }}
   {{- end }}
 {{- end }}
+{{- $four := `((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])[.]){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])/(3[0-2]|[12]?[0-9])` }}
+{{- $six := `(([0-9a-fA-F]{1,4}:){7}[0-9a-fA-F]{1,4}|([0-9a-fA-F]{1,4}:){1,7}:|([0-9a-fA-F]{1,4}:){1,6}(:[0-9a-fA-F]{1,4}){1,1}|([0-9a-fA-F]{1,4}:){1,5}(:[0-9a-fA-F]{1,4}){1,2}|([0-9a-fA-F]{1,4}:){1,4}(:[0-9a-fA-F]{1,4}){1,3}|([0-9a-fA-F]{1,4}:){1,3}(:[0-9a-fA-F]{1,4}){1,4}|([0-9a-fA-F]{1,4}:){1,2}(:[0-9a-fA-F]{1,4}){1,5}|([0-9a-fA-F]{1,4}:){1,1}(:[0-9a-fA-F]{1,4}){1,6}|:((:[0-9a-fA-F]{1,4}){1,7}|:))/(12[0-8]|1[01][0-9]|[1-9]?[0-9])` }}
+{{- range .Values.egress.internalRanges }}
+  {{- if not (regexMatch (printf "^(%s|%s)$" $four $six) .) }}
+    {{- fail (printf "egress.internalRanges holds %q: expected ranges of addresses, for example 10.0.0.0/8 or fc00::/7" .) }}
+  {{- end }}
+{{- end }}
 {{- if not (regexMatch "^[0-9]+(ms|s|m|h)$" .Values.podMonitor.interval) }}
   {{- fail (printf "podMonitor.interval is %q: expected a time with its unit, for example 30s" .Values.podMonitor.interval) }}
 {{- end }}

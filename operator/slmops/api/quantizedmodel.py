@@ -28,6 +28,9 @@ class Variant(ApiModel):
             "algorithm KQuant goes with precision INT4",
             "algorithm",
         ),
+        # Compared with the default: the API server has filled it in before it asks.
+        Rule("self.precision == 'INT4' || self.blockSize == 32", "blockSize goes with precision INT4", "blockSize"),
+        Rule("self.precision == 'INT4' || self.symmetric", "symmetric goes with precision INT4", "symmetric"),
     )
 
     name: Name
@@ -69,7 +72,7 @@ class QuantizedModelSpec(ApiModel):
     generation: Generation = Generation()
     """Defaults that the model is shipped with."""
     evaluation: Evaluation | None = None
-    """What is measured of each variant and of the unquantized model. Needed for gates."""
+    """What is measured of each variant and of the unquantized model, on data that it has to name. Needed for gates."""
     gates: Annotated[list[QualityGate], Field(max_length=16)] = []
     """Bounds that each variant has to keep."""
     run: RunSpec = RunSpec()
@@ -78,7 +81,9 @@ class QuantizedModelSpec(ApiModel):
     """Where the images are published."""
 
     rules: ClassVar = (
-        Rule("!has(self.gates) || size(self.gates) == 0 || (has(self.evaluation) && has(self.evaluation.data))",
+        Rule("!has(self.evaluation) || has(self.evaluation.data)",
+             "evaluation needs data: a QuantizedModel has no training data of which a part could be taken", "evaluation"),
+        Rule("!has(self.gates) || size(self.gates) == 0 || has(self.evaluation)",
              "gates need evaluation.data: without it nothing is measured", "gates"),
         NO_BASE_TASK,
     )  # fmt: skip
