@@ -275,6 +275,48 @@ def test_how_an_answer_ended_is_kept(finish: str | None) -> None:
     assert answer_of(FakeLLM(Reply(finish=finish)), "x")["finish"] == (finish or "stop")
 
 
+# --- answers without words
+
+
+def said(content: str | None, finish: str, **more: object) -> Reply:
+    """An answer as the API's own servers give it."""
+    choice = {"message": {"role": "assistant", "content": content} | more, "finish_reason": finish}
+    usage = {"prompt_tokens": 7, "completion_tokens": 100}
+    return Reply(body=json.dumps({"choices": [choice], "usage": usage}).encode())
+
+
+@pytest.mark.parametrize(
+    ("reply", "trouble"),
+    [
+        (said(None, "stop", refusal="I cannot help with that."), Trouble.FILTERED),
+        (said("", "stop", refusal="I cannot help with that."), Trouble.FILTERED),
+        (said(None, "content_filter"), Trouble.FILTERED),
+        (said(None, "length", reasoning_content="Let me think"), Trouble.CUT_SHORT),
+        (Reply(body=b'{"choices": [{"message": {}, "finish_reason": "length"}]}'), Trouble.CUT_SHORT),
+    ],
+)
+def test_an_answer_without_words_that_says_why_is_paid_for_once(reply: Reply, trouble: Trouble) -> None:
+    first, second = FakeLLM(reply), FakeLLM()
+    ask(first, "a")
+    ask(second, "a")
+    assert (first.counts["a"], second.counts["a"]) == (1, 0), "neither another time nor in another attempt"
+    with Journal(JOURNAL) as journal:
+        answer = journal.get(questions("a")[0].key)
+    assert answer is not None
+    assert answer.trouble is trouble
+
+
+@pytest.mark.parametrize("more", [{}, {"refusal": None}, {"refusal": ""}, {"refusal": [1]}])
+def test_an_answer_without_words_and_reason_is_asked_for_again_and_not_for_ever(more: dict[str, object]) -> None:
+    llm = FakeLLM(lambda text, time: said(None, "stop", **more) if text == "bad" else Reply("fine"))
+    assert ask(llm, "good", "bad", retries=2) == ["fine", Trouble.BAD_ANSWER]
+    assert llm.counts["bad"] == 3
+
+
+def test_words_beside_a_refusal_are_the_answer() -> None:
+    assert ask(FakeLLM(said("yes", "stop", refusal="no")), "a") == ["yes"]
+
+
 # --- what is known already
 
 

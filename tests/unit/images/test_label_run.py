@@ -204,6 +204,27 @@ def test_answers_that_broke_off_teach_nobody_and_are_counted(job: Job, finish: s
     assert (report.dataset.labelled, report.dataset.dropped) == (2, {reason: 1})
 
 
+def test_refusals_are_counted_and_no_teacher_is_asked_for_them_again(job: Job) -> None:
+    """As the API has them: no content, and why. They are answers; what is missing are those to learn from."""
+    job.give(*({"prompt": str(i)} for i in range(4)))
+    said = {"0": ("refusal", "I cannot help with that."), "1": ("reasoning_content", "Let me think")}
+
+    def choose(text: str, time: int) -> Reply:
+        if text not in said:
+            return Reply("yes")
+        field, words = said[text]
+        choice = {"message": {"content": None, field: words}, "finish_reason": "length" if text == "1" else "stop"}
+        usage = {"prompt_tokens": 3, "completion_tokens": 40}
+        return Reply(body=json.dumps({"choices": [choice], "usage": usage}).encode())
+
+    llm = FakeLLM(choose)
+    report = job.label(llm)
+    assert report.dataset is not None
+    assert (report.dataset.labelled, report.dataset.dropped) == (4, {"Filtered": 1, "CutShort": 1})
+    assert (report.dataset.prompt_tokens, report.dataset.completion_tokens) == (2 * 3 + 2, 2 * 40 + 2)
+    assert llm.counts == {"/models": 1, "0": 1, "1": 1, "2": 1, "3": 1}
+
+
 def test_too_few_answers_say_what_was_in_their_way(job: Job) -> None:
     job.give(*({"prompt": str(i)} for i in range(10)))
     replies = {**{str(i): Reply(status=500) for i in range(3)}, "3": Reply(status=422)}
