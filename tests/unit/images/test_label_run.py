@@ -246,6 +246,27 @@ def test_what_the_teacher_read_and_wrote_is_counted_for_dropped_answers_too(job:
     assert (report.dataset.estimated, report.dataset.reused) == (0, 0)
 
 
+def test_answers_of_no_use_are_paid_for_and_counted_in_whatever_attempt_they_came(job: Job) -> None:
+    job.give({"prompt": "a"}, {"prompt": "b"})
+    usage = {"prompt_tokens": 10, "completion_tokens": 100}
+    bad = [Reply(body=json.dumps({"choices": choices, "usage": usage}).encode())
+           for choices in ([], [{"message": {"content": None}, "finish_reason": "stop"}])]  # fmt: skip
+    first = FakeLLM(lambda text, time: bad[time % 2] if text == "a" else Reply())
+    failed = refused(lambda: job.label(first, endpoint=asked(first, retries=3)))
+    assert failed.message.endswith("most often: 1 NoChoices")
+    second = FakeLLM(lambda text, time: bad[1] if time == 1 else Reply(), port=first.port)
+    report = job.label(second, endpoint=asked(second, retries=3))
+    assert (first.counts["a"], second.counts["a"]) == (4, 2)
+    assert report.dataset is not None
+    assert (report.dataset.prompt_tokens, report.dataset.completion_tokens) == (5 * 10 + 2, 5 * 100 + 2)
+    assert report.dataset.reused == 1
+
+
+def asked(llm: FakeLLM, **fields: Any) -> dict[str, Any]:
+    """A teacher behind an address."""
+    return {"url": f"{llm.url}/v1", "model": "m"} | fields
+
+
 def test_a_teacher_that_does_not_count_is_said_to_be_estimated(job: Job) -> None:
     job.give({"prompt": "12345678"}, {"prompt": "b"})
     report = job.label(FakeLLM(lambda text, time: Reply("1234", usage=None if text != "b" else "counted")))

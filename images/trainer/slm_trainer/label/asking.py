@@ -70,6 +70,9 @@ class Asking:
         """The data set's counts, with what it has cost so far."""
         read = written = guessed = 0
         for key in self._keys:
+            for_nothing = self._journal.spent(key)
+            read += for_nothing[0]
+            written += for_nothing[1]
             if (answer := self._journal.get(key)) is not None:
                 read += answer.prompt_tokens
                 written += answer.completion_tokens

@@ -117,6 +117,7 @@ class _Asking:
                 answer = await ask(client, self._endpoint, self._sampling, question)
             except Failed as failed:
                 self._count(failed)
+                self._journal.spend(question.key, *failed.spent)
                 if not failed.again or attempt == self._endpoint.retries or self._stop.is_set():
                     return failed
                 pause = min(failed.pause, LONGEST_PAUSE)
