@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from slm_trainer.label.answers import Question, Trouble, question
 from slm_trainer.label.client import asked_pause
-from slm_trainer.label.endpoint import DRAIN, ask_all, backoff
+from slm_trainer.label.endpoint import DRAIN, SPREAD, ask_all, backoff
 from slm_trainer.label.journal import Journal
 from slmkit.run import Context, RunFailed
 from slmops.contract import Credentials, Endpoint, Reason, Sampling
@@ -199,6 +199,32 @@ def test_a_limit_holds_back_all_requests() -> None:
     assert ask(llm, *"abcd", concurrency=2) == ["fine"] * 4
     assert llm.prompts()[:2] == ["a", "b"]
     assert min(llm.times()[2:]) >= 30
+
+
+def test_a_limit_that_grows_while_others_wait_is_kept_to_the_end() -> None:
+    """The second pause is told 20 seconds into the first: whoever waited for the first goes on waiting."""
+    replies = {"a": Reply(status=429, headers={"Retry-After": "30"}),
+               "b": Reply(status=429, headers={"Retry-After": "60"}, delay=20), "c": Reply(delay=1)}  # fmt: skip
+    llm = FakeLLM(lambda text, time: replies[text] if text in replies and time == 1 else Reply("fine"))
+    assert ask(llm, *"abcdefgh", concurrency=3) == ["fine", "fine", "yes", *["fine"] * 5]
+    assert llm.prompts()[:3] == ["a", "b", "c"]
+    assert llm.times()[:3] == [0, 0, 0]
+    assert min(llm.times()[3:]) >= 80
+
+
+@pytest.mark.parametrize("told", [1, 32])
+def test_those_who_waited_together_do_not_come_together(told: int) -> None:
+    """Whoever was told to wait, and whoever only heard of it."""
+
+    def choose(text: str, time: int) -> Reply:
+        limited = int(text) < told and time == 1
+        return Reply(status=429, headers={"Retry-After": "30"}) if limited else Reply("fine", delay=1)
+
+    llm = FakeLLM(choose)
+    assert ask(llm, *map(str, range(64)), concurrency=32) == ["fine"] * 64
+    again = sorted(time for time in llm.times() if time > 20)[:32]
+    assert again[0] >= 30
+    assert 0.5 < again[-1] - again[0] <= 32 * SPREAD + 0.5
 
 
 @pytest.mark.parametrize("retries", [0, 1, 5])
@@ -453,6 +479,15 @@ def test_whoever_is_told_to_stop_does_not_wait_for_another_attempt() -> None:
     llm = FakeLLM(Reply(status=429, headers={"Retry-After": "500"}))
     failed, ended = stopped_after(5, llm, "a")
     assert failed.reason is Reason.TERMINATED
+    assert ended <= 7
+
+
+def test_whoever_is_told_to_stop_while_another_request_is_limited_asks_nothing_more() -> None:
+    limited = Reply(status=429, headers={"Retry-After": "500"})
+    llm = FakeLLM(lambda text, time: limited if text == "a" else Reply(delay=1))
+    failed, ended = stopped_after(5, llm, *"abcd", concurrency=2)
+    assert failed.reason is Reason.TERMINATED
+    assert llm.prompts() == ["a", "b"]
     assert ended <= 7
 
 
