@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from slm_trainer.evaluate import choose
 from slm_trainer.label import label
 from slm_trainer.split import split
 from slmkit import sources
-from slmkit.data import Example
+from slmkit.data import Example, read_examples
 from slmkit.run import Context, RunFailed
-from slmops.contract import LabelRun, Reason, Report
+from slmops.contract import Data, LabelRun, Reason, Report
 from tests.unit.images.fakellm import FakeLLM, Reply, play
 from tests.unit.images.fakeregistry import FakeRegistry
 
@@ -184,6 +185,49 @@ def test_the_teacher_is_judged_by_the_held_out_answers(job: Job) -> None:
         "the golden answers"
     )
     assert job.made(report, "train") == [("a", "a")], "and the teacher's to train on"
+
+
+def test_where_the_student_is_measured_by_records_of_their_own_the_teacher_is_too(job: Job) -> None:
+    """By those that the training chooses, and no others; none of them is learned from."""
+    job.give(*({"prompt": str(i)} for i in range(30)))
+    job.give({"prompt": "v", "completion": "another"}, name="held")
+    job.give(*({"prompt": str(i), "completion": str(i)} for i in range(20, 60)), {"prompt": "x"}, name="judge")
+    wanted = {"evaluation": data("judge"), "evaluation_samples": 10, "validation": data("held"), "seed": 3}
+    report = job.label(FakeLLM(lambda text, time: Reply("wrong" if text == "v" else text)), **wanted)
+    chosen = choose(read_examples(Data.model_validate(data("judge")), job.volume), 10, 3)
+    texts = [e.prompt[-1]["content"] for e in chosen]
+    assert sorted(job.llm.prompts()) == sorted([*map(str, range(20)), *texts, "v"])
+    assert (report.evaluation["teacher"].exact_match, report.evaluation["teacher"].samples) == (1.0, 10)
+    assert job.made(report, "train") == [(str(i), str(i)) for i in range(20)]
+    assert job.made(report, "validation") == [("v", "another")]
+    assert report.dataset is not None
+    assert (report.dataset.prompts, report.dataset.labelled, report.dataset.dropped) == (31, 21, {"Leaked": 10})
+    again = FakeLLM(port=job.llm.port)
+    assert job.label(again, **wanted).evaluation == report.evaluation
+    assert again.asked == [], "the journal holds them, too"
+
+
+def test_a_teacher_without_an_answer_is_wrong_unless_the_reason_passes(job: Job) -> None:
+    job.give(*({"prompt": f"p{i}"} for i in range(30)))
+    job.give(*({"prompt": text, "completion": "right"} for text in ("a", "cut", "no", "busy", "empty")), name="judge")
+    replies = {"a": Reply("right"), "cut": Reply("right", finish="length"), "no": Reply(status=400),
+               "busy": Reply(status=500), "empty": Reply("")}  # fmt: skip
+    report = job.label(FakeLLM(lambda text, time: replies.get(text, Reply())), evaluation=data("judge"))
+    assert (report.evaluation["teacher"].exact_match, report.evaluation["teacher"].samples) == (0.25, 4)
+
+
+def test_an_evaluation_without_answers_is_refused_before_anything_is_paid_for(job: Job) -> None:
+    job.give({"prompt": "a"})
+    job.give({"prompt": "b"}, name="judge")
+    failed = refused(lambda: job.label(evaluation=data("judge")))
+    assert failed.reason is Reason.INVALID_DATA
+    assert failed.message == "spec.evaluation.data: no record has an answer to measure by"
+    assert job.llm.asked == []
+
+
+def data(name: str) -> dict[str, Any]:
+    """Records in a file of the volume."""
+    return {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion", "path": f"{name}.jsonl"}
 
 
 def test_a_system_prompt_takes_the_place_of_the_records_own(job: Job) -> None:

@@ -37,6 +37,13 @@ class Trouble(StrEnum):
     """The teacher thought aloud and came to nothing that could be read."""
 
 
+PASSING = frozenset(
+    (Trouble.RATE_LIMITED, Trouble.SERVER_ERROR, Trouble.TIMED_OUT, Trouble.DISCONNECTED, Trouble.BAD_ANSWER,
+     Trouble.NO_CHOICES)
+)  # fmt: skip
+"""What says nothing of the teacher's worth: another attempt may get an answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """One answer, as the teacher gave it."""
