@@ -58,6 +58,10 @@ REMEDIES: dict[str, str] = {
     "GateFailed": "Train longer or on more data, choose another variant, or change the bound in spec.gates.",
     "GateInconclusive": "The records are too few to tell on which side of its bound a figure lies, or it was not measured: "
     "raise spec.evaluation.samples, with as many records in spec.evaluation.data, or change the bound in spec.gates.",
+    "NotComparable": "More records of the same kind do not help. A teacher behind an address is judged by records with "
+    "answers alone: give some in spec.evaluation.data (or answers in spec.data.validation); nobody can measure its time, "
+    "memory or weights. Where a reference answers nothing rightly there is no share of it. Or take a gate on the model "
+    "itself (Accuracy, InferenceTime, PeakMemory, WeightBytes) in spec.gates.",
 }
 
 
