@@ -424,7 +424,7 @@ def test_only_conversations_have_several_turns(job: Job) -> None:
     train = {"source": {"uri": "pvc://claim/"}, "format": "Messages", "path": "train.jsonl"}
     failed = refused(lambda: job.label(train=train, task="NLI"))
     assert failed.reason is Reason.INVALID_DATA
-    assert "spec.data.train: record 67 has 3 messages" in failed.message
+    assert "spec.data.train: train.jsonl line 67 has 3 messages" in failed.message
     assert len(job.made(job.label(train=train, task="Conversation"), "train")) == 2
 
 
