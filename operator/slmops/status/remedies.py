@@ -22,8 +22,11 @@ REMEDIES: dict[str, str] = {
     Reason.UNSUPPORTED_MODEL: "Use a model architecture that the message lists as supported.",
     Reason.TEACHER_UNREACHABLE: "Check spec.teacher.endpoint.url from inside the cluster, then set the annotation "
     "slmops.dev/retry.",
-    Reason.TOO_FEW_ANSWERS: "Look at the teacher's errors in the Job's log; lower concurrency or minSuccessRatio, or set "
-    "the annotation slmops.dev/retry once the teacher answers.",
+    Reason.TOO_FEW_ANSWERS: "RateLimited, TimedOut and ServerError pass: lower spec.teacher.endpoint.concurrency, or set "
+    "the annotation slmops.dev/retry once the teacher answers. Refused, Filtered and ContextTooLong do not: change those "
+    "prompts, or lower spec.teacher.endpoint.minSuccessRatio. CutShort: raise spec.teacher.sampling.maxTokens, which asks "
+    "anew. Answers that are there are used again where spec.run.volume or spec.labelling.volume keeps them; without one, "
+    "set it first, as each try asks and pays for all prompts.",
     Reason.REGISTRY_REFUSED: "Name a Secret with the right to push to spec.output.repository in "
     "spec.output.credentials; a mended Secret takes effect with the annotation slmops.dev/retry.",
     Reason.REGISTRY_UNREACHABLE: "Check the registry's host name and that the node reaches it, then set the "
