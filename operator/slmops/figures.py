@@ -30,6 +30,13 @@ FIELDS = {
     "Samples": "samples",
 }
 """The names of a report's figures in the API."""
+COMPARED = {
+    "AccuracyRetained": ("Accuracy", "ExactMatch"),
+    "InferenceTimeReduction": ("InferenceTime",),
+    "WeightsReduction": ("WeightBytes",),
+    "PeakMemoryReduction": ("PeakMemory",),
+}
+"""What a comparison is made from: the first that both have."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +53,10 @@ Shown = Mapping[str, Mapping[str, Figure]]
 
 
 def evaluation(measured: Mapping[str, Figures], reference: Sequence[str]) -> Shown:
-    """All models' figures, and the comparison of ``model`` with the first reference that was measured."""
+    """All models' figures, and that of ``model`` with the first reference of which anything was measured."""
     out = {name: shown(figures) for name, figures in measured.items()}
     model = measured.get("model")
-    against = next((measured[name] for name in reference if name in measured), None)
+    against = next((measured[name] for name in reference if out.get(name)), None)
     compared = comparison(model, against) if model is not None and against is not None else {}
     if compared := compared | forgetting(measured):
         out["comparison"] = compared
@@ -155,6 +162,22 @@ def quality_gates(gates: Sequence[QualityGate], evaluation: Shown) -> list[GateS
                 bound=f"{sign} {limit}",
             )
         )
+    return out
+
+
+def incomparable(
+    gates: Sequence[GateStatus], evaluation: Mapping[str, Mapping[str, float]], reference: str
+) -> dict[str, str]:
+    """The gates on a comparison that nobody can make, and why. ``evaluation`` as status has it."""
+    out = {}
+    for gate in (gate for gate in gates if gate.value is None and gate.metric in COMPARED):
+        ours, theirs = (evaluation.get(who, {}) for who in ("model", reference))
+        wanted = [name for name in COMPARED[gate.metric] if name in ours]
+        name = next((name for name in wanted if name in theirs), None)
+        if name is not None:
+            out[gate.metric] = f"the {reference}'s {name} is {display(name, theirs[name])}"
+        elif wanted:
+            out[gate.metric] = f"of the {reference} no {wanted[0]} is known"
     return out
 
 

@@ -18,6 +18,7 @@ from slmops.figures import (
     duration,
     evaluation,
     forgetting,
+    incomparable,
     intervals,
     quality_gates,
     shown,
@@ -172,6 +173,31 @@ def test_the_first_reference_that_was_measured_counts() -> None:
     assert plain(evaluation(both, ("teacher", "baseline"))["comparison"]) == {"AccuracyRetained": 0.5}
     del both["teacher"]
     assert plain(evaluation(both, ("teacher", "baseline"))["comparison"]) == {"AccuracyRetained": 0.8}
+
+
+def test_a_reference_of_which_nothing_was_measured_is_none() -> None:
+    both = {"model": figures(0.4), "teacher": Figures(), "baseline": figures(0.5)}
+    assert plain(evaluation(both, ("teacher", "baseline"))["comparison"]) == {"AccuracyRetained": 0.8}
+    assert "comparison" not in evaluation(both, ("teacher",))
+
+
+@pytest.mark.parametrize(
+    ("metric", "theirs", "why"),
+    [
+        ("AccuracyRetained", Figures(), "of the teacher no Accuracy is known"),
+        ("AccuracyRetained", Figures(exact_match=0.0), "the teacher's ExactMatch is 0%"),
+        ("AccuracyRetained", Figures(exact_match=0.5, accuracy=0.0), "the teacher's Accuracy is 0%"),
+        ("InferenceTimeReduction", figures(0.5), "of the teacher no InferenceTime is known"),
+        ("AccuracyRetained", figures(0.5), None),
+        ("PeakMemoryReduction", Figures(), None),  # nor is it of the model: that is mended by measuring
+        ("F1", Figures(), None),
+    ],
+)
+def test_a_comparison_that_nobody_can_make_says_why(metric: str, theirs: Figures, why: str | None) -> None:
+    model = Figures(exact_match=0.5, accuracy=0.5, inference_seconds=1.0)
+    found = evaluation({"model": model, "teacher": theirs}, ("teacher",))
+    said = quality_gates([QualityGate.model_validate({"metric": metric, "min": "50%"})], found)
+    assert incomparable(said, values(found), "teacher").get(metric) == why
 
 
 def test_without_a_model_or_a_reference_nothing_is_compared() -> None:

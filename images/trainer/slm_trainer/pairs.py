@@ -54,8 +54,8 @@ def encode_pairs(tokenizer: Any, examples: Iterable[Example], longest: int, into
     with Writer(into / "better") as better, Writer(into / "worse") as worse:
         for number, example in enumerate(examples, 1):
             if example.rejected is None:
-                raise RunFailed(Reason.INVALID_DATA, f"loss Contrastive: record {number} of those that are trained on has "
-                                "no rejected")  # fmt: skip
+                text = f"loss Contrastive: {example.place(number)}: a record to train on has no rejected"
+                raise RunFailed(Reason.INVALID_DATA, text)
             other = Example(example.prompt, example.rejected)
             (good, _), (bad, _) = (encode(tokenizer, [one], longest) for one in (example, other))
             if good and bad:

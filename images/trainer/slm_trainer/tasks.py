@@ -26,10 +26,10 @@ def check(task: str, training: Records, held_out: Records) -> None:
     fault = FAULTS.get(task)
     if fault is None:
         return
-    for name, examples in (("record", training), ("held-out record", held_out)):
+    for kind, examples in (("", training), ("held-out ", held_out)):
         for number, example in enumerate(examples, 1):
             if example.completion is not None and (what := fault(example)):
-                raise _invalid(task, f"{name} {number}: {what}: {_short(example.completion)}")
+                raise _invalid(task, f"{kind}{example.place(number)}: {what}: {_short(example.completion)}")
 
 
 def _labels(training: Records, held_out: Records) -> None:
@@ -41,8 +41,9 @@ def _labels(training: Records, held_out: Records) -> None:
                        "task Generation")  # fmt: skip
     for number, example in enumerate(held_out, 1):
         if example.completion is not None and example.completion not in labels:
-            raise _invalid("Classification", f"held-out record {number} has the label {_short(example.completion)}, which "
-                           "no record that is trained on has")  # fmt: skip
+            where = f"held-out {example.place(number)}"
+            raise _invalid("Classification", f"{where} has the label {_short(example.completion)}, which no record that is "
+                           "trained on has")  # fmt: skip
 
 
 def _no_json(example: Example) -> str | None:

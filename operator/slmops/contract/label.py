@@ -65,6 +65,10 @@ class LabelRun(Run):
     validation: Data | None = None
     validation_split: float = 0.1
     """Share of ``train`` held out when ``validation`` is absent; chosen by hash of the prompt, so it is stable."""
+    evaluation: Data | None = None
+    """Records that the student is measured by, where they are of their own: the teacher is judged by the same ones."""
+    evaluation_samples: int = 500
+    """At most this many of them, chosen by seed as for the student."""
     filters: Filters = Filters()
     """Which prompts are not asked, and which answers are dropped."""
     seed: int = 42

@@ -60,6 +60,9 @@ def _label(resource: Distillation, observed: Observed, settings: Settings) -> Wo
             min_success_ratio=teacher.endpoint.min_success_ratio,
             azure_api_version=teacher.endpoint.azure_api_version,
         )
+    # Weights are measured beside the student; others have to be asked while there is somebody who asks.
+    data = spec.evaluation.data
+    judged = data if endpoint is not None and data is not None and data.format != "Text" else None
     run = contract.LabelRun(
         run="",
         endpoint=endpoint,
@@ -82,6 +85,8 @@ def _label(resource: Distillation, observed: Observed, settings: Settings) -> Wo
         train=sources.data(spec.data.train),
         validation=sources.data(spec.data.validation) if spec.data.validation else None,
         validation_split=split(spec.data),
+        evaluation=sources.data(judged) if judged else None,
+        **({"evaluation_samples": spec.evaluation.samples} if judged else {}),
         filters=filters(spec.data.filters, spec.data.train.labels),
         seed=spec.training.seed,
         output=sources.sink(spec.output),

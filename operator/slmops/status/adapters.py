@@ -10,7 +10,7 @@ from slmops.api.data import DatasetStatus
 from slmops.api.evaluation import QualityGate
 from slmops.api.finetune import FineTune, FineTuneStatus
 from slmops.contract import Artifact, Report
-from slmops.figures import evaluation, intervals, quality_gates, size, values
+from slmops.figures import evaluation, incomparable, intervals, quality_gates, size, values
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
 from slmops.status.learning import learned, learning
@@ -95,7 +95,7 @@ def _row(adapter: Adapter, gates_of_all: Sequence[QualityGate], states: Mapping[
     gates = quality_gates(gates_of_all if adapter.gates is None else adapter.gates, figures) if report else []
     trained = learned(learner)
     if report is not None:
-        evaluated = judged(gates)
+        evaluated = judged(gates, incomparable(gates, values(figures), "baseline"))
     else:
         # A training that fails says so in Trained, one after another engine's here.
         evaluated = unknown(C.EVALUATED, "Pending") if learner is train else stage(C.EVALUATED, "Measured", train)

@@ -1,6 +1,6 @@
 """The status that the three batch kinds share: progress, conditions up to ``Succeeded``, and a phase for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -17,6 +17,7 @@ C = ConditionType
 Dataset = TypeVar("Dataset", bound=DatasetStatus)
 FINAL = ("Succeeded", "Failed")
 DAY = 86400.0
+NONE: Mapping[str, str] = {}
 
 
 def intake(plan: Plan) -> list[Fact]:
@@ -41,20 +42,24 @@ def stage(type: ConditionType, done: str, state: JobState) -> Fact:
     return unknown(type, state.phase, state.message)
 
 
-def judged(gates: Sequence[GateStatus]) -> Fact:
-    """Evaluated: whether the gates let the model pass. All of them have to."""
+def judged(gates: Sequence[GateStatus], incomparable: Mapping[str, str] = NONE) -> Fact:
+    """Evaluated: whether the gates let the model pass. All of them have to. ``incomparable``: why a comparison cannot be
+    made, by metric; what is to be done then is something else than to measure more."""
     bad = [gate for gate in gates if gate.outcome != "Passed"]
     if not bad:
         return true(C.EVALUATED, "GatesPassed" if gates else "Measured")
     failed = [gate for gate in bad if gate.outcome == "Failed"]
-    reason = "GateFailed" if failed else "GateInconclusive"
-    text = "; ".join(f"{gate.metric} is {_seen(gate)}, wanted {gate.bound}" for gate in failed or bad)
+    alone = all(gate.value is None and gate.metric in incomparable for gate in bad)
+    reason = "GateFailed" if failed else "NotComparable" if alone else "GateInconclusive"
+    text = "; ".join(
+        f"{gate.metric} is {_seen(gate, incomparable.get(gate.metric))}, wanted {gate.bound}" for gate in failed or bad
+    )
     return false(C.EVALUATED, reason, with_remedy(reason, text))
 
 
-def _seen(gate: GateStatus) -> str:
+def _seen(gate: GateStatus, why: str | None) -> str:
     if gate.value is None:
-        return "not measured"
+        return f"not measured ({why})" if why else "not measured"
     return f"{gate.value} ({gate.interval})" if gate.interval else gate.value
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, true, unknown
 from slmops.api.distillation import Distillation, DistillationStatus, LabelledStatus
-from slmops.figures import evaluation, intervals, quality_gates, size, values
+from slmops.figures import evaluation, incomparable, intervals, quality_gates, size, values
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
 from slmops.status.learning import learned, learning
@@ -19,14 +19,14 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
     labelled, trained = label.report, train.report if train.phase == "Succeeded" else None
     figures = evaluation(
         {**(labelled.evaluation if labelled else {}), **(trained.evaluation if trained else {})},
-        ("teacher", "baseline"),
+        ("teacher",),  # to be better than the untrained student is not to be as good as the teacher
     )
     gates = quality_gates(resource.spec.gates, figures) if trained else []
     facts: list[Fact] = [
         *intake(plan),
         stage(C.SYNTHESIZED, "Labelled", label),
         learned(train),
-        judged(gates) if trained else unknown(C.EVALUATED, "Pending"),
+        judged(gates, incomparable(gates, values(figures), "teacher")) if trained else unknown(C.EVALUATED, "Pending"),
         true(C.PUBLISHED, "Pushed") if trained else unknown(C.PUBLISHED, "Pending"),
     ]
     made = trained.artifacts.get("model") if trained else None

@@ -5,7 +5,7 @@ from datetime import datetime
 from slmops.api.conditions import ConditionType, Fact, true, unknown
 from slmops.api.data import DatasetStatus
 from slmops.api.finetune import FineTune, FineTuneStatus
-from slmops.figures import evaluation, intervals, quality_gates, values
+from slmops.figures import evaluation, incomparable, intervals, quality_gates, values
 from slmops.state import JobState, Observed, Plan
 from slmops.status.adapters import adapters_status
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
@@ -31,7 +31,7 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
     facts: list[Fact] = [
         *intake(plan),
         learned(learner) if hunt is None or hunt.over else hunt.trained(),
-        judged(gates) if trained else _not_evaluated(learner, train),
+        judged(gates, incomparable(gates, values(figures), "baseline")) if trained else _not_evaluated(learner, train),
         true(C.PUBLISHED, "Pushed") if trained else unknown(C.PUBLISHED, "Pending"),
     ]
     facts.append(succeeded(facts, ""))

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus, Variant, VariantStatus
-from slmops.figures import evaluation, intervals, quality_gates, size, values
+from slmops.figures import evaluation, incomparable, intervals, quality_gates, size, values
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import conditions, intake, judged, phase, progress, succeeded
 from slmops.status.remedies import with_remedy
@@ -25,7 +25,7 @@ def quantizedmodel_status(
     facts: list[Fact] = [
         *intake(plan),
         _together(C.QUANTIZED, "Built", variants, states),
-        judged([gate for variant in variants for gate in variant.gates]) if done else unknown(C.EVALUATED, "Pending"),
+        _judged(variants) if done else unknown(C.EVALUATED, "Pending"),
         true(C.PUBLISHED, "Pushed") if done else unknown(C.PUBLISHED, "Pending"),
     ]
     facts.append(succeeded(facts, ""))
@@ -46,7 +46,7 @@ def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> Var
     image = report.artifacts.get("image") if report else None
     figures = evaluation(report.evaluation if report else {}, ("reference",))
     gates = quality_gates(resource.spec.gates, figures) if report else []
-    missed = judged(gates)
+    missed = judged(gates, incomparable(gates, values(figures), "reference"))
     message = with_remedy(state.reason, state.message) if state.failing else state.message
     if report and missed.status != "True":
         message = missed.message
@@ -63,6 +63,13 @@ def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> Var
         progress=progress(state),
         message=message or None,
     )
+
+
+def _judged(variants: Sequence[VariantStatus]) -> Fact:
+    why: dict[str, str] = {}
+    for variant in variants:
+        why |= incomparable(variant.gates, variant.evaluation, "reference")
+    return judged([gate for variant in variants for gate in variant.gates], why)
 
 
 def _phase(state: JobState, gates: Fact) -> str:

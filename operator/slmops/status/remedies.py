@@ -22,8 +22,11 @@ REMEDIES: dict[str, str] = {
     Reason.UNSUPPORTED_MODEL: "Use a model architecture that the message lists as supported.",
     Reason.TEACHER_UNREACHABLE: "Check spec.teacher.endpoint.url from inside the cluster, then set the annotation "
     "slmops.dev/retry.",
-    Reason.TOO_FEW_ANSWERS: "Look at the teacher's errors in the Job's log; lower concurrency or minSuccessRatio, or set "
-    "the annotation slmops.dev/retry once the teacher answers.",
+    Reason.TOO_FEW_ANSWERS: "RateLimited, TimedOut and ServerError pass: lower spec.teacher.endpoint.concurrency, or set "
+    "the annotation slmops.dev/retry once the teacher answers. Refused, Filtered and ContextTooLong do not: change those "
+    "prompts, or lower spec.teacher.endpoint.minSuccessRatio. CutShort: raise spec.teacher.sampling.maxTokens, which asks "
+    "anew. Answers that are there are used again where spec.run.volume or spec.labelling.volume keeps them; without one, "
+    "set it first, as each try asks and pays for all prompts.",
     Reason.REGISTRY_REFUSED: "Name a Secret with the right to push to spec.output.repository in "
     "spec.output.credentials; a mended Secret takes effect with the annotation slmops.dev/retry.",
     Reason.REGISTRY_UNREACHABLE: "Check the registry's host name and that the node reaches it, then set the "
@@ -58,6 +61,10 @@ REMEDIES: dict[str, str] = {
     "GateFailed": "Train longer or on more data, choose another variant, or change the bound in spec.gates.",
     "GateInconclusive": "The records are too few to tell on which side of its bound a figure lies, or it was not measured: "
     "raise spec.evaluation.samples, with as many records in spec.evaluation.data, or change the bound in spec.gates.",
+    "NotComparable": "More records of the same kind do not help. A teacher behind an address is judged by records with "
+    "answers alone: give some in spec.evaluation.data (or answers in spec.data.validation); nobody can measure its time, "
+    "memory or weights. Where a reference answers nothing rightly there is no share of it. Or take a gate on the model "
+    "itself (Accuracy, InferenceTime, PeakMemory, WeightBytes) in spec.gates.",
 }
 
 

@@ -39,6 +39,28 @@ def test_a_conversation_is_cut_before_its_last_answer(tmp_path: Path) -> None:
     assert example.messages() == messages
 
 
+def test_a_record_knows_where_it_stands_and_is_the_same_elsewhere(tmp_path: Path) -> None:
+    lines = [{"messages": [USER, ANSWER]}, {"messages": [USER, ANSWER]}]
+    first, second = read(tmp_path, "\n\n".join(map(json.dumps, lines)).encode())
+    assert (first.place(9), second.place(9)) == ("data.jsonl line 1", "data.jsonl line 3")
+    assert first == second == Example((USER,), "a")
+    assert repr(first) == repr(second), "by which records are held out, wherever they stand"
+    assert Example((USER,), "a").place(9) == "record 9"
+
+
+@pytest.mark.parametrize(
+    ("format", "record"),
+    [
+        ("PromptCompletion", {"prompt": "q", "completion": "a"}),
+        ("Text", {"text": "t"}),
+        ("Classification", {"text": "t", "label": "x"}),
+    ],
+)
+def test_records_of_every_format_know_where_they_stand(tmp_path: Path, format: str, record: object) -> None:
+    (example,) = read(tmp_path, record, format)
+    assert example.origin == "data.jsonl line 1"
+
+
 def test_a_conversation_may_lack_its_answer(tmp_path: Path) -> None:
     (example,) = read(tmp_path, {"messages": [USER]})
     assert (list(example.prompt), example.completion) == ([USER], None)

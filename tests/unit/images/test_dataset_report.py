@@ -107,6 +107,45 @@ def test_the_same_data_give_the_same_report(tmp_path: Path) -> None:
         assert first[name].read_bytes() == second[name].read_bytes()
 
 
+def labelled(labels: int, each: int, length: int = 128) -> Tally:
+    """As many labels, of as many letters."""
+    made = Tally()
+    for number in range(labels * each):
+        made.keep(ask("q", f"{number % labels:0{length}}", f"{number % labels:0{length}}"))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("labels", "each", "length", "declared", "shown"),
+    [
+        (256, 2, 128, False, True),  # the most that the API takes
+        (256, 1, 128, True, True),
+        (1000, 2, 128, False, True),  # the most that a task of labels takes
+        (1001, 2, 128, False, False),
+        (256, 1, 128, False, False),  # each answer another one: words, not labels
+        (64, 1, 128, False, True),
+        (2, 2, 129, False, False),
+    ],
+)
+def test_every_set_of_labels_is_shown_and_no_set_of_answers(
+    labels: int, each: int, length: int, declared: bool, shown: bool, tmp_path: Path
+) -> None:
+    filters = Filters(labels=("a", "b")) if declared else Filters()
+    files = write_report(labelled(labels, each, length), Subject("x", {}, {}, filters), tmp_path)
+    found = json.loads(files["report.json"].read_text())
+    assert (len(found["answers"]) if found["answers"] else None) == (labels if shown else None)
+    assert (found["categories"] is not None) == (shown and not declared)
+
+
+@pytest.mark.parametrize(("labels", "words"), [(64, "by their answer."), (65, "the 64 most frequent of 65")])
+def test_a_picture_has_room_for_the_most_frequent(labels: int, words: str, tmp_path: Path) -> None:
+    text = write_report(labelled(labels, 2, 5), Subject("x", {}, {}, None), tmp_path)["report.html"].read_text()
+    assert text.startswith("<!doctype html>")
+    assert words in text
+    assert "00063 · 2" in text
+    assert "00064 · 2" not in text
+
+
 def test_an_empty_data_set_has_a_page_too(tmp_path: Path) -> None:
     text = write_report(Tally(), Subject("x", {}, {}, None), tmp_path)["report.html"].read_text()
     assert "Nothing." in text

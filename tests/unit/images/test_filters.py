@@ -149,11 +149,11 @@ def test_held_out_records_stay_as_unbalanced_as_they_are() -> None:
 
 def test_a_tally_is_bounded_whatever_it_counts() -> None:
     tally = Tally()
-    for number in range(500):
-        tally.keep(ask(str(number), f"answer {number}", category="x" * 100))
+    for number in range(1500):
+        tally.keep(ask(str(number), f"answer {number}", category="x" * 200))
         tally.drop("Duplicate", ask("y" * 10_000, "z" * 10_000))
     assert tally.answers is None
     assert tally.categories is None
-    assert tally.dropped["Duplicate"] == 500
+    assert tally.dropped["Duplicate"] == 1500
     assert len(str(tally.drops)) < 2500
     assert len(tally.lengths) == 1

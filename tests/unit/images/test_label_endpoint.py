@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from slm_trainer.label.answers import Question, Trouble, question
 from slm_trainer.label.client import asked_pause
-from slm_trainer.label.endpoint import DRAIN, ask_all, backoff
+from slm_trainer.label.endpoint import DRAIN, SPREAD, ask_all, backoff
 from slm_trainer.label.journal import Journal
 from slmkit.run import Context, RunFailed
 from slmops.contract import Credentials, Endpoint, Reason, Sampling
@@ -201,6 +201,32 @@ def test_a_limit_holds_back_all_requests() -> None:
     assert min(llm.times()[2:]) >= 30
 
 
+def test_a_limit_that_grows_while_others_wait_is_kept_to_the_end() -> None:
+    """The second pause is told 20 seconds into the first: whoever waited for the first goes on waiting."""
+    replies = {"a": Reply(status=429, headers={"Retry-After": "30"}),
+               "b": Reply(status=429, headers={"Retry-After": "60"}, delay=20), "c": Reply(delay=1)}  # fmt: skip
+    llm = FakeLLM(lambda text, time: replies[text] if text in replies and time == 1 else Reply("fine"))
+    assert ask(llm, *"abcdefgh", concurrency=3) == ["fine", "fine", "yes", *["fine"] * 5]
+    assert llm.prompts()[:3] == ["a", "b", "c"]
+    assert llm.times()[:3] == [0, 0, 0]
+    assert min(llm.times()[3:]) >= 80
+
+
+@pytest.mark.parametrize("told", [1, 32])
+def test_those_who_waited_together_do_not_come_together(told: int) -> None:
+    """Whoever was told to wait, and whoever only heard of it."""
+
+    def choose(text: str, time: int) -> Reply:
+        limited = int(text) < told and time == 1
+        return Reply(status=429, headers={"Retry-After": "30"}) if limited else Reply("fine", delay=1)
+
+    llm = FakeLLM(choose)
+    assert ask(llm, *map(str, range(64)), concurrency=32) == ["fine"] * 64
+    again = sorted(time for time in llm.times() if time > 20)[:32]
+    assert again[0] >= 30
+    assert 0.5 < again[-1] - again[0] <= 32 * SPREAD + 0.5
+
+
 @pytest.mark.parametrize("retries", [0, 1, 5])
 def test_as_many_attempts_as_wanted(retries: int) -> None:
     llm = FakeLLM(lambda text, time: Reply(status=500) if text == "bad" else Reply("fine"))
@@ -273,6 +299,48 @@ def test_without_a_count_there_is_an_estimate_that_says_so(usage: object) -> Non
 @pytest.mark.parametrize("finish", ["stop", "length", "content_filter", None])
 def test_how_an_answer_ended_is_kept(finish: str | None) -> None:
     assert answer_of(FakeLLM(Reply(finish=finish)), "x")["finish"] == (finish or "stop")
+
+
+# --- answers without words
+
+
+def said(content: str | None, finish: str, **more: object) -> Reply:
+    """An answer as the API's own servers give it."""
+    choice = {"message": {"role": "assistant", "content": content} | more, "finish_reason": finish}
+    usage = {"prompt_tokens": 7, "completion_tokens": 100}
+    return Reply(body=json.dumps({"choices": [choice], "usage": usage}).encode())
+
+
+@pytest.mark.parametrize(
+    ("reply", "trouble"),
+    [
+        (said(None, "stop", refusal="I cannot help with that."), Trouble.FILTERED),
+        (said("", "stop", refusal="I cannot help with that."), Trouble.FILTERED),
+        (said(None, "content_filter"), Trouble.FILTERED),
+        (said(None, "length", reasoning_content="Let me think"), Trouble.CUT_SHORT),
+        (Reply(body=b'{"choices": [{"message": {}, "finish_reason": "length"}]}'), Trouble.CUT_SHORT),
+    ],
+)
+def test_an_answer_without_words_that_says_why_is_paid_for_once(reply: Reply, trouble: Trouble) -> None:
+    first, second = FakeLLM(reply), FakeLLM()
+    ask(first, "a")
+    ask(second, "a")
+    assert (first.counts["a"], second.counts["a"]) == (1, 0), "neither another time nor in another attempt"
+    with Journal(JOURNAL) as journal:
+        answer = journal.get(questions("a")[0].key)
+    assert answer is not None
+    assert answer.trouble is trouble
+
+
+@pytest.mark.parametrize("more", [{}, {"refusal": None}, {"refusal": ""}, {"refusal": [1]}])
+def test_an_answer_without_words_and_reason_is_asked_for_again_and_not_for_ever(more: dict[str, object]) -> None:
+    llm = FakeLLM(lambda text, time: said(None, "stop", **more) if text == "bad" else Reply("fine"))
+    assert ask(llm, "good", "bad", retries=2) == ["fine", Trouble.BAD_ANSWER]
+    assert llm.counts["bad"] == 3
+
+
+def test_words_beside_a_refusal_are_the_answer() -> None:
+    assert ask(FakeLLM(said("yes", "stop", refusal="no")), "a") == ["yes"]
 
 
 # --- what is known already
@@ -411,6 +479,15 @@ def test_whoever_is_told_to_stop_does_not_wait_for_another_attempt() -> None:
     llm = FakeLLM(Reply(status=429, headers={"Retry-After": "500"}))
     failed, ended = stopped_after(5, llm, "a")
     assert failed.reason is Reason.TERMINATED
+    assert ended <= 7
+
+
+def test_whoever_is_told_to_stop_while_another_request_is_limited_asks_nothing_more() -> None:
+    limited = Reply(status=429, headers={"Retry-After": "500"})
+    llm = FakeLLM(lambda text, time: limited if text == "a" else Reply(delay=1))
+    failed, ended = stopped_after(5, llm, *"abcd", concurrency=2)
+    assert failed.reason is Reason.TERMINATED
+    assert llm.prompts() == ["a", "b"]
     assert ended <= 7
 
 

@@ -55,7 +55,9 @@ def test_however_much_of_the_last_line_is_missing_the_others_stand(
         assert (journal.get("a"), journal.get("c")) == (ONE, TWO)
 
 
-@pytest.mark.parametrize("line", [b"{}", b"[]", b"no", b'{"key": 5}', b'{"key": "a", "text": 5}', b"\xff", b"[" * 9999])
+@pytest.mark.parametrize("line", [b"{}", b"[]", b"no", b'{"key": 5}', b'{"key": "a", "text": 5}', b"\xff", b"[" * 9999,
+                                  b'{"key": "a", "spent": [1]}', b'{"key": "a", "spent": [1, Infinity]}',
+                                  b'{"key": "a", "spent": null}', b'{"key": 5, "spent": [1, 2]}'])  # fmt: skip
 def test_a_line_that_is_no_answer_is_asked_again_and_harms_no_other(path: Path, line: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(line + b"\n")
@@ -64,6 +66,19 @@ def test_a_line_that_is_no_answer_is_asked_again_and_harms_no_other(path: Path, 
         journal.add("a", ONE)
     with Journal(path) as journal:
         assert journal.get("a") == ONE
+
+
+def test_what_was_spent_on_nothing_adds_up_and_is_no_answer(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.spend("a", 3, 40)
+        journal.spend("b", 0, 0)
+        assert not journal.spent("b")[0]
+        journal.add("a", ONE)
+        journal.spend("a", 3, 2)
+    assert len(path.read_bytes().splitlines()) == 3, "nothing is written of nothing"
+    with Journal(path) as journal:
+        assert (journal.spent("a"), journal.spent("b")) == ((6, 42), (0, 0))
+        assert (journal.get("a"), "b" in journal) == (ONE, False)
 
 
 def test_nothing_is_synced_twice(path: Path) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
+from slm_trainer.evaluate import choose
 from slm_trainer.label import label
 from slm_trainer.split import split
 from slmkit import sources
-from slmkit.data import Example
+from slmkit.data import Example, read_examples
 from slmkit.run import Context, RunFailed
-from slmops.contract import LabelRun, Reason, Report
+from slmops.contract import Data, LabelRun, Reason, Report
 from tests.unit.images.fakellm import FakeLLM, Reply, play
 from tests.unit.images.fakeregistry import FakeRegistry
 
@@ -186,6 +187,49 @@ def test_the_teacher_is_judged_by_the_held_out_answers(job: Job) -> None:
     assert job.made(report, "train") == [("a", "a")], "and the teacher's to train on"
 
 
+def test_where_the_student_is_measured_by_records_of_their_own_the_teacher_is_too(job: Job) -> None:
+    """By those that the training chooses, and no others; none of them is learned from."""
+    job.give(*({"prompt": str(i)} for i in range(30)))
+    job.give({"prompt": "v", "completion": "another"}, name="held")
+    job.give(*({"prompt": str(i), "completion": str(i)} for i in range(20, 60)), {"prompt": "x"}, name="judge")
+    wanted = {"evaluation": data("judge"), "evaluation_samples": 10, "validation": data("held"), "seed": 3}
+    report = job.label(FakeLLM(lambda text, time: Reply("wrong" if text == "v" else text)), **wanted)
+    chosen = choose(read_examples(Data.model_validate(data("judge")), job.volume), 10, 3)
+    texts = [e.prompt[-1]["content"] for e in chosen]
+    assert sorted(job.llm.prompts()) == sorted([*map(str, range(20)), *texts, "v"])
+    assert (report.evaluation["teacher"].exact_match, report.evaluation["teacher"].samples) == (1.0, 10)
+    assert job.made(report, "train") == [(str(i), str(i)) for i in range(20)]
+    assert job.made(report, "validation") == [("v", "another")]
+    assert report.dataset is not None
+    assert (report.dataset.prompts, report.dataset.labelled, report.dataset.dropped) == (31, 21, {"Leaked": 10})
+    again = FakeLLM(port=job.llm.port)
+    assert job.label(again, **wanted).evaluation == report.evaluation
+    assert again.asked == [], "the journal holds them, too"
+
+
+def test_a_teacher_without_an_answer_is_wrong_unless_the_reason_passes(job: Job) -> None:
+    job.give(*({"prompt": f"p{i}"} for i in range(30)))
+    job.give(*({"prompt": text, "completion": "right"} for text in ("a", "cut", "no", "busy", "empty")), name="judge")
+    replies = {"a": Reply("right"), "cut": Reply("right", finish="length"), "no": Reply(status=400),
+               "busy": Reply(status=500), "empty": Reply("")}  # fmt: skip
+    report = job.label(FakeLLM(lambda text, time: replies.get(text, Reply())), evaluation=data("judge"))
+    assert (report.evaluation["teacher"].exact_match, report.evaluation["teacher"].samples) == (0.25, 4)
+
+
+def test_an_evaluation_without_answers_is_refused_before_anything_is_paid_for(job: Job) -> None:
+    job.give({"prompt": "a"})
+    job.give({"prompt": "b"}, name="judge")
+    failed = refused(lambda: job.label(evaluation=data("judge")))
+    assert failed.reason is Reason.INVALID_DATA
+    assert failed.message == "spec.evaluation.data: no record has an answer to measure by"
+    assert job.llm.asked == []
+
+
+def data(name: str) -> dict[str, Any]:
+    """Records in a file of the volume."""
+    return {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion", "path": f"{name}.jsonl"}
+
+
 def test_a_system_prompt_takes_the_place_of_the_records_own(job: Job) -> None:
     messages = [{"role": "system", "content": "old"}, {"role": "user", "content": "a"}]
     (job.volume / "train.jsonl").write_text(json.dumps({"messages": messages}))
@@ -202,6 +246,27 @@ def test_answers_that_broke_off_teach_nobody_and_are_counted(job: Job, finish: s
     assert job.made(report, "train") == [("b", "yes")]
     assert report.dataset is not None
     assert (report.dataset.labelled, report.dataset.dropped) == (2, {reason: 1})
+
+
+def test_refusals_are_counted_and_no_teacher_is_asked_for_them_again(job: Job) -> None:
+    """As the API has them: no content, and why. They are answers; what is missing are those to learn from."""
+    job.give(*({"prompt": str(i)} for i in range(4)))
+    said = {"0": ("refusal", "I cannot help with that."), "1": ("reasoning_content", "Let me think")}
+
+    def choose(text: str, time: int) -> Reply:
+        if text not in said:
+            return Reply("yes")
+        field, words = said[text]
+        choice = {"message": {"content": None, field: words}, "finish_reason": "length" if text == "1" else "stop"}
+        usage = {"prompt_tokens": 3, "completion_tokens": 40}
+        return Reply(body=json.dumps({"choices": [choice], "usage": usage}).encode())
+
+    llm = FakeLLM(choose)
+    report = job.label(llm)
+    assert report.dataset is not None
+    assert (report.dataset.labelled, report.dataset.dropped) == (4, {"Filtered": 1, "CutShort": 1})
+    assert (report.dataset.prompt_tokens, report.dataset.completion_tokens) == (2 * 3 + 2, 2 * 40 + 2)
+    assert llm.counts == {"/models": 1, "0": 1, "1": 1, "2": 1, "3": 1}
 
 
 def test_too_few_answers_say_what_was_in_their_way(job: Job) -> None:
@@ -223,6 +288,27 @@ def test_what_the_teacher_read_and_wrote_is_counted_for_dropped_answers_too(job:
     assert report.dataset is not None
     assert (report.dataset.prompt_tokens, report.dataset.completion_tokens, report.dataset.tokens) == (4, 5, 2)
     assert (report.dataset.estimated, report.dataset.reused) == (0, 0)
+
+
+def test_answers_of_no_use_are_paid_for_and_counted_in_whatever_attempt_they_came(job: Job) -> None:
+    job.give({"prompt": "a"}, {"prompt": "b"})
+    usage = {"prompt_tokens": 10, "completion_tokens": 100}
+    bad = [Reply(body=json.dumps({"choices": choices, "usage": usage}).encode())
+           for choices in ([], [{"message": {"content": None}, "finish_reason": "stop"}])]  # fmt: skip
+    first = FakeLLM(lambda text, time: bad[time % 2] if text == "a" else Reply())
+    failed = refused(lambda: job.label(first, endpoint=asked(first, retries=3)))
+    assert failed.message.endswith("most often: 1 NoChoices")
+    second = FakeLLM(lambda text, time: bad[1] if time == 1 else Reply(), port=first.port)
+    report = job.label(second, endpoint=asked(second, retries=3))
+    assert (first.counts["a"], second.counts["a"]) == (4, 2)
+    assert report.dataset is not None
+    assert (report.dataset.prompt_tokens, report.dataset.completion_tokens) == (5 * 10 + 2, 5 * 100 + 2)
+    assert report.dataset.reused == 1
+
+
+def asked(llm: FakeLLM, **fields: Any) -> dict[str, Any]:
+    """A teacher behind an address."""
+    return {"url": f"{llm.url}/v1", "model": "m"} | fields
 
 
 def test_a_teacher_that_does_not_count_is_said_to_be_estimated(job: Job) -> None:
@@ -338,7 +424,7 @@ def test_only_conversations_have_several_turns(job: Job) -> None:
     train = {"source": {"uri": "pvc://claim/"}, "format": "Messages", "path": "train.jsonl"}
     failed = refused(lambda: job.label(train=train, task="NLI"))
     assert failed.reason is Reason.INVALID_DATA
-    assert "spec.data.train: record 67 has 3 messages" in failed.message
+    assert "spec.data.train: train.jsonl line 67 has 3 messages" in failed.message
     assert len(job.made(job.label(train=train, task="Conversation"), "train")) == 2
 
 

@@ -8,7 +8,9 @@ import pytest
 
 from slm_trainer.dataset.sets import Sets, prepare
 from slm_trainer.split import is_held_out
+from slm_trainer.tasks import check
 from slmkit import sources
+from slmkit.data import Example
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmops.contract import Reason, TrainRun
@@ -105,6 +107,19 @@ def test_nothing_to_learn_from_is_a_failure_that_says_where_it_went(
         sets(volume, validation=data("held"))
     assert failed.value.reason is Reason.INVALID_DATA
     assert failed.value.message == f"pvc://claim/: no record is left to train on: {words}"
+
+
+def test_a_record_that_is_refused_after_the_filters_is_still_named_by_file_and_line(volume: Path) -> None:
+    """The second of those that are left is the third of the file."""
+    give(volume, "train", ("a", "{}"), ("b", None), ("c", "word"))
+    give(volume, "held", ("x", None), ("y", "word"))
+    made = sets(volume, validation=data("held"))
+    with pytest.raises(RunFailed, match=r"^task Extraction: train\.jsonl line 3: the answer is no JSON: 'word'$"):
+        check("Extraction", made.training, made.held_out)
+    with pytest.raises(RunFailed, match=r"^task Extraction: held-out held\.jsonl line 2: the answer is no JSON"):
+        check("Extraction", [], made.held_out)
+    with pytest.raises(RunFailed, match=r"^task Classification: held-out held\.jsonl line 2 has the label 'word'"):
+        check("Classification", [Example((), answer) for answer in "aabb"], made.held_out)
 
 
 def test_a_bad_record_fails_the_run_with_its_place(volume: Path) -> None:

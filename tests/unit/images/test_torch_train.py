@@ -106,7 +106,8 @@ def test_a_contrastive_run_learns_from_worse_answers_and_names_a_record_without_
     with pytest.raises(RunFailed) as failed:
         ran(registry, tmp_path / "failed", contrast={})
     assert failed.value.reason is Reason.INVALID_DATA
-    assert "has no rejected" in failed.value.message
+    assert "a record to train on has no rejected" in failed.value.message
+    assert "train.jsonl line " in failed.value.message
 
 
 def test_early_stopping_publishes_the_weights_of_the_best_step(registry: FakeRegistry, tmp_path: Path) -> None:

@@ -227,6 +227,27 @@ def test_a_teacher_of_weights_is_measured_beside_the_student() -> None:
     assert train_run()["evaluation"]["compare"] == {}
 
 
+def test_a_teacher_behind_an_address_is_judged_by_the_records_that_the_student_is_measured_by() -> None:
+    spec = {"evaluation": {"data": DATA | {"path": "judge.jsonl"}, "samples": 70}, "training": {"seed": 5}}
+    told, trained = label_run(spec), train_run(spec)
+    assert told["evaluation"] == trained["evaluation"]["data"]
+    assert told["evaluation"]["path"] == "judge.jsonl"
+    assert told["evaluation_samples"] == trained["evaluation"]["samples"] == 70
+    assert told["seed"] == trained["hyperparameters"]["seed"] == 5
+    assert label_run(spec | LOCAL)["evaluation"] is None, "weights are measured beside the student"
+    plain = {"evaluation": {"data": DATA | {"format": "Text"}}}
+    assert label_run(plain)["evaluation"] is None, "nobody can be asked a text without a prompt"
+
+
+def test_how_the_evaluation_goes_asks_no_teacher_again_that_has_nothing_to_do_with_it() -> None:
+    more = {"evaluation": {"samples": 70, "metrics": ["Accuracy"]}}
+    assert names({})[0] == names(more)[0]
+    own = {"evaluation": {"data": DATA}}
+    assert names(own)[0] == names({"evaluation": {"data": DATA, "metrics": ["Accuracy"]}})[0]
+    assert names(LOCAL)[0] == names(LOCAL | own)[0]
+    assert names({})[0] != names(own)[0]
+
+
 def test_a_teacher_of_weights_lends_its_tokenizer_to_a_new_student_that_names_none() -> None:
     own = {"student": {"architecture": {"tokenizer": {"uri": "hf://org/tokens"}}}}
     assert train_run(LOCAL)["architecture"]["tokenizer"]["uri"] == "oci://registry.example/slm/teacher:v1"

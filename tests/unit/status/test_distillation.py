@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from slmops.api.distillation import Distillation, DistillationStatus
-from slmops.contract import DatasetCounts, Progress
+from slmops.contract import DatasetCounts, Figures, Progress
 from slmops.plan.distillation import plan_distillation
 from slmops.state import Observed
 from slmops.status.distillation import distillation_status
@@ -112,6 +112,19 @@ def test_a_gate_on_the_comparison_needs_the_teachers_figures() -> None:
     status = status_of(resource, all_done(resource))
     assert facts(status)["Succeeded"] == ("False", "GateFailed")
     assert "AccuracyRetained is 90%, wanted min 95%" in told(status, "Succeeded")
+
+
+def test_a_teacher_that_nothing_judges_is_nothing_to_compare_with() -> None:
+    """A teacher behind an address and prompts without answers. To be better than the untrained student is no pass."""
+    resource = distillation({"gates": [{"metric": "AccuracyRetained", "min": "95%"}]})
+    plan = plan_distillation(resource, Observed(), SETTINGS)
+    first = done(plan, report("dataset", dataset=COUNTS, evaluation={"teacher": Figures()}))
+    status = status_of(resource, together(first, done(plan_distillation(resource, first, SETTINGS), TRAINED)))
+    assert facts(status)["Succeeded"] == ("False", "NotComparable")
+    assert status.gates[0].outcome == "Inconclusive"
+    said = told(status, "Succeeded")
+    assert "AccuracyRetained is not measured (of the teacher no ExactMatch is known), wanted min 95%." in said
+    assert "spec.evaluation.data" in said
 
 
 def test_a_labelling_that_failed_fails_the_whole_and_trains_nothing() -> None:

@@ -244,6 +244,14 @@ def test_a_figure_that_is_missing_is_inconclusive_and_no_success() -> None:
     assert "ExactMatch is not measured" in told(status, "Evaluated")
 
 
+def test_a_base_that_knows_nothing_is_nothing_to_compare_with() -> None:
+    resource = finetune({"gates": [{"metric": "AccuracyRetained", "min": "95%"}]})
+    found = report("model", evaluation={"model": figures(0.7), "baseline": figures(0.0)})
+    status = status_of(resource, done(plan_of(resource), found))
+    assert facts(status)["Succeeded"] == ("False", "NotComparable")
+    assert "AccuracyRetained is not measured (the baseline's ExactMatch is 0%)" in told(status, "Evaluated")
+
+
 def test_of_several_gates_the_failed_ones_are_named_before_the_unmeasured_ones() -> None:
     resource = finetune({"gates": [*GATE["gates"], {"metric": "InferenceTime", "max": "1s"}]})
     status = status_of(resource, done(plan_of(resource), report("model", evaluation={"model": figures(0.7)})))

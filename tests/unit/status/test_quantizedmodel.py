@@ -93,6 +93,14 @@ def test_a_variant_that_misses_a_gate_is_rejected_and_the_other_is_ready() -> No
     assert status.variants[1].message is None
 
 
+def test_a_variant_that_has_nothing_to_compare_with_says_so() -> None:
+    nothing = report("image", evaluation={"model": figures(0.5), "reference": figures(0.0)})
+    status = status_of(seen(nothing, built()))
+    assert phases(status) == {"int4": "Rejected", "int8": "Ready"}
+    assert facts(status)["Succeeded"] == ("False", "NotComparable")
+    assert "(the reference's ExactMatch is 0%)" in str(status.variants[0].message)
+
+
 def test_a_variant_that_failed_is_named_and_the_other_goes_on() -> None:
     status = status_of(seen(ended(3, failure("ConversionFailed", "no such operator")), RUNNING, progress="Verifying"))
     assert phases(status) == {"int4": "Failed", "int8": "Running"}

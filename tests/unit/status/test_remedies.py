@@ -59,6 +59,12 @@ def test_what_can_be_mended_outside_of_the_spec_tells_how_to_try_again(reason: s
     assert "slmops.dev/retry" in REMEDIES[reason]
 
 
+def test_nobody_is_told_to_pay_a_teacher_twice() -> None:
+    """What is tried again without a volume asks for all answers again."""
+    remedy = REMEDIES[Reason.TOO_FEW_ANSWERS]
+    assert remedy.index("spec.run.volume") < remedy.index("pays for all prompts")
+
+
 @pytest.mark.parametrize(
     ("reason", "message", "expected"),
     [

@@ -1,7 +1,7 @@
 """What a record is, in each of the formats, and what is wrong with one that is none."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from slmkit.data.limits import LINE_LIMIT, invalid, shown
@@ -30,6 +30,12 @@ class Example:
     """What the record is about, where it says so."""
     rejected: str | None = None
     """An answer that is worse than ``completion``, where there is one."""
+    origin: str = field(default="", compare=False, repr=False)
+    """File, and line or row: for whoever has to mend it. No part of what the record says."""
+
+    def place(self, number: int) -> str:
+        """Where it stands, for a message; ``number`` tells a record that was made here."""
+        return self.origin or f"record {number}"
 
     def messages(self) -> list[dict[str, str]]:
         """The whole conversation."""
@@ -61,15 +67,15 @@ def example(fields: Mapping[str, Any], data: Data, where: str) -> Example:
             worse = _optional(found["rejected"], f"{where}: {named['rejected']}")
             if worse is not None and worse == answer:
                 raise invalid(where, f"{named['rejected']}: the same as {named['completion']}")
-            return Example(({"role": "user", "content": prompt},), answer, category, worse)
+            return Example(({"role": "user", "content": prompt},), answer, category, worse, origin=where)
         case ExampleFormat.TEXT:
-            return Example((), _text(found["text"], f"{where}: {named['text']}"), category)
+            return Example((), _text(found["text"], f"{where}: {named['text']}"), category, origin=where)
         case ExampleFormat.CLASSIFICATION:
             text = _text(found["text"], f"{where}: {named['text']}")
             label = _word(found["label"], f"{where}: {named['label']}")
             if label is not None and data.labels and label not in data.labels:
                 raise invalid(where, f"{named['label']}: {shown(label)!r} is none of the declared labels")
-            return Example(({"role": "user", "content": text},), label, category)
+            return Example(({"role": "user", "content": text},), label, category, origin=where)
 
 
 def _messages(found: object, category: str | None, where: str, name: str) -> Example:
@@ -85,7 +91,7 @@ def _messages(found: object, category: str | None, where: str, name: str) -> Exa
     completion = messages.pop()["content"] if messages[-1]["role"] == "assistant" else None
     if not messages or messages[-1]["role"] != "user":
         raise invalid(where, f"{name}: a user's message is expected before the answer")
-    return Example(tuple(messages), completion, category)
+    return Example(tuple(messages), completion, category, origin=where)
 
 
 def _word(value: object, where: str) -> str | None:

@@ -7,6 +7,7 @@ needs nothing from elsewhere, and may run nothing: texts of records are in it.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ WHY = {
     "NoAnswer": "There is no answer to learn from.",
     "EmptyAnswer": "The answer is empty.",
 }
+
+
+FEW = 64
+"""Different answers up to which their balance is shown however often each one is given."""
+BARS = 64
+"""Of a picture at most; all of them are in ``report.json``."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def as_data(tally: Tally, subject: Subject) -> dict[str, Any]:
             {"from": (1 << bucket >> 1) + 1 if bucket else 0, "to": 1 << bucket, "records": tally.lengths[bucket]}
             for bucket in range(min(tally.lengths, default=0), top + 1)
         ],
-        "answers": _balance(tally.answers),
+        "answers": _balance(tally.answers, bool(subject.filters and subject.filters.labels)),
         "categories": _balance(tally.categories),
         "examples": {
             reason: [{"prompt": prompt, "answer": answer} for prompt, answer in shown]
@@ -88,9 +95,13 @@ def _ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
     return sorted(((name, count) for name, count in counts.items() if count), key=lambda item: (-item[1], item[0]))
 
 
-def _balance(counts: Mapping[str, int] | None) -> dict[str, int] | None:
-    """Most frequent first; None where there is nothing to balance: no labels, or one that all records share."""
-    return dict(_ordered(counts)) if counts is not None and len(counts) > 1 else None
+def _balance(counts: Mapping[str, int] | None, declared: bool = False) -> dict[str, int] | None:
+    """Most frequent first; None where there is nothing to balance: one that all records share, or so many that they are no
+    labels, unless somebody declared them to be some."""
+    if counts is None or len(counts) < 2:
+        return None
+    labels = declared or len(counts) <= FEW or 2 * len(counts) <= sum(counts.values())
+    return dict(_ordered(counts)) if labels else None
 
 
 def page(content: Mapping[str, Any]) -> str:
@@ -102,10 +113,15 @@ def page(content: Mapping[str, Any]) -> str:
     lengths = {_span(bucket["from"], bucket["to"]): bucket["records"] for bucket in content["lengths"]}
     pictures = {
         "lengths": bars("lengths", lengths) if lengths else "",
-        "answers": bars("answers", content["answers"]) if content["answers"] else "",
-        "categories": bars("categories", content["categories"]) if content["categories"] else "",
+        "answers": bars("answers", _first(content["answers"])) if content["answers"] else "",
+        "categories": bars("categories", _first(content["categories"])) if content["categories"] else "",
     }
-    return environment.get_template("page.html.jinja").render(content, why=WHY, pictures=pictures)
+    return environment.get_template("page.html.jinja").render(content, why=WHY, pictures=pictures, bars=BARS)
+
+
+def _first(counts: Mapping[str, int]) -> dict[str, int]:
+    """What fits into a picture."""
+    return dict(islice(counts.items(), BARS))
 
 
 def _span(begin: int, end: int) -> str:

@@ -20,7 +20,8 @@ class Spool:
         """Append records as they come."""
         with self._path.open("a", encoding="utf-8") as file:
             for example in examples:
-                file.write(json.dumps([example.prompt, example.completion, example.category, example.rejected]) + "\n")
+                record = [example.prompt, example.completion, example.category, example.rejected, example.origin]
+                file.write(json.dumps(record) + "\n")
                 self._count += 1
 
     def __len__(self) -> int:

@@ -5,14 +5,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from slm_trainer.dataset.filters import Filter, words
+from slm_trainer.tasks import LABELS
 from slmkit.data import Example
 
 SHOWN = 3
 """Dropped records that are shown for each reason."""
 LETTERS = 300
 """Letters of each text that is shown."""
-KINDS = 64
-"""Different answers (or categories) up to which they are counted one by one; more are no labels."""
+LONGEST = 128
+"""Letters of a label (or category) at most, as the API has them; what is longer is an answer in words."""
 
 
 @dataclass
@@ -59,7 +60,7 @@ def _counted(counts: Counter[str] | None, value: str | None) -> Counter[str] | N
     if counts is None or value is None:
         return counts
     counts[value] += 1
-    return counts if len(counts) <= KINDS and len(value) <= KINDS else None
+    return counts if len(counts) <= LABELS and len(value) <= LONGEST else None
 
 
 def reason(example: Example, filters: Sequence[Filter]) -> str | None:

@@ -11,6 +11,8 @@ from slmops.contract import Sampling
 
 CHARACTERS_PER_TOKEN = 4
 """For teachers that do not say what an answer took. About right for English with the usual vocabularies of 100,000."""
+REFUSAL = "refusal"
+"""How an answer ends that says in the API's own field that there will be none."""
 
 
 class Trouble(StrEnum):
@@ -25,7 +27,7 @@ class Trouble(StrEnum):
     NO_CHOICES = "NoChoices"
     CONTEXT_TOO_LONG = "ContextTooLong"
     FILTERED = "Filtered"
-    """A content filter of the teacher's took offence, at the prompt or at the answer."""
+    """A content filter of the teacher's took offence, at the prompt or at the answer; or the teacher itself did."""
     REFUSED = "Refused"
     """Another definite no: 400, 403, 404, …"""
     CUT_SHORT = "CutShort"
@@ -33,6 +35,13 @@ class Trouble(StrEnum):
     EMPTY_ANSWER = "EmptyAnswer"
     NO_FINAL_ANSWER = "NoFinalAnswer"
     """The teacher thought aloud and came to nothing that could be read."""
+
+
+PASSING = frozenset(
+    (Trouble.RATE_LIMITED, Trouble.SERVER_ERROR, Trouble.TIMED_OUT, Trouble.DISCONNECTED, Trouble.BAD_ANSWER,
+     Trouble.NO_CHOICES)
+)  # fmt: skip
+"""What says nothing of the teacher's worth: another attempt may get an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +52,14 @@ class Answer:
     prompt_tokens: int
     completion_tokens: int
     finish: str = "stop"
-    """Why it ends: ``stop``, ``length``, ``content_filter``, or another word of the server's."""
+    """Why it ends: ``stop``, ``length``, ``content_filter``, ``refusal``, or another word of the server's."""
     estimated: bool = False
     """The tokens are our estimate: the teacher sent no usage."""
 
     @property
     def trouble(self) -> Trouble | None:
         """Why nobody should learn from it."""
-        if self.finish == "content_filter":
+        if self.finish in ("content_filter", REFUSAL):
             return Trouble.FILTERED
         if self.finish == "length":
             return Trouble.CUT_SHORT

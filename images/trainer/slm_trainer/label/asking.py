@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from slm_trainer.label.answers import Answer, Question, Trouble, estimated, question
+from slm_trainer.label.answers import PASSING, Answer, Question, Trouble, estimated, question
 from slm_trainer.label.journal import Journal
 from slm_trainer.label.prompts import asked, result
 from slmkit.data import Example
@@ -36,18 +36,26 @@ class Asking:
         self._troubles: dict[str, Trouble] = {}
         self._labelled = self._reused = 0
 
-    def ask(self, training: Sequence[Example], held_out: Sequence[Example], context: Context) -> None:
+    def ask(
+        self,
+        training: Sequence[Example],
+        held_out: Sequence[Example],
+        context: Context,
+        measured: Sequence[Example] = (),
+    ) -> None:
         """Have everything answered. Held-out prompts are asked once, whatever ``samples`` says: they are what the student
-        is measured by, not what it learns from. Raises RunFailed where too few get an answer."""
-        wanted = [(e, self._run.sampling.samples) for e in training] + [(e, 1) for e in held_out]
+        is measured by, not what it learns from. ``measured``: those that are no part of the data set. Raises RunFailed
+        where too few get an answer."""
+        wanted = [(e, self._run.sampling.samples) for e in training] + [(e, 1) for e in (*held_out, *measured)]
         questions = {q.key: q for example, samples in wanted for q in self._questions(example, samples)}
         self._keys = dict.fromkeys(questions)
         self._reused = sum(key in self._journal for key in questions)
         self._troubles = self._teacher.ask(list(questions.values()), self._journal, context)
-        self._labelled = sum(any(q.key in self._journal for q in self._questions(*pair)) for pair in wanted)
+        answered = [any(q.key in self._journal for q in self._questions(*pair)) for pair in wanted]
+        self._labelled = sum(answered[: len(training) + len(held_out)])
         least = self._run.endpoint.min_success_ratio if self._run.endpoint else MIN_SUCCESS
-        if self._labelled / len(wanted) < least:
-            raise RunFailed(Reason.TOO_FEW_ANSWERS, f"the teacher answered {self._labelled} of {len(wanted)} prompts, "
+        if sum(answered) / len(wanted) < least:
+            raise RunFailed(Reason.TOO_FEW_ANSWERS, f"the teacher answered {sum(answered)} of {len(wanted)} prompts, "
                             f"{least:.0%} are wanted{self._why()}")  # fmt: skip
 
     def answers(self, example: Example, samples: int = 1) -> list[Answer] | Trouble:
@@ -66,10 +74,25 @@ class Asking:
                 found.append(replace(answer, text=text, completion_tokens=estimated(text)))
         return found or trouble
 
+    def said(self, examples: Sequence[Example]) -> list[tuple[Example, str]]:
+        """The teacher's answers, to be compared with others' on the same records. Where it has none to give, no words: they
+        are wrong, as the student's would be. What failed for a reason that passes is left out, and is nobody's fault."""
+        found = []
+        for example in examples:
+            answers = self.answers(example)
+            if not isinstance(answers, Trouble):
+                found.append((example, answers[0].text))
+            elif answers not in PASSING:
+                found.append((example, ""))
+        return found
+
     def counts(self, **others: Any) -> DatasetCounts:
         """The data set's counts, with what it has cost so far."""
         read = written = guessed = 0
         for key in self._keys:
+            for_nothing = self._journal.spent(key)
+            read += for_nothing[0]
+            written += for_nothing[1]
             if (answer := self._journal.get(key)) is not None:
                 read += answer.prompt_tokens
                 written += answer.completion_tokens

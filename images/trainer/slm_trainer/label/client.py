@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from slm_trainer.label.answers import Answer, Question, Trouble, estimated
+from slm_trainer.label.answers import REFUSAL, Answer, Question, Trouble, estimated
 from slmkit.access import bearer
 from slmkit.net import AsyncTransport, Gate
 from slmkit.run import RunFailed
@@ -29,6 +29,8 @@ RETRIED = {408, 413, 425, 429, 500, 502, 503, 504}
 LARGEST = 16 << 20
 """Bytes of an answer; the longest that may be asked for has a fiftieth."""
 MOST_TOKENS = 1 << 40
+ENDS = ("length", "content_filter")
+"""Ends that explain an answer without text: a model that thought until its tokens were used up, a filter."""
 TOO_LONG = ("context_length_exceeded", "context length", "maximum context", "max_model_len", "too many tokens")
 FILTER = ("content_filter", "content management policy", "responsibleaipolicyviolation")
 
@@ -39,6 +41,8 @@ class Failed(Exception):  # noqa: N818  (one request's end, not an error of the 
     def __init__(self, trouble: Trouble, words: str, *, again: bool = True, pause: float = 0.0) -> None:
         super().__init__(words)
         self.trouble, self.words, self.again, self.pause = trouble, words, again, pause
+        self.spent = (0, 0)
+        """Tokens read and written that the teacher counted all the same: they are paid for."""
 
 
 class Door:
@@ -89,30 +93,51 @@ async def ask(client: httpx.AsyncClient, endpoint: Endpoint, sampling: Sampling,
 
 
 def read(content: bytes, question: Question) -> Answer:
-    """An answer from the body of a good response. Raises Failed."""
+    """An answer from the body of a good response. Raises Failed, which knows what was paid for nothing."""
     try:
         body = json.loads(content)
-        choices = body["choices"]
-        if isinstance(choices, list) and not choices:
-            raise Failed(Trouble.NO_CHOICES, "an answer without choices")
-        message, finish = choices[0]["message"], choices[0].get("finish_reason")
-        text = message["content"]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise Failed(Trouble.BAD_ANSWER, f"{type(error).__name__}: {error}"[:200]) from None
-    if finish == "content_filter" and text is None:
-        text = ""
-    if not isinstance(text, str):
-        raise Failed(Trouble.BAD_ANSWER, "an answer without text")
-    text = text.encode("utf-8", "replace").decode()  # an answer can end in half of a character
-    read, written = (_count(body.get("usage"), field) for field in ("prompt_tokens", "completion_tokens"))
+        usage = body.get("usage")
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise _bad(error) from None
+    read, written = (_count(usage, field) for field in ("prompt_tokens", "completion_tokens"))
+    try:
+        text, finish = _said(body)
+    except Failed as failed:
+        failed.spent = (read or 0, written or 0)
+        raise
     said = "".join(part["content"] for part in question.messages)
     return Answer(
         text,
         estimated(said) if read is None else read,
         estimated(text) if written is None else written,
-        finish[:32] if isinstance(finish, str) else "stop",
+        finish,
         read is None or written is None,
     )
+
+
+def _said(body: dict[str, Any]) -> tuple[str, str]:
+    """The words of an answer, and why they end. A refusal is an answer, too: who asks again pays again and hears it again.
+    Raises Failed where there are no words, and nothing that says why."""
+    try:
+        choices = body["choices"]
+        if isinstance(choices, list) and not choices:
+            raise Failed(Trouble.NO_CHOICES, "an answer without choices")
+        message, finish = choices[0]["message"], choices[0].get("finish_reason")
+        text, refusal = message.get("content"), message.get("refusal")
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise _bad(error) from None
+    if not text and isinstance(refusal, str) and refusal.strip():
+        text, finish = refusal, REFUSAL
+    if text is None and finish in ENDS:
+        text = ""
+    if not isinstance(text, str):
+        raise Failed(Trouble.BAD_ANSWER, "an answer without text")
+    text = text.encode("utf-8", "replace").decode()  # an answer can end in half of a character
+    return text, finish[:32] if isinstance(finish, str) else "stop"
+
+
+def _bad(error: Exception) -> Failed:
+    return Failed(Trouble.BAD_ANSWER, f"{type(error).__name__}: {error}"[:200])
 
 
 def asked_pause(headers: httpx.Headers, now: datetime) -> float:

@@ -17,6 +17,9 @@ NOT_YET = {502, 503, 504}
 LONGEST_BACKOFF = 60.0
 LONGEST_PAUSE = 600.0
 """Seconds that a server may ask for at most; who means "tomorrow" is asked again in ten minutes."""
+SPREAD = 0.05
+"""Seconds for each request in flight over which they begin again once a pause is over: all at a time would be the next
+burst that meets the limit."""
 DRAIN = 20.0
 """Seconds for the requests in flight once the pod is told to stop: they are paid for. The kubelet waits for 30."""
 FAILURES = 3
@@ -53,7 +56,8 @@ async def ask_all(
             asking.found = len(questions) - len(left)
             context.stage("Labelling", of=len(questions), done=asking.found)
             todo = iter(left)
-            workers = [group.create_task(asking.work(todo)) for _ in range(min(endpoint.concurrency, len(left)))]
+            asking.workers = min(endpoint.concurrency, len(left))
+            workers = [group.create_task(asking.work(todo)) for _ in range(asking.workers)]
             if workers:
                 await asyncio.wait(workers)
             watcher.cancel()
@@ -76,6 +80,7 @@ class _Asking:
         self.found = self.answered = 0
         """Answers of earlier attempts, and of this one."""
         self.last = "no answer"
+        self.workers = 1
         self._tokens = 0
         self._row = 0
         self._stop = asyncio.Event()
@@ -112,19 +117,20 @@ class _Asking:
     async def _persist(self, client: httpx.AsyncClient, question: Question) -> Failed | None:
         """Ask until there is an answer, or no hope of one. Returns how the last attempt failed."""
         for attempt in range(self._endpoint.retries + 1):
-            await self._rest(self._not_before - self._clock())
+            await self._pause()
+            if self._stop.is_set():
+                return Failed(Trouble.RATE_LIMITED, "told to stop while waiting")
             try:
                 answer = await ask(client, self._endpoint, self._sampling, question)
             except Failed as failed:
                 self._count(failed)
+                self._journal.spend(question.key, *failed.spent)
                 if not failed.again or attempt == self._endpoint.retries or self._stop.is_set():
                     return failed
                 pause = min(failed.pause, LONGEST_PAUSE)
                 if pause:  # a limit is the account's, not the request's: nobody asks before it is over
                     self._not_before = max(self._not_before, self._clock() + pause)
-                await self._rest(pause + backoff(attempt))
-                if self._stop.is_set():
-                    return failed
+                await self._rest((pause + self._spread() if pause else 0.0) + backoff(attempt))
             else:
                 self._row = 0
                 self._journal.add(question.key, answer)
@@ -143,6 +149,15 @@ class _Asking:
             raise RunFailed(
                 Reason.TEACHER_UNREACHABLE, f"{self._endpoint.url}: {self._row} requests in a row failed: {self.last}"
             )
+
+    async def _pause(self) -> None:
+        """Wait until nobody is asked to. Another request may be told of a longer pause meanwhile."""
+        while (left := self._not_before - self._clock()) > 0 and not self._stop.is_set():
+            await self._rest(left + self._spread())
+
+    def _spread(self) -> float:
+        """Seconds by which a request begins later than others that waited for the same. Who is alone has none to avoid."""
+        return random.uniform(0, SPREAD * (self.workers - 1))  # noqa: S311  (jitter)
 
     async def _rest(self, seconds: float) -> None:
         if seconds > 0:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from slm_trainer.label.answers import Answer
 
@@ -27,6 +27,8 @@ class Journal:
         self._path = path
         self._places: dict[str, tuple[int, int]] = {}
         """(offset, length) of each answer's line, by the question's key."""
+        self._spent: dict[str, tuple[int, int]] = {}
+        """Tokens read and written for answers of no use, by the question's key."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         self._synced = self._end = self._read()
@@ -47,16 +49,24 @@ class Journal:
         if place is None:
             return None
         offset, length = place
-        return _answer(os.pread(self._file, length, offset))[1]
+        _, found = _record(os.pread(self._file, length, offset))
+        return found if isinstance(found, Answer) else None
 
     def add(self, key: str, answer: Answer) -> None:
         """Keep an answer. From here on it outlives this process; its node as soon as ``sync`` has run."""
-        line = json.dumps({"key": key} | {name: getattr(answer, name) for name in FIELDS}).encode() + b"\n"
-        written = 0
-        while written < len(line):
-            written += os.write(self._file, line[written:])
-        self._places[key] = (self._end, len(line))
-        self._end += len(line)
+        place = self._end
+        self._append({"key": key} | {name: getattr(answer, name) for name in FIELDS})
+        self._places[key] = (place, self._end - place)
+
+    def spend(self, key: str, read: int, written: int) -> None:
+        """Note tokens that were paid for an answer of no use."""
+        if read or written:
+            self._append({"key": key, "spent": [read, written]})
+            self._add_up(key, read, written)
+
+    def spent(self, key: str) -> tuple[int, int]:
+        """Tokens (read, written) that went into answers of no use to a question."""
+        return self._spent.get(key, (0, 0))
 
     @property
     def dirty(self) -> bool:
@@ -78,8 +88,11 @@ class Journal:
                 os.ftruncate(self._file, end)
                 break
             try:
-                key, _ = _answer(line)
-                self._places[key] = (end, len(line))
+                key, found = _record(line)
+                if isinstance(found, Answer):
+                    self._places[key] = (end, len(line))
+                else:
+                    self._add_up(key, *found)
             except (ValueError, KeyError, TypeError, RecursionError):
                 broken += 1
             end += len(line)
@@ -87,16 +100,34 @@ class Journal:
             log.warning("lines of the journal cannot be read", extra={"lines": broken})
         return end
 
+    def _append(self, record: dict[str, Any]) -> None:
+        line = json.dumps(record).encode() + b"\n"
+        written = 0
+        while written < len(line):
+            written += os.write(self._file, line[written:])
+        self._end += len(line)
+
+    def _add_up(self, key: str, read: int, written: int) -> None:
+        before = self.spent(key)
+        self._spent[key] = (before[0] + read, before[1] + written)
+
     def _lines(self) -> Iterator[bytes]:
         with self._path.open("rb") as file:
             yield from file
 
 
-def _answer(line: bytes) -> tuple[str, Answer]:
-    """A line's key and answer. Raises ValueError, KeyError, TypeError where it is none."""
+def _record(line: bytes) -> tuple[str, Answer | tuple[int, int]]:
+    """A line's key, and its answer or what was spent on none. Raises ValueError, KeyError, TypeError where it has none."""
     record = json.loads(line)
     key = record.pop("key")
+    if not isinstance(key, str):
+        raise TypeError
+    if "spent" in record:
+        read, written = record["spent"]
+        if not isinstance(read, int) or not isinstance(written, int):
+            raise TypeError
+        return key, (read, written)
     answer = Answer(**record)
-    if not isinstance(key, str) or not isinstance(answer.text, str):
+    if not isinstance(answer.text, str):
         raise TypeError
     return key, answer

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from slm_trainer.dataset.report import Subject, write_report
 from slm_trainer.dataset.tally import Tally
-from slm_trainer.label.answers import Answer
+from slm_trainer.evaluate import choose
 from slm_trainer.label.asking import Asking, Teacher
 from slm_trainer.label.endpoint import EndpointTeacher
 from slm_trainer.label.journal import Journal
@@ -41,18 +41,23 @@ def label(run: LabelRun, context: Context) -> Report:
         held_out = _prompts(run.validation, "validation", run, context, registry)
     else:
         training, held_out = split(training, run.validation_split)
+    apart = _prompts(run.evaluation, "evaluation", run, context, registry) if run.evaluation is not None else []
+    measured = choose(apart, run.evaluation_samples, run.seed)  # as the student's are: those and no others
+    if apart and not measured:
+        raise RunFailed(Reason.INVALID_DATA, "spec.evaluation.data: no record has an answer to measure by")
     tally = Tally(read=len(training) + len(held_out))
-    training = worth_asking(training, held_out, run.filters, tally, context.work / "filters")
+    training = worth_asking(training, [*held_out, *apart], run.filters, tally, context.work / "filters")
     teacher = _teacher(run, context, registry)
     hold(context)
     with Journal(context.state / JOURNAL) as journal:
         asking = Asking(run, teacher, journal)
-        asking.ask(training, held_out, context)
+        asking.ask(training, held_out, context, measured)
         sieve = Sieve(run.filters, tally)
         kept = [pair for e in training for pair in sieve.records(e, asking.answers(e, run.sampling.samples))]
         if not kept:
             raise RunFailed(Reason.TOO_FEW_ANSWERS, f"no record is left to train on: {_words(tally.dropped)}")
         judged = [pair for e in held_out for pair in sieve.measures(e, asking.answers(e))]
+        said = asking.said(measured) if apart else [(e, answer.text) for e, answer in judged]
         tokens = sum(answer.completion_tokens for _, answer in kept)
         counted = asking.counts(prompts=tally.read, kept=tally.kept, dropped=dict(+tally.dropped), tokens=tokens)
     context.check()
@@ -65,7 +70,7 @@ def label(run: LabelRun, context: Context) -> Report:
     }
     write_report(tally, Subject(run.run, dict(context.inputs), parts, run.filters), folder)
     files = {path.name: path for path in sorted(folder.iterdir())}
-    figures = {"teacher": _judge(run, judged)}
+    figures = {"teacher": _judge(run, said)}
     made = publish(registry, run, context, files, DATASET_TYPE, figures)
     return Report(outcome="Succeeded", artifacts={"dataset": made}, evaluation=figures, dataset=counted)
 
@@ -87,7 +92,8 @@ def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: R
     found = list(read_examples(data, folder))
     if not found:
         raise RunFailed(Reason.INVALID_DATA, f"{data.source.uri}: no record")
-    check_task(run, found, role)
+    if role != "evaluation":
+        check_task(run, found, role)
     if run.system_prompt is None:
         return found
     system = {"role": "system", "content": run.system_prompt}
@@ -98,11 +104,11 @@ def _words(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "all are held out"
 
 
-def _judge(run: LabelRun, judged: Sequence[tuple[Example, Answer]]) -> Figures:
+def _judge(run: LabelRun, said: Sequence[tuple[Example, str]]) -> Figures:
     """The teacher's answers to held-out records that have one. No time: what an answer takes over the network, among
     others, compares with nothing that is measured elsewhere."""
-    known = [(answer.text, e.completion) for e, answer in judged if e.completion is not None]
+    known = [(words, e.completion) for e, words in said if e.completion is not None]
     if not known:
         return Figures()
     task = ANSWERS.get(run.task or "", "Generation")
-    return scored([said for said, _ in known], [wanted for _, wanted in known], JUDGED[task], task).figures
+    return scored([words for words, _ in known], [wanted for _, wanted in known], JUDGED[task], task).figures

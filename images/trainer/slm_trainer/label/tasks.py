@@ -25,5 +25,8 @@ def check_task(run: LabelRun, examples: Sequence[Example], role: str) -> None:
     for number, example in enumerate(examples, 1):
         said = [message["role"] for message in example.prompt if message["role"] != "system"]
         if said != ["user"]:
-            raise RunFailed(Reason.INVALID_DATA, f"spec.data.{role}: record {number} has {len(said)} messages; spec.task "
-                            f"{run.task} takes one user's message a record, only Conversation takes more")  # fmt: skip
+            raise RunFailed(
+                Reason.INVALID_DATA,
+                f"spec.data.{role}: {example.place(number)} has {len(said)} messages; spec.task {run.task} takes one "
+                "user's message a record, only Conversation takes more",
+            )
