@@ -1,12 +1,14 @@
-"""``python -m bench data``: what the preparation of a training holds in memory, for a small data set and for a large one.
+"""``python -m bench data``: what preparing a training and labelling hold in memory, for a small data set and a large one.
 
-Both sets are generated, and each is read, sifted and encoded by the trainer's own code in a process of its own; its peak
-resident memory is what the kernel says at its end. Only the tokenizer is a stand-in, for which every word is a token:
-those of models need PyTorch's libraries, and keep no more for a larger set.
+Both sets are generated, and each is read, sifted and encoded by the trainer's own code in a process of its own, and
+labelled in another; the peak resident memory is what the kernel says at its end. Two things are stand-ins: the tokenizer,
+for which every word is a token (those of models need PyTorch's libraries, and keep no more for a larger set), and the
+teacher, which answers at once.
 """
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,48 +20,57 @@ from bench.figures import Figure, mb
 SMALL, LARGE = 50_000_000, 1_000_000_000
 """Bytes of JSON Lines."""
 ALLOWED = 1.2
+Measured = dict[str, float]
+WORDS = {"prepare": "records read, sifted and encoded", "label": "records read, asked and sifted"}
 SENTENCES = 5000
 DOUBLED = 0.05
 
 
 def run() -> list[Figure]:
-    """Generate, prepare, compare."""
-    found = {size: measure(size) for size in (SMALL, LARGE)}
-    return table(found)
+    """Generate, prepare, label, compare."""
+    return table({size: measure(size) for size in (SMALL, LARGE)})
 
 
-def table(found: dict[int, dict[str, float]]) -> list[Figure]:
+def table(found: dict[int, dict[str, Measured]]) -> list[Figure]:
     """The figures of what was measured, by size of the set."""
-    small, large = found[SMALL], found[LARGE]
-    ratio = large["peak"] / small["peak"]
-    return [
-        Figure(
-            "memory to prepare a data set of 1 GB",
-            f"at most {ALLOWED}x that of 50 MB",
-            f"{mb(large['peak'])} against {mb(small['peak'])}: {ratio:.2f}x",
-            ratio <= ALLOWED,
-        ),
-        Figure(
-            "records read, sifted and encoded",
-            "",
-            f"{large['read']:,.0f}, {large['kept']:,.0f} of them kept, {large['read'] / large['seconds']:,.0f} a second",
-        ),
-    ]
+    figures = []
+    for what, words in WORDS.items():
+        small, large = found[SMALL][what], found[LARGE][what]
+        ratio = large["peak"] / small["peak"]
+        figures += [
+            Figure(
+                f"memory to {what} a data set of 1 GB",
+                f"at most {ALLOWED}x that of 50 MB",
+                f"{mb(large['peak'])} against {mb(small['peak'])}: {ratio:.2f}x",
+                ratio <= ALLOWED,
+            ),
+            Figure(
+                words,
+                "",
+                f"{large['read']:,.0f}, {large['kept']:,.0f} of them kept, "
+                f"{large['read'] / large['seconds']:,.0f} a second",
+            ),
+        ]
+    return figures
 
 
-def measure(size: int) -> dict[str, float]:
-    """Prepare a set of so many bytes in a process of its own."""
+def measure(size: int) -> dict[str, Measured]:
+    """Prepare and label a set of so many bytes, each in a process of its own."""
+    found: dict[str, Measured] = {}
     with tempfile.TemporaryDirectory(prefix="slmops-bench-data-") as folder:
         begun = time.monotonic()
         generate(Path(folder) / "claim" / "train.jsonl", size)
         print(f"data: {mb(size)} made in {time.monotonic() - begun:.0f} s", flush=True)
-        done = subprocess.run([sys.executable, "-m", "bench.preparing", folder], capture_output=True, text=True,
-                              check=False)  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"the preparation of {mb(size)} ended with {done.returncode}: {done.stderr[-2000:]}")
-    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(f"data: {mb(size)} prepared in {measured['seconds']:.0f} s, {mb(measured['peak'])} at most", flush=True)
-    return measured
+        for what in WORDS:
+            done = subprocess.run([sys.executable, "-m", "bench.preparing", what, folder], capture_output=True, text=True,
+                                  check=False)  # fmt: skip
+            if done.returncode:
+                raise RuntimeError(f"{what} with {mb(size)} ended with {done.returncode}: {done.stderr[-2000:]}")
+            found[what] = json.loads(done.stdout.splitlines()[-1])
+            took, peak = found[what]["seconds"], found[what]["peak"]
+            print(f"data: {what} {mb(size)}: {took:.0f} s, {mb(peak)} at most", flush=True)
+            shutil.rmtree(Path(folder) / "work")
+    return found
 
 
 def generate(path: Path, size: int) -> None:

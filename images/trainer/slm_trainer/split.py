@@ -9,10 +9,3 @@ def is_held_out(example: Example, share: float) -> bool:
     """By the hash of the prompt, of a plain text by its own: the same record is always on the same side."""
     content = repr(example.completion if example.plain else example.prompt)
     return int.from_bytes(hashlib.sha256(content.encode()).digest()[:4]) / 2**32 < share
-
-
-def split(examples: list[Example], share: float) -> tuple[list[Example], list[Example]]:
-    """(training, held out)."""
-    held = [is_held_out(example, share) for example in examples]
-    return ([e for e, out in zip(examples, held, strict=True) if not out],
-            [e for e, out in zip(examples, held, strict=True) if out])  # fmt: skip

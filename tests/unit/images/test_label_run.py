@@ -10,7 +10,7 @@ import pytest
 
 from slm_trainer.evaluate import choose
 from slm_trainer.label import label
-from slm_trainer.split import split
+from slm_trainer.split import is_held_out
 from slmkit import sources
 from slmkit.data import Example, read_examples
 from slmkit.run import Context, RunFailed
@@ -438,6 +438,10 @@ def test_no_record_is_a_failure_that_names_the_data(job: Job) -> None:
 def test_one_of_endpoint_and_model_is_needed(job: Job) -> None:
     job.give({"prompt": "a"})
     assert refused(lambda: job.label(endpoint=None)).reason is Reason.INVALID_CONFIGURATION
+
+
+def split(examples: list[Example], share: float) -> tuple[list[Example], list[Example]]:
+    return ([e for e in examples if not is_held_out(e, share)], [e for e in examples if is_held_out(e, share)])
 
 
 def test_the_same_record_is_held_out_each_time_and_about_as_many_as_wanted() -> None:

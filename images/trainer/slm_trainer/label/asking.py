@@ -5,13 +5,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from slm_trainer.dataset.spool import Spool
 from slm_trainer.label.answers import PASSING, Answer, Question, Trouble, estimated, question
 from slm_trainer.label.journal import Journal
 from slm_trainer.label.prompts import asked, result
+from slm_trainer.label.questions import Asked, Questions
 from slmkit.data import Example
 from slmkit.run import Context, RunFailed
 from slmops.contract import DatasetCounts, LabelRun, Reason
 
+Examples = Spool | Sequence[Example]
 MIN_SUCCESS = 0.7
 """Share of the prompts that weights have to answer; an endpoint has a field for it."""
 
@@ -22,7 +25,7 @@ class Teacher(Protocol):
     name: str
     """Who it is, so exactly that its answers can be used again."""
 
-    def ask(self, questions: Sequence[Question], journal: Journal, context: Context) -> dict[str, Trouble]:
+    def ask(self, questions: Questions, journal: Journal, context: Context) -> dict[str, Trouble]:
         """Answers go to the journal. Returns the keys of questions without one, and why."""
 
 
@@ -31,31 +34,25 @@ class Asking:
 
     def __init__(self, run: LabelRun, teacher: Teacher, journal: Journal) -> None:
         self._run, self._teacher, self._journal = run, teacher, journal
-        self._keys: dict[str, None] = {}
-        """Of all that is asked, each once, in the order of the data."""
+        self._asked: Questions = ()
         self._troubles: dict[str, Trouble] = {}
         self._labelled = self._reused = 0
 
-    def ask(
-        self,
-        training: Sequence[Example],
-        held_out: Sequence[Example],
-        context: Context,
-        measured: Sequence[Example] = (),
-    ) -> None:
+    def ask(self, training: Examples, held_out: Examples, context: Context, measured: Examples = ()) -> None:
         """Have everything answered. Held-out prompts are asked once, whatever ``samples`` says: they are what the student
         is measured by, not what it learns from. ``measured``: those that are no part of the data set. Raises RunFailed
         where too few get an answer."""
-        wanted = [(e, self._run.sampling.samples) for e in training] + [(e, 1) for e in (*held_out, *measured)]
-        questions = {q.key: q for example, samples in wanted for q in self._questions(example, samples)}
-        self._keys = dict.fromkeys(questions)
-        self._reused = sum(key in self._journal for key in questions)
-        self._troubles = self._teacher.ask(list(questions.values()), self._journal, context)
-        answered = [any(q.key in self._journal for q in self._questions(*pair)) for pair in wanted]
-        self._labelled = sum(answered[: len(training) + len(held_out)])
+        wanted = [(training, self._run.sampling.samples), (held_out, 1), (measured, 1)]
+        whole = (q for part, samples in wanted for example in part for q in self._questions(example, samples))
+        self._asked = Asked(whole, context.work)
+        self._reused = sum(each.key in self._journal for each in self._asked)
+        self._troubles = self._teacher.ask(self._asked, self._journal, context)
+        *labelled, others = (self._answered(part, samples) for part, samples in wanted)
+        self._labelled = sum(labelled)
         least = self._run.endpoint.min_success_ratio if self._run.endpoint else MIN_SUCCESS
-        if sum(answered) / len(wanted) < least:
-            raise RunFailed(Reason.TOO_FEW_ANSWERS, f"the teacher answered {sum(answered)} of {len(wanted)} prompts, "
+        prompts = sum(len(part) for part, _ in wanted)
+        if (self._labelled + others) / prompts < least:
+            raise RunFailed(Reason.TOO_FEW_ANSWERS, f"the teacher answered {self._labelled + others} of {prompts} prompts, "
                             f"{least:.0%} are wanted{self._why()}")  # fmt: skip
 
     def answers(self, example: Example, samples: int = 1) -> list[Answer] | Trouble:
@@ -89,7 +86,7 @@ class Asking:
     def counts(self, **others: Any) -> DatasetCounts:
         """The data set's counts, with what it has cost so far."""
         read = written = guessed = 0
-        for key in self._keys:
+        for key in (each.key for each in self._asked):
             for_nothing = self._journal.spent(key)
             read += for_nothing[0]
             written += for_nothing[1]
@@ -101,6 +98,10 @@ class Asking:
             labelled=self._labelled, reused=self._reused, prompt_tokens=read, completion_tokens=written,
             estimated=guessed, **others,
         )  # fmt: skip
+
+    def _answered(self, examples: Examples, samples: int) -> int:
+        """How many of the prompts have an answer."""
+        return sum(any(q.key in self._journal for q in self._questions(e, samples)) for e in examples)
 
     def _questions(self, example: Example, samples: int) -> Iterable[Question]:
         messages = asked(self._run, example.prompt)

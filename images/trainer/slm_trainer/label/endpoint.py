@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import httpx
 
 from slm_trainer.label.answers import Question, Trouble
 from slm_trainer.label.client import Door, Failed, ask
 from slm_trainer.label.journal import Journal
+from slm_trainer.label.questions import Questions
 from slmkit.run import Context, RunFailed
 from slmops.contract import Endpoint, Reason, Sampling
 
@@ -36,13 +37,13 @@ class EndpointTeacher:
         self._endpoint, self._sampling = endpoint, sampling
         self.name = f"{endpoint.url} {endpoint.model}"
 
-    def ask(self, questions: Sequence[Question], journal: Journal, context: Context) -> dict[str, Trouble]:
+    def ask(self, questions: Questions, journal: Journal, context: Context) -> dict[str, Trouble]:
         """Answers go to the journal. Returns the keys of questions without one, and why."""
         return asyncio.run(ask_all(self._endpoint, self._sampling, questions, journal, context))
 
 
 async def ask_all(
-    endpoint: Endpoint, sampling: Sampling, questions: Sequence[Question], journal: Journal, context: Context
+    endpoint: Endpoint, sampling: Sampling, questions: Questions, journal: Journal, context: Context
 ) -> dict[str, Trouble]:
     """Ask what the journal does not know. Returns the keys of questions without an answer, and why."""
     door = Door(endpoint)
@@ -52,11 +53,10 @@ async def ask_all(
             watcher = group.create_task(asking.watch())
             context.stage("WaitingForTeacher")
             await _until_it_answers(door, endpoint)
-            left = [question for question in questions if question.key not in journal]
-            asking.found = len(questions) - len(left)
+            asking.found = sum(question.key in journal for question in questions)
             context.stage("Labelling", of=len(questions), done=asking.found)
-            todo = iter(left)
-            asking.workers = min(endpoint.concurrency, len(left))
+            todo = (question for question in questions if question.key not in journal)
+            asking.workers = min(endpoint.concurrency, len(questions) - asking.found)
             workers = [group.create_task(asking.work(todo)) for _ in range(asking.workers)]
             if workers:
                 await asyncio.wait(workers)
@@ -65,7 +65,7 @@ async def ask_all(
         known = failures.subgroup(RunFailed)
         raise (known.exceptions[0] if known else failures) from None
     context.check()
-    if questions and not asking.answered and not asking.found:
+    if len(questions) and not asking.answered and not asking.found:
         raise RunFailed(Reason.TEACHER_UNREACHABLE, f"{endpoint.url}: {asking.last}")
     return asking.troubles
 

@@ -1,7 +1,7 @@
 """Finished answers, one JSON object a line, appended as they come.
 
 A run that is killed finds them again and asks for the rest only: no finished request is repeated, no answer paid twice.
-Answers stay on disk and only their places in memory, so that a large data set does not need its size in memory.
+Answers stay on disk, and an index of their places too: memory does not grow with the data.
 """
 
 import json
@@ -13,20 +13,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from slm_trainer.dataset.seen import database
 from slm_trainer.label.answers import Answer
 
 FIELDS = [field.name for field in fields(Answer)]
+BROKEN = (ValueError, KeyError, TypeError, RecursionError)
+"""What reading a line that is no answer raises."""
 log = logging.getLogger("slm_trainer.label")
 
 
 class Journal:
-    """The journal in a file; a context manager. One process writes it (see slmkit.hold), and only at
-    its end."""
+    """The journal in a file; a context manager. One process writes it (see slmkit.hold), and only at its end.
 
-    def __init__(self, path: Path) -> None:
+    ``index``: where to note, for this process, at which place of the file each answer is; beside it when absent.
+    """
+
+    def __init__(self, path: Path, index: Path | None = None) -> None:
         self._path = path
-        self._places: dict[str, tuple[int, int]] = {}
-        """(offset, length) of each answer's line, by the question's key."""
+        self._index = database(index or path.with_suffix(".index"))
+        self._index.execute("CREATE TABLE places (key TEXT PRIMARY KEY, start INTEGER, length INTEGER) WITHOUT ROWID")
         self._spent: dict[str, tuple[int, int]] = {}
         """Tokens read and written for answers of no use, by the question's key."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,24 +44,30 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.sync()
         os.close(self._file)
+        self._index.close()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._places
+        return self._place(key) is not None
 
     def get(self, key: str) -> Answer | None:
         """The answer to a question; None: there is none yet."""
-        place = self._places.get(key)
+        place = self._place(key)
         if place is None:
             return None
-        offset, length = place
-        _, found = _record(os.pread(self._file, length, offset))
-        return found if isinstance(found, Answer) else None
+        start, length = place
+        try:
+            of, found = _record(os.pread(self._file, length, start))
+        except BROKEN:
+            return None
+        # On a file system without locks somebody else may have written in between, and another's answer is worse than
+        # none.
+        return found if of == key and isinstance(found, Answer) else None
 
     def add(self, key: str, answer: Answer) -> None:
         """Keep an answer. From here on it outlives this process; its node as soon as ``sync`` has run."""
         place = self._end
         self._append({"key": key} | {name: getattr(answer, name) for name in FIELDS})
-        self._places[key] = (place, self._end - place)
+        self._note(key, place, self._end - place)
 
     def spend(self, key: str, read: int, written: int) -> None:
         """Note tokens that were paid for an answer of no use."""
@@ -90,15 +101,24 @@ class Journal:
             try:
                 key, found = _record(line)
                 if isinstance(found, Answer):
-                    self._places[key] = (end, len(line))
+                    self._note(key, end, len(line))
                 else:
                     self._add_up(key, *found)
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except BROKEN:
                 broken += 1
             end += len(line)
         if broken:
             log.warning("lines of the journal cannot be read", extra={"lines": broken})
         return end
+
+    def _place(self, key: str) -> tuple[int, int] | None:
+        found: tuple[int, int] | None = self._index.execute(
+            "SELECT start, length FROM places WHERE key = ?", (key,)
+        ).fetchone()
+        return found
+
+    def _note(self, key: str, start: int, length: int) -> None:
+        self._index.execute("INSERT OR REPLACE INTO places VALUES (?, ?, ?)", (key, start, length))
 
     def _append(self, record: dict[str, Any]) -> None:
         line = json.dumps(record).encode() + b"\n"

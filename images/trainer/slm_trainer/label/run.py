@@ -1,76 +1,77 @@
 """A labelling run, from the prompts to the published data set."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 
 from slm_trainer.dataset.report import Subject, write_report
+from slm_trainer.dataset.spool import Spool
 from slm_trainer.dataset.tally import Tally
 from slm_trainer.evaluate import choose
+from slm_trainer.label.answers import Answer
 from slm_trainer.label.asking import Asking, Teacher
 from slm_trainer.label.endpoint import EndpointTeacher
 from slm_trainer.label.journal import Journal
+from slm_trainer.label.judged import Judged
 from slm_trainer.label.sieve import Sieve, golden, worth_asking
-from slm_trainer.label.tasks import check_task
+from slm_trainer.label.tasks import checked
 from slm_trainer.label.weights import WeightsTeacher
-from slm_trainer.split import split
+from slm_trainer.split import is_held_out
 from slmkit.data import Example, read_examples, write_messages
 from slmkit.hold import hold
-from slmkit.metrics import scored
 from slmkit.publish import publish
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
-from slmops.contract import ANSWERS, DATASET_TYPE, Data, Figures, LabelRun, Metric, Reason, Report, Task
+from slmops.contract import DATASET_TYPE, Data, LabelRun, Reason, Report
 
 JOURNAL = "answers.jsonl"
-JUDGED: dict[Task, tuple[Metric, ...]] = {
-    "Generation": (Metric.ACCURACY,),
-    "Classification": (Metric.ACCURACY, Metric.F1),
-    "Summarization": (Metric.F1, Metric.BLEU, Metric.ROUGE),
-}
-"""By what a teacher is judged. Whatever the training is measured by: another wish there asks no teacher again."""
 
 
 def label(run: LabelRun, context: Context) -> Report:
     """Label prompts and publish the data set."""
     registry = Registry(run.registry)
     context.stage("Fetching")
-    training = _prompts(run.train, "train", run, context, registry)
+    given = _prompts(run.train, "train", run, context, registry)
     if run.validation is not None:
-        held_out = _prompts(run.validation, "validation", run, context, registry)
+        held_out, share = _prompts(run.validation, "validation", run, context, registry), 0.0
+        tally = Tally(read=len(given) + len(held_out))
     else:
-        training, held_out = split(training, run.validation_split)
-    apart = _prompts(run.evaluation, "evaluation", run, context, registry) if run.evaluation is not None else []
+        held_out, share = Spool(context.work / "prompts" / "held-out"), run.validation_split
+        held_out.write(e for e in given if is_held_out(e, share))
+        tally = Tally(read=len(given))
+    apart = _prompts(run.evaluation, "evaluation", run, context, registry) if run.evaluation is not None else ()
     measured = choose(apart, run.evaluation_samples, run.seed)  # as the student's are: those and no others
     if apart and not measured:
         raise RunFailed(Reason.INVALID_DATA, "spec.evaluation.data: no record has an answer to measure by")
-    tally = Tally(read=len(training) + len(held_out))
-    training = worth_asking(training, [*held_out, *apart], run.filters, tally, context.work / "filters")
+    rest = (e for e in given if not is_held_out(e, share))
+    training = worth_asking(rest, chain(held_out, apart), run.filters, tally, context.work / "filters")
     teacher = _teacher(run, context, registry)
     hold(context)
-    with Journal(context.state / JOURNAL) as journal:
+    folder = context.work / "dataset"
+    folder.mkdir(exist_ok=True)
+    judged = Judged(run)
+    with Journal(context.state / JOURNAL, context.work / "answers.index") as journal:
         asking = Asking(run, teacher, journal)
         asking.ask(training, held_out, context, measured)
         sieve = Sieve(run.filters, tally)
-        kept = [pair for e in training for pair in sieve.records(e, asking.answers(e, run.sampling.samples))]
-        if not kept:
+        records = (r for e in training for r in sieve.records(e, asking.answers(e, run.sampling.samples)))
+        parts = {"train.jsonl": write_messages(folder / "train.jsonl", records)}
+        if not parts["train.jsonl"]:
             raise RunFailed(Reason.TOO_FEW_ANSWERS, f"no record is left to train on: {_words(tally.dropped)}")
-        judged = [pair for e in held_out for pair in sieve.measures(e, asking.answers(e))]
-        said = asking.said(measured) if apart else [(e, answer.text) for e, answer in judged]
-        tokens = sum(answer.completion_tokens for _, answer in kept)
-        counted = asking.counts(prompts=tally.read, kept=tally.kept, dropped=dict(+tally.dropped), tokens=tokens)
+        for pair in asking.said(measured):
+            judged.add(*pair)
+        measures = (pair for e in held_out for pair in sieve.measures(e, asking.answers(e)))
+        records = _golden(measures, None if measured else judged)
+        parts["validation.jsonl"] = write_messages(folder / "validation.jsonl", records)
+        dropped = dict(+tally.dropped)
+        counted = asking.counts(prompts=tally.read, kept=tally.kept, dropped=dropped, tokens=sieve.tokens)
     context.check()
     context.stage("Publishing")
-    folder = context.work / "dataset"
-    folder.mkdir(exist_ok=True)
-    parts = {
-        "train.jsonl": write_messages(folder / "train.jsonl", (record for record, _ in kept)),
-        "validation.jsonl": write_messages(folder / "validation.jsonl", (golden(e, answer) for e, answer in judged)),
-    }
     write_report(tally, Subject(run.run, dict(context.inputs), parts, run.filters), folder)
     files = {path.name: path for path in sorted(folder.iterdir())}
-    figures = {"teacher": _judge(run, said)}
+    figures = {"teacher": judged.figures()}
     made = publish(registry, run, context, files, DATASET_TYPE, figures)
     return Report(outcome="Succeeded", artifacts={"dataset": made}, evaluation=figures, dataset=counted)
 
@@ -86,29 +87,29 @@ def _teacher(run: LabelRun, context: Context, registry: Registry) -> Teacher:
     return teacher
 
 
-def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: Registry) -> list[Example]:
+def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: Registry) -> Spool:
     folder = context.work / f"data-{role}"
     context.inputs[role] = fetch(data.source, folder, registry, "dataset")
-    found = list(read_examples(data, folder))
-    if not found:
-        raise RunFailed(Reason.INVALID_DATA, f"{data.source.uri}: no record")
+    found = read_examples(data, folder)
     if role != "evaluation":
-        check_task(run, found, role)
-    if run.system_prompt is None:
-        return found
-    system = {"role": "system", "content": run.system_prompt}
-    return [replace(e, prompt=(system, *(m for m in e.prompt if m["role"] != "system"))) for e in found]
+        found = checked(run, found, role)
+    if run.system_prompt is not None:
+        system = {"role": "system", "content": run.system_prompt}
+        found = (replace(e, prompt=(system, *(m for m in e.prompt if m["role"] != "system"))) for e in found)
+    prompts = Spool(context.work / "prompts" / role)
+    prompts.write(found)
+    if not prompts:
+        raise RunFailed(Reason.INVALID_DATA, f"{data.source.uri}: no record")
+    return prompts
+
+
+def _golden(measures: Iterable[tuple[Example, Answer]], judged: Judged | None) -> Iterator[Example]:
+    """The held-out records. On the way the teacher's answers are judged, where no other records are named for that."""
+    for example, answer in measures:
+        if judged is not None:
+            judged.add(example, answer.text)
+        yield golden(example, answer)
 
 
 def _words(counts: Counter[str]) -> str:
     return ", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "all are held out"
-
-
-def _judge(run: LabelRun, said: Sequence[tuple[Example, str]]) -> Figures:
-    """The teacher's answers to held-out records that have one. No time: what an answer takes over the network, among
-    others, compares with nothing that is measured elsewhere."""
-    known = [(words, e.completion) for e, words in said if e.completion is not None]
-    if not known:
-        return Figures()
-    task = ANSWERS.get(run.task or "", "Generation")
-    return scored([words for words, _ in known], [wanted for _, wanted in known], JUDGED[task], task).figures
