@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from slmops.api.batch import ArtifactStatus, GateStatus, ProgressStatus
-from slmops.api.conditions import Condition, ConditionType, Fact, false, merge, true, unknown
+from slmops.api.conditions import Condition, ConditionType, Fact, false, merge, moment, true, unknown
 from slmops.api.data import DatasetStatus
 from slmops.api.resource import Resource
 from slmops.contract import Artifact, Progress, Report
@@ -125,9 +125,10 @@ def _done(said: Progress) -> str | None:
 
 def _first_step(said: Progress, started: str | None) -> str | None:
     """Time from the start of a pod to its first step. Both times are by the clock of its node."""
-    if said.first_step_at is None or started is None:
+    began = moment(started)
+    if said.first_step_at is None or began is None:
         return None
-    seconds = said.first_step_at - datetime.fromisoformat(started).timestamp()
+    seconds = said.first_step_at - began.timestamp()
     return duration(seconds) if 0 <= seconds < DAY else None
 
 
