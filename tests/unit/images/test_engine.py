@@ -174,6 +174,21 @@ async def test_an_answer_that_takes_too_long_is_given_up(engine: Engine, library
     assert (await ask(engine, request("next")[0]))[0] == "yes"
 
 
+async def test_the_time_of_an_answer_is_one_for_all_its_pieces_whoever_takes_them(
+    engine: Engine, library: FakeGenAI
+) -> None:
+    """The server takes the first piece in a task of its own; and many short waits are a long one."""
+    library.answer = lambda prompt: "x" * 80
+    asked, _ = request()
+    answer = pieces(engine, asked, 0.2)
+    assert (await asyncio.create_task(anext(answer))).text == "x"
+    with pytest.raises(ApiError, match="not done within") as caught:
+        async for _ in answer:
+            await asyncio.sleep(0.05)
+    assert caught.value.status == 504
+    assert asked.cancelled.is_set()
+
+
 async def test_a_failure_of_the_library_costs_one_request(engine: Engine, library: FakeGenAI) -> None:
     def fail(prompt: str) -> str:
         raise RuntimeError("canary of the library")
