@@ -250,6 +250,29 @@ def test_a_leader_that_loses_its_lease_to_somebody_ends_with_one_and_writes_no_m
     assert all(record.exc_info is None for record in caplog.records if record.name == "slmops"), "no defect, no trace"
 
 
+@pytest.mark.parametrize("seconds", [0, 10])
+def test_a_webhook_that_fails_for_some_holds_up_nobody_else(seconds: float) -> None:
+    """It answers at once that nobody is there, or the API server waits for it as long as it does by itself."""
+
+    async def scenario(api: FakeApi, found: Replica) -> None:
+        async def webhook(request: web.Request) -> web.Response | None:
+            if request.method != "POST" or not request.path.endswith("/farm/jobs"):
+                return None
+            await asyncio.sleep(seconds)
+            return status(500, "InternalError", 'Internal error occurred: failed calling webhook "x"')
+
+        api.faults.append(webhook)
+        for number in range(10):
+            api.put(FINE_TUNE, f"a{number}", spec=SPEC)
+        await asyncio.sleep(180)
+        assert {condition(api, f"a{number}", "Accepted") for number in range(10)} == {"Unknown"}
+        api.put(FINE_TUNE, "b", namespace="barn", spec=SPEC)
+        await asyncio.sleep(1 + seconds * 2)
+        assert len([job for job in api.all(JOB) if job["metadata"]["namespace"] == "barn"]) == 1
+
+    operate(scenario)
+
+
 @pytest.mark.parametrize("fault", [lambda request: status(503), hang])
 def test_a_leader_without_the_api_server_ends_before_another_may_begin(fault: Any) -> None:
     async def scenario(api: FakeApi, found: Replica) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal
 
-from slmops.cluster.errors import ClusterError, Conflict, Unavailable
+from slmops.cluster.errors import ClusterError, Conflict, InternalError, Unavailable
 from slmops.cluster.objects import EVENT, GROUP, Manifest
 
 EventType = Literal["Normal", "Warning"]
@@ -68,9 +68,9 @@ class EventRecorder:
                     await self._create(event)
                 except Conflict:
                     pass  # the name is made of the content, so it was posted before a restart
-                except Unavailable as error:
+                except (Unavailable, InternalError) as error:
                     if attempt < TRIES:
-                        await asyncio.sleep(error.retry_after or attempt)
+                        await asyncio.sleep(getattr(error, "retry_after", None) or attempt)
                         continue
                     self.dropped += 1
                 except ClusterError as error:

@@ -24,9 +24,9 @@ def intake(plan: Plan) -> list[Fact]:
     problem = plan.problem
     if problem is None:
         return [true(C.ACCEPTED, "Valid"), true(C.INPUTS_RESOLVED, "Resolved")]
-    if problem.condition is C.ACCEPTED:
-        return [false(C.ACCEPTED, problem.reason, problem.message), unknown(C.INPUTS_RESOLVED, "NotAccepted")]
     make = unknown if problem.waiting else false
+    if problem.condition is C.ACCEPTED:
+        return [make(C.ACCEPTED, problem.reason, problem.message), unknown(C.INPUTS_RESOLVED, "NotAccepted")]
     return [true(C.ACCEPTED, "Valid"), make(C.INPUTS_RESOLVED, problem.reason, problem.message)]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slmops.cluster.errors import ClusterError, Conflict, Forbidden, Invalid, Unavailable
+from slmops.cluster.errors import ClusterError, Conflict, Forbidden, InternalError, Invalid, Unavailable
 from slmops.cluster.events import QUEUE, TRIES, EventRecorder
 from slmops.cluster.objects import Manifest
 from tests.unit.virtualtime import run
@@ -133,8 +133,9 @@ def test_an_event_about_a_cluster_scoped_object_goes_to_the_default_namespace() 
     assert server.posted[0]["metadata"]["namespace"] == "default"
 
 
-def test_an_event_waits_for_an_api_server_that_is_away_and_is_given_up_in_the_end() -> None:
-    server = Server(*[Unavailable("away")] * TRIES)
+@pytest.mark.parametrize("error", [Unavailable("away"), InternalError("failed calling webhook")])
+def test_an_event_waits_for_an_api_server_that_is_away_and_is_given_up_in_the_end(error: ClusterError) -> None:
+    server = Server(*[error] * TRIES)
     recorder = play(server, saying("Lost", "Next"))
     assert [reason for _, reason in server.tried] == ["Lost"] * TRIES + ["Next"]
     assert [round(time) for time, _ in server.tried] == [0, 1, 3, 3]
