@@ -197,6 +197,14 @@ def test_of_two_replicas_one_works() -> None:
             await works(api)
             await asyncio.sleep(60)
             assert not second.leads()
+            api.put(FINE_TUNE, "gone", spec={**SPEC, "base": None})
+            await asyncio.sleep(1)
+            api.drop(FINE_TUNE, "gone")
+            await asyncio.sleep(60)
+            page = (await second.get("/metrics"))[1]
+            assert "slmops_queue_depth 0.0" in page
+            assert "slmops_queue_oldest_seconds 0.0" in page, "nobody waits for a standby"
+            assert second.operator.queue._states == {}
             assert sum(request.path.endswith("/jobs") for request in api.writes()) == 1
             assert holder(api) == first.operator.election.identity
             assert (await second.get("/metrics"))[1].count("slmops_leader 0.0") == 1
@@ -269,6 +277,21 @@ def test_a_webhook_that_fails_for_some_holds_up_nobody_else(seconds: float) -> N
         api.put(FINE_TUNE, "b", namespace="barn", spec=SPEC)
         await asyncio.sleep(1 + seconds * 2)
         assert len([job for job in api.all(JOB) if job["metadata"]["namespace"] == "barn"]) == 1
+
+    operate(scenario)
+
+
+def test_a_resource_that_fails_for_long_is_looked_at_again_soon_after_an_edit() -> None:
+    async def scenario(api: FakeApi, found: Replica) -> None:
+        fault = api.refuse(409, method="PATCH", path="/status")
+        api.put(FINE_TUNE, "a", spec=SPEC)
+        await asyncio.sleep(100)  # the next try is up to a minute away
+        api.faults.remove(fault)
+        await asyncio.sleep(0.5)
+        assert "status" not in api.get(FINE_TUNE, "a")
+        api.put(FINE_TUNE, "a", spec={**SPEC, "training": {"epochs": 7}})
+        await asyncio.sleep(1)
+        assert condition(api, type="Accepted") == "True"
 
     operate(scenario)
 
