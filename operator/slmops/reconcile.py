@@ -236,7 +236,8 @@ class Reconciler:
                 continue
             type_ = "Normal" if now == "True" else "Warning"
             text = f"{condition['type']}: {condition.get('message', '')}".rstrip(": ")
-            await self._cluster.record_event(body, type_, condition["reason"], text)  # type: ignore[arg-type]
+            since = condition["lastTransitionTime"]
+            await self._cluster.record_event(body, type_, condition["reason"], text, since)  # type: ignore[arg-type]
 
     async def _refuse(self, key: Key, body: Manifest, error: ValidationError) -> None:
         """What CEL could not refuse and the model does: a condition that names the field, and no retry.

@@ -214,9 +214,11 @@ class Cluster:
             return False
         return any(item.get("name") == gvk.plural for item in answer.get("resources") or ())
 
-    async def record_event(self, regarding: Manifest, type: EventType, reason: str, message: str) -> None:
-        """Tell users of something, once. Never blocks and never fails."""
-        self._events.record(regarding, type, reason, message)
+    async def record_event(
+        self, regarding: Manifest, type: EventType, reason: str, message: str, since: str = ""
+    ) -> None:
+        """Tell users of something that came about then, once. Never blocks and never fails."""
+        self._events.record(regarding, type, reason, message, since)
 
     @property
     def events_dropped(self) -> int:

@@ -95,6 +95,17 @@ def test_another_message_and_another_object_are_another_event() -> None:
     assert len({event["metadata"]["name"] for event in server.posted}) == 3
 
 
+def test_what_passes_and_comes_again_is_told_again_and_each_time_once() -> None:
+    server = Server()
+
+    async def scenario(recorder: EventRecorder) -> None:
+        for since in ("2026-03-01T12:00:00Z", "2026-03-01T12:00:00Z", "2026-03-02T12:00:00Z", "2026-03-02T12:00:00Z"):
+            recorder.record(resource(), "Warning", "NodesNotServing", "Ready: 1 of 2 nodes serve", since)
+
+    play(server, scenario)
+    assert len(server.tried) == len(server.posted) == 2
+
+
 def test_after_a_restart_the_same_event_has_the_same_name_and_counts_as_posted() -> None:
     server = Server()
     play(server, saying("Trained"))
