@@ -176,16 +176,6 @@ def test_no_finalizer_no_annotation_and_no_secret() -> None:
 # --- leading
 
 
-@pytest.fixture
-def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two replicas in one event loop: kopf, when it ends, ends every task that is younger than itself."""
-
-    async def none(**_: Any) -> list[Any]:
-        return []
-
-    monkeypatch.setattr("kopf._cogs.aiokits.aiotasks.all_tasks", none)
-
-
 @pytest.mark.usefixtures("side_by_side")
 def test_of_two_replicas_one_works() -> None:
     async def run() -> None:
