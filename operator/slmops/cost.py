@@ -3,8 +3,12 @@
 A pod counts from the moment its node took it (a GPU is its own from then on, also while the image is pulled) to the end
 of its container. Pods go: with their Job, with their node, when a queue preempts them. So the status remembers those that
 were there, and the time of one that has gone moves into a sum.
+
+Whoever may write a status or annotate a Job can write anything there, and no pass may fail over it: what cannot be read
+counts as absent.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,10 +17,15 @@ from typing import Any
 
 from slmops.api.base import quantity
 from slmops.api.budget import Attempt, Budget, CostStatus, Gone, Price
+from slmops.api.conditions import moment
+from slmops.contract import LARGEST
 from slmops.state import ANNOTATION_GPUS, Manifest, Observed, ended
 
 HOUR = 3600
 MOST = 512
+MOST_GPUS = 9999
+SPENT = r"[0-9]{1,30}(\.[0-9]{1,4})?"
+"""An amount as ``money`` writes it."""
 
 
 def gpus(limits: Mapping[str, int | str]) -> int:
@@ -48,22 +57,50 @@ def attempts(before: CostStatus | None, observed: Observed, now: datetime) -> tu
     here: dict[str, Attempt] = {}
     for job in observed.of_kind("Job"):
         suspended[job["metadata"]["name"]] = _suspended(job)
-        count = int((job["metadata"].get("annotations") or {}).get(ANNOTATION_GPUS) or 0)
+        count = _gpus_of(job)
         for pod in observed.pods_of(job):
-            if start := pod["status"].get("startTime"):
+            start = (pod.get("status") or {}).get("startTime")
+            if moment(start):
                 name = pod["metadata"]["name"]
                 here[name] = Attempt(pod=name, gpus=count, start=start, end=_end(pod))
-    gone = (before.gone if before else None) or Gone()
-    for old in before.attempts if before else []:
+    known = remembered(before)
+    gone = known.gone or Gone()
+    for old in known.attempts:
         if old.pod not in here:
             # Preempted: its Job knows when. Deleted with its Job: about now.
             whose = max((name for name in suspended if old.pod.startswith(f"{name}-")), key=len, default="")
             end = old.end or suspended.get(whose) or now.isoformat()
             used = _seconds(old.model_copy(update={"end": end}), now)
             gone = Gone(
-                gpu_seconds=gone.gpu_seconds + round(used * old.gpus), pod_seconds=gone.pod_seconds + round(used)
+                gpu_seconds=min(LARGEST, gone.gpu_seconds + round(used * old.gpus)),
+                pod_seconds=min(LARGEST, gone.pod_seconds + round(used)),
             )
     return sorted(here.values(), key=lambda attempt: (attempt.start, attempt.pod))[-MOST:], gone
+
+
+def remembered(before: CostStatus | None) -> CostStatus:
+    """What a status says was used, as far as it can be."""
+    found = before or CostStatus()
+    gone = found.gone or Gone()
+    return CostStatus(
+        gpu_hours=min(max(0.0, found.gpu_hours), LARGEST),
+        node_hours=min(max(0.0, found.node_hours), LARGEST),
+        amount=found.amount if re.fullmatch(SPENT, found.amount or "") else None,
+        currency=found.currency,
+        attempts=[
+            Attempt(pod=old.pod, gpus=min(max(0, old.gpus), MOST_GPUS), start=old.start,
+                    end=old.end if moment(old.end) else None)
+            for old in found.attempts if moment(old.start)
+        ],
+        gone=Gone(gpu_seconds=min(max(0, gone.gpu_seconds), LARGEST),
+                  pod_seconds=min(max(0, gone.pod_seconds), LARGEST)),
+    )  # fmt: skip
+
+
+def _gpus_of(job: Manifest) -> int:
+    """GPUs of each of a Job's pods."""
+    text = str((job["metadata"].get("annotations") or {}).get(ANNOTATION_GPUS) or "")
+    return int(text) if re.fullmatch("[0-9]{1,4}", text) else 0
 
 
 def used(known: tuple[list[Attempt], Gone], now: datetime, whole_minutes: bool = False) -> Used:
@@ -110,7 +147,7 @@ def growth(before: CostStatus | None, after: CostStatus | None) -> Growth | None
     """How much more a status says than the one before it; None when nothing. Another currency starts a sum of its own."""
     if after is None:
         return None
-    old = before or CostStatus()
+    old = remembered(before)
     same = old.amount if old.currency == after.currency else None
     grown = Growth(
         max(0.0, after.gpu_hours - old.gpu_hours) * HOUR,
@@ -145,8 +182,8 @@ def budget_of(resource: Any) -> Budget | None:
 
 
 def _seconds(attempt: Attempt, now: datetime) -> float:
-    end = datetime.fromisoformat(attempt.end) if attempt.end else now
-    return max(0.0, (end - datetime.fromisoformat(attempt.start)).total_seconds())
+    start, end = moment(attempt.start), moment(attempt.end) or now
+    return max(0.0, (end - start).total_seconds()) if start else 0.0
 
 
 def _told_soon(observed: Observed) -> set[str]:
@@ -164,17 +201,17 @@ def _end(pod: Manifest) -> str | None:
     """When a pod ended; None while it runs."""
     status = pod["status"]
     ends = [
-        (container.get("state") or {}).get("terminated", {}).get("finishedAt")
+        ((container.get("state") or {}).get("terminated") or {}).get("finishedAt")
         for container in status.get("containerStatuses") or []
     ]
-    if ends and all(ends):
-        return str(max(ends))
+    if ends and all(moment(end) for end in ends):
+        return max(str(end) for end in ends)
     if status.get("phase") not in ("Succeeded", "Failed"):
         return None
     # Evicted, or lost with its node: nobody saw the container end.
     times = [c.get("lastTransitionTime") for c in status.get("conditions") or [] if c.get("type") == "DisruptionTarget"]
     found = (*times, pod["metadata"].get("deletionTimestamp"), status["startTime"])
-    return next(str(time) for time in found if time)
+    return next(str(time) for time in found if moment(time))
 
 
 def _suspended(job: Manifest) -> str:

@@ -12,6 +12,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 
+from slmops.api.base import API_VERSION
 from slmops.cluster.cache import Cache, Relist
 from slmops.cluster.client import Cluster
 from slmops.cluster.errors import ClusterError
@@ -19,6 +20,7 @@ from slmops.cluster.objects import (
     CHILDREN,
     EDGE_DEPLOYMENT,
     GVK,
+    KNOWN,
     MANAGED_BY,
     MANAGER,
     NODE,
@@ -27,6 +29,7 @@ from slmops.cluster.objects import (
     Manifest,
     parent_key,
 )
+from slmops.state import ANNOTATION_RETRY
 
 WATCHED = (*PARENTS, *CHILDREN, NODE)
 SELECTOR = {MANAGED_BY: MANAGER}
@@ -38,6 +41,16 @@ CHILD_DELAY = 0.25
 RELIST_DELAY = 2.0
 Wake = Callable[[Key, float], None]
 log = logging.getLogger(__name__)
+
+
+def asked(cache: Cache, key: Key) -> object:
+    """What people ask of a resource: its spec, by its generation, and to try again; None when it is not there."""
+    body = cache.get(KNOWN[API_VERSION, key.kind], key.namespace, key.name)
+    if body is None:
+        return None
+    metadata = body["metadata"]
+    retry = (metadata.get("annotations") or {}).get(ANNOTATION_RETRY)
+    return metadata.get("uid"), metadata.get("generation"), retry, metadata.get("deletionTimestamp")
 
 
 class Intake:

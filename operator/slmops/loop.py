@@ -7,6 +7,9 @@ so that ten thousand resources in one of them do not keep another waiting.
     idle --wake--> ready --worker--> running --> idle, with a timer when there is a next deadline
       ^              ^                  |
       '--- timer ----+---- woken while running, or failed (after a back-off)
+
+A key that failed waits longer each time, however often it is woken: its own writes make events too. What a person changed
+ends the wait, at most once a second.
 """
 
 import asyncio
@@ -46,7 +49,10 @@ class _State:
     due: float = 0.0
     failures: int = 0
     outages: int = 0
+    failed_at: float = 0.0
     blocked_until: float = 0.0
+    asked: object = None
+    """What was asked of the resource when its last pass began."""
     error: str = ""
 
 
@@ -61,13 +67,16 @@ class Loop:
         clock: Callable[[], float] | None = None,
         jitter: Callable[[], float] = random.random,
         observe: Callable[[Key, Outcome, float], None] = lambda key, outcome, seconds: None,
+        asked: Callable[[Key], object] = lambda key: None,
     ) -> None:
-        """``reconcile`` returns the seconds until the key's next deadline, or None. ``jitter`` returns 0 to 1."""
+        """``reconcile`` returns the seconds until the key's next deadline, or None. ``jitter`` returns 0 to 1. ``asked``
+        returns what people ask of a resource, in any form that can be compared."""
         self._reconcile = reconcile
         self._workers = workers
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._jitter = jitter
         self._observe = observe
+        self._asked = asked
         self._states: dict[Key, _State] = {}
         self._queues: OrderedDict[str, OrderedDict[Key, None]] = OrderedDict()
         """Ready keys per namespace. The order of the namespaces is their turn: the first one is next."""
@@ -86,28 +95,13 @@ class Loop:
         """Reconcile ``key`` as soon as it is its turn, or after some seconds."""
         state = self._states.setdefault(key, _State())
         now = self._clock()
-        # An event must not defeat the back-off of a failing key: its own failed writes cause events too.
+        if now < state.blocked_until and self._asked(key) != state.asked:
+            state.blocked_until = min(state.blocked_until, state.failed_at + BACKOFF_FIRST)
         due = max(now + after, state.blocked_until)
         if due <= now:
             self._make_ready(key, state)
         elif not state.ready and (state.timer is None or due < state.due):
             self._schedule(key, state, due)
-
-    def forget(self, key: Key) -> None:
-        """Drop all that is planned for ``key``: it does not exist any more."""
-        state = self._states.get(key)
-        if state is None:
-            return
-        self._unschedule(state)
-        if state.ready:
-            state.ready = False
-            if not state.running:  # a running one is not in the queue
-                queue = self._queues[key.namespace]
-                del queue[key]
-                if not queue:
-                    del self._queues[key.namespace]
-        if not state.running:
-            del self._states[key]
 
     def _make_ready(self, key: Key, state: _State) -> None:
         self._unschedule(state)
@@ -178,7 +172,7 @@ class Loop:
         if queue:
             self._queues[namespace] = queue
         state = self._states[key]
-        state.ready, state.running = False, True
+        state.ready, state.running, state.asked = False, True, self._asked(key)
         self._last_start = self._clock()
         return key
 
@@ -192,9 +186,9 @@ class Loop:
                     deadline = await self._reconcile(key)
                 self._succeeded(state)
             except (Unavailable, NotLeading) as error:
-                outcome, deadline = "unavailable", self._unavailable(state, error)
+                outcome, deadline = "unavailable", self._unavailable(key, state, error)
             except Exception as error:
-                outcome, deadline = "error", self._failed(state, error)
+                outcome, deadline = "error", self._failed(key, state, error)
             finally:
                 self._finish(key, state, deadline)
         self._observe(key, outcome, self._clock() - started)
@@ -205,7 +199,7 @@ class Loop:
         if state.ready and wait <= 0:
             self._enqueue(key)
             return
-        if state.ready:  # woken during a pass that failed: sooner than the back-off, yet not at once
+        if state.ready:  # woken during a pass that failed
             state.ready, deadline = False, wait
         if deadline is not None:
             due = self._clock() + max(deadline, DEADLINE_FLOOR)
@@ -222,11 +216,10 @@ class Loop:
         state.failures = state.outages = self._outage = 0
         state.error, state.blocked_until, self._held_until = "", 0.0, 0.0
 
-    def _failed(self, state: _State, error: Exception) -> float:
+    def _failed(self, key: Key, state: _State, error: Exception) -> float:
         state.failures += 1
         self._outage = 0
-        delay = self._backoff(state.failures, BACKOFF_LAST)
-        state.blocked_until = self._clock() + BACKOFF_FIRST
+        delay = self._block(key, state, self._backoff(state.failures, BACKOFF_LAST))
         text = f"{type(error).__name__}: {error}"
         if text != state.error:
             state.error = text
@@ -234,7 +227,7 @@ class Loop:
             log.error("pass failed, next try in %.1f s and then less often: %s", delay, text, exc_info=trace)
         return delay
 
-    def _unavailable(self, state: _State, error: Unavailable | NotLeading) -> float:
+    def _unavailable(self, key: Key, state: _State, error: Unavailable | NotLeading) -> float:
         """The API server's fault, not the key's: all passes pause, for longer the longer nothing succeeds."""
         state.outages += 1
         self._outage += 1
@@ -243,9 +236,16 @@ class Loop:
             self._held_until = max(self._held_until, self._clock() + pause)
         if self._outage == OUTAGE_AFTER:
             log.warning("API server is not usable, passes pause: %s", error)
-        delay = getattr(error, "retry_after", None) or self._backoff(state.outages, BACKOFF_LAST)
-        state.blocked_until = self._clock() + min(delay, BACKOFF_FIRST)
-        return float(delay)
+        wait = getattr(error, "retry_after", None) or self._backoff(state.outages, BACKOFF_LAST)
+        return self._block(key, state, wait)
+
+    def _block(self, key: Key, state: _State, delay: float) -> float:
+        """Let the key wait so long, or a second where its pass did not see what is asked by now."""
+        if self._asked(key) != state.asked:
+            delay = min(delay, BACKOFF_FIRST)
+        state.failed_at = self._clock()
+        state.blocked_until = state.failed_at + delay
+        return delay
 
     def _backoff(self, failures: int, last: float) -> float:
         """Doubling seconds, each with a fifth of jitter so that keys that failed together do not return together."""

@@ -17,7 +17,7 @@ from slmops.api.conditions import Condition, ConditionType, false, merge
 from slmops.api.resource import Metadata, Resource
 from slmops.cluster.cache import Cache
 from slmops.cluster.client import Cluster
-from slmops.cluster.errors import Forbidden, Invalid, NotFound, NotOurs
+from slmops.cluster.errors import Forbidden, InternalError, Invalid, NotFound, NotOurs
 from slmops.cluster.objects import (
     CHILDREN,
     EDGE_DEPLOYMENT,
@@ -40,6 +40,10 @@ from slmops.state import JOB_NAME_LABEL, Manifest, Observed, Plan, Problem, ende
 log = logging.getLogger(__name__)
 REFUSED_RETRY_SECONDS = 30.0
 """A child that the API server refuses may be let in later (quota, a policy): looked at again without an event."""
+FAILED_REMEDY = (
+    "The API server fails over this object, not over others. Where it names an admission webhook, mend that one's "
+    "server, or its failurePolicy; else the API server's log says more. Tried again, at least each minute."
+)
 NEVER_CHANGED = (JOB.kind, PERSISTENT_VOLUME_CLAIM.kind)
 QUIET = {ConditionType.ACCEPTED, ConditionType.INPUTS_RESOLVED, ConditionType.PROGRESSING, ConditionType.EVALUATED}
 """Conditions that are worth an Event only when they turn False."""
@@ -98,6 +102,8 @@ class Reconciler:
         if grown is not None:
             self._spent(kind.model.kind(), grown)
         self._progress_seen(key, content.get("progress"))
+        if isinstance(failure, InternalError):
+            raise failure  # now that it is said; the queue knows how long to wait
         return REFUSED_RETRY_SECONDS if failure is not None else plan.deadline
 
     # --- reading
@@ -161,7 +167,7 @@ class Reconciler:
     # --- acting
 
     async def _carry_out(self, plan: Plan, observed: Observed) -> tuple[Plan, Observed, Exception | None]:
-        """Act. What the API server refuses for good becomes a condition; what may pass by itself is raised.
+        """Act. What the API server refuses, or fails over, becomes a condition; when it gives no answer, that is raised.
 
         Gates open before anything else, so that a pod takes traffic before another gives it up. What was made is
         observed at once: a status that does not know of it would be written twice.
@@ -179,6 +185,9 @@ class Reconciler:
                 meta = live["metadata"]
                 if not meta.get("deletionTimestamp"):
                     await self._cluster.delete(gvk_of(live), meta["namespace"], meta["name"], meta["uid"])
+        except InternalError as error:
+            problem = Problem(ConditionType.ACCEPTED, "ServerFailed", f"{error.message[:1024]}. {FAILED_REMEDY}", True)
+            return replace(plan, problem=problem), _with(observed, made), error
         except (NotOurs, Invalid, Forbidden) as error:
             message = f"{error.message}"[:1024]
             reason = "NameTaken" if isinstance(error, NotOurs) else "ChildRefused"
@@ -227,7 +236,8 @@ class Reconciler:
                 continue
             type_ = "Normal" if now == "True" else "Warning"
             text = f"{condition['type']}: {condition.get('message', '')}".rstrip(": ")
-            await self._cluster.record_event(body, type_, condition["reason"], text)  # type: ignore[arg-type]
+            since = condition["lastTransitionTime"]
+            await self._cluster.record_event(body, type_, condition["reason"], text, since)  # type: ignore[arg-type]
 
     async def _refuse(self, key: Key, body: Manifest, error: ValidationError) -> None:
         """What CEL could not refuse and the model does: a condition that names the field, and no retry.

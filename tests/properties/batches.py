@@ -14,6 +14,7 @@ from slmops.api.batch import BatchStatus
 from slmops.contract import LARGEST, AnyRun, DatasetCounts, Progress
 from slmops.kinds import KINDS
 from slmops.state import ANNOTATION_REPORT, ANNOTATION_RETRY, Manifest, Observed, Plan
+from tests.properties.spoiled import SPOILED, spoiled_annotations, times
 from tests.unit.builders import (
     COMPLETE,
     DATA,
@@ -88,7 +89,11 @@ gates = st.lists(
     max_size=3,
 )  # fmt: skip
 outputs = st.just(OUTPUT) | credentials.map(lambda secret: OUTPUT | {"credentials": secret})
-common = {"gates": gates, "run": runs}
+PRICE = {"perGpuHour": "2.50", "perNodeHour": 1, "currency": "EUR"}
+budgets = st.sampled_from(
+    [{"gpuHours": 1}, {"price": PRICE}, {"price": PRICE, "max": "9.99"}, {"gpuHours": 0, "price": PRICE}]
+)
+common = {"gates": gates, "run": runs, "budget": budgets}
 SPECS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "Distillation": st.fixed_dictionaries(
         {
@@ -107,20 +112,14 @@ SPECS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
     "QuantizedModel": st.fixed_dictionaries(
         {"model": models, "output": outputs},
         optional={
-            **common,
+            "gates": gates,
+            "run": runs,
             "variants": st.lists(variants.map(lambda name: {"name": name}), min_size=1, max_size=4),
             "evaluation": st.just({"data": DATA}),
         },
     ),
 }
 annotations = st.dictionaries(st.sampled_from([ANNOTATION_RETRY, "slmops.dev/other"]), st.text(max_size=5), max_size=2)
-SPOILED = [
-    {},
-    {"phase": "Succeeded", "observedGeneration": 999, "evaluation": {"model": {"ExactMatch": 2}}},
-    {"conditions": [{"type": "Succeeded", "status": "True", "reason": "Trust", "observedGeneration": 9,
-                     "lastTransitionTime": "never"}, {"type": "Odd", "status": "Unknown", "reason": "",
-                                                      "observedGeneration": -1, "lastTransitionTime": ""}]},
-]  # fmt: skip
 
 
 @st.composite
@@ -173,11 +172,14 @@ def sights(draw: st.DrawFn, manifest: Manifest) -> Observed:
             kept = draw(st.none() | texts)
             if kept is not None:
                 child["metadata"]["annotations"] = child["metadata"].get("annotations", {}) | {ANNOTATION_REPORT: kept}
+            if child["kind"] == "Job" and draw(st.integers(0, 4)) == 0:
+                spoiled = draw(spoiled_annotations)
+                child["metadata"]["annotations"] = child["metadata"].get("annotations", {}) | spoiled
             found[child["kind"], child["metadata"]["name"]] = child
             if child["kind"] == "Job":
                 child["spec"]["suspend"] = draw(st.integers(0, 9)) == 0
                 for number, state in enumerate(draw(st.lists(states, max_size=3))):
-                    pods.append(pod(child, number, state))
+                    pods.append(pod(child, number, state, startTime=draw(times)))
                     progress[pods[-1]["metadata"]["uid"]] = draw(progresses)
     if draw(st.booleans()):
         stray = live(body("FineTune", name="stray")) | {"kind": draw(st.sampled_from(["Job", "ConfigMap", "Service"]))}

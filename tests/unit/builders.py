@@ -21,6 +21,8 @@ NAMESPACE = "farm"
 DIGEST = "sha256:" + "ab" * 32
 DATA = {"uri": "oci://registry.example/slm/data:v1"}
 OUTPUT = {"repository": "registry.example/slm/out"}
+UNREADABLE = ("abc", "never", "2026-03-01", "0000-01-01T00:00:00Z", "2026-13-01T00:00:00Z")
+"""Texts where a time should stand; the year 0 and other oddities come through the API server."""
 SPECS: dict[str, dict[str, Any]] = {
     "Distillation": {
         "teacher": {"endpoint": {"url": "http://teacher:8080/v1", "model": "big"}},

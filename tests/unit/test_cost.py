@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from slmops.api.budget import Budget, CostStatus, Price
+from slmops.contract import LARGEST
 from slmops.cost import Used, attempts, cost, exceeded, growth, money, used
 from slmops.state import ANNOTATION_GPUS, Manifest, Observed
-from tests.unit.builders import COMPLETE, condition, ended, job, pod
+from tests.unit.builders import COMPLETE, UNREADABLE, condition, ended, job, pod
 
 START = "2026-03-01T12:00:00Z"
 T0 = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -141,3 +142,44 @@ def test_metrics_get_what_grew() -> None:
     assert grown is not None
     assert (grown.gpu_seconds, grown.pod_seconds, round(grown.amount, 2), grown.currency) == (3600, 3600, 2.6, "EUR")
     assert growth(two, two) is growth(two, None) is None
+
+
+# --- what somebody else may have written
+
+
+@pytest.mark.parametrize("text", ["abc", "", "-3", "1.5", "0x1", "\u0661", "9" * 5000])
+def test_an_annotation_that_is_no_number_of_gpus_counts_as_none(text: str) -> None:
+    of = job(annotations={ANNOTATION_GPUS: text})
+    assert seconds(seen(a_pod(0, 0, 60), of=of), 100) == (0, 60)
+
+
+@pytest.mark.parametrize("time", UNREADABLE)
+def test_a_time_that_cannot_be_read_counts_as_absent(time: str) -> None:
+    def known(**times: Any) -> CostStatus:
+        return CostStatus.model_validate({"attempts": [{"pod": "p", "gpus": 1, "start": START, **times}]})
+
+    assert seconds(Observed(), 50, known(start=time)) == (0, 0)
+    assert seconds(Observed(), 50, known(end=time)) == (50, 50), "as if it had gone just now"
+    unborn, unended = a_pod(0, 0), a_pod(1, 0, 60)
+    unborn["status"]["startTime"] = time
+    unended["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = time
+    assert seconds(seen(unborn, unended), 100) == (0, 0), "it ended, nobody knows when: at its start"
+
+
+def test_figures_beyond_all_bounds_stop_nothing_and_give_nothing_back() -> None:
+    huge, less = ({"gpuSeconds": each, "podSeconds": each} for each in (2**63 - 1, -1000))
+    forged = {"gpus": 2**62, "start": "0001-01-01T00:00:00Z"}
+    before = CostStatus.model_validate({"gone": huge, "attempts": [{"pod": "p", **forged}]})
+    found = cost(before, Observed(), PRICE, T0)
+    assert found is not None
+    assert found.gone is not None
+    assert (found.gone.gpu_seconds, found.gone.pod_seconds) == (LARGEST, LARGEST)
+    assert seconds(seen(a_pod(0, 0, 60)), 100, CostStatus.model_validate({"gone": less})) == (60, 60)
+
+
+@pytest.mark.parametrize("amount", ["much", "NaN", "-5", "1e9", ""])
+def test_an_amount_that_is_none_counts_as_nothing_spent(amount: str) -> None:
+    before = CostStatus(amount=amount, currency="EUR")
+    grown = growth(before, cost(None, seen(a_pod(0, 0, 3600)), PRICE, at(4000)))
+    assert grown is not None
+    assert round(grown.amount, 2) == 2.6

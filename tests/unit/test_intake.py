@@ -27,7 +27,7 @@ from slmops.cluster.objects import (
     Key,
     Manifest,
 )
-from slmops.intake import CHILD_DELAY, NODE_DELAY, RELIST_DELAY, SELECTOR, WATCHED, Intake, Resync
+from slmops.intake import CHILD_DELAY, NODE_DELAY, RELIST_DELAY, SELECTOR, WATCHED, Intake, Resync, asked
 from tests.unit import virtualnet
 from tests.unit.fakeapi import FakeApi, eventually, status
 
@@ -142,6 +142,28 @@ def test_our_own_write_wakes_nobody() -> None:
 def node(ready: str = "True", beat: str = "1", **labels: str) -> dict[str, Any]:
     condition = {"type": "Ready", "status": ready, "lastHeartbeatTime": beat}
     return {"metadata": {"labels": labels}, "status": {"conditions": [condition]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "another"),
+    [
+        ({"metadata": {"uid": "u", "generation": 2}}, True),
+        ({"metadata": {"uid": "u", "generation": 1, "annotations": {"slmops.dev/retry": "1"}}}, True),
+        ({"metadata": {"uid": "v", "generation": 1}}, True),
+        ({"metadata": {"uid": "u", "generation": 1, "annotations": {"a": "b"}, "labels": {"c": "d"}}}, False),
+        ({"metadata": {"uid": "u", "generation": 1}, "status": {"phase": "Failed"}}, False),
+    ],
+)
+def test_what_people_ask_is_told_from_what_else_changes(change: dict[str, Any], another: bool) -> None:
+    desk = Desk()
+    assert asked(desk.cache, A) is None
+    desk.event(FINE_TUNE, "ADDED", "a", metadata={"uid": "u", "generation": 1})
+    before = asked(desk.cache, A)
+    assert before is not None
+    assert desk.event(FINE_TUNE, "MODIFIED", "a", **change) == {A}
+    assert (asked(desk.cache, A) != before) is another
+    desk.event(FINE_TUNE, "DELETED", "a", **change)
+    assert asked(desk.cache, A) is None
 
 
 def test_a_node_wakes_every_edge_deployment_and_nobody_else() -> None:

@@ -48,11 +48,13 @@ class Recorder:
         return [round(time, 3) for time, passed in self.passes if passed == key]
 
 
-def play(reconcile: Recorder, scenario: Scenario, workers: int = 8) -> Loop:
+def play(
+    reconcile: Recorder, scenario: Scenario, workers: int = 8, asked: Callable[[Key], object] = lambda key: None
+) -> Loop:
     """Run the loop beside a scenario, in virtual time and without jitter."""
 
     async def main() -> Loop:
-        loop = Loop(reconcile, workers, jitter=lambda: 1.0)
+        loop = Loop(reconcile, workers, jitter=lambda: 1.0, asked=asked)
         running = asyncio.create_task(loop.run())
         await asyncio.sleep(0)
         await scenario(loop)
@@ -181,34 +183,76 @@ def test_success_ends_the_back_off() -> None:
     assert reconcile.times() == [0, 1, 3, 100, 101]
 
 
-def test_an_event_cuts_the_back_off_but_not_to_nothing() -> None:
+def test_no_event_defeats_the_back_off() -> None:
+    """A pass that makes something and then fails wakes itself, over and over."""
     reconcile = Recorder()
-    reconcile.answers[A] = [ValueError()] * 7  # the next try would be after 64 s
+    reconcile.answers[A] = [ValueError()] * 100
 
     async def scenario(loop: Loop) -> None:
-        loop.wake(A)
-        await asyncio.sleep(63.5)
-        assert len(reconcile.passes) == 7
-        for _ in range(50):
+        for _ in range(300):
             loop.wake(A)
-        await asyncio.sleep(100)
+            await asyncio.sleep(0.1)
 
     play(reconcile, scenario)
-    assert reconcile.times()[6:] == [63, 64]
+    assert reconcile.times() == [0, 1, 3, 7, 15]
 
 
-def test_an_event_during_a_failing_pass_is_not_left_to_the_back_off() -> None:
-    reconcile = Recorder(seconds=2)
-    reconcile.answers[A] = [ValueError()] * 6
+def test_an_event_during_a_failing_pass_does_not_defeat_it_either() -> None:
+    reconcile = Recorder(seconds=0.5)
+    reconcile.answers[A] = [ValueError()] * 100
 
     async def scenario(loop: Loop) -> None:
+        for _ in range(299):
+            loop.wake(A)
+            await asyncio.sleep(0.1)
+
+    play(reconcile, scenario)
+    assert reconcile.times() == [0, 1.5, 4, 8.5, 17]
+
+
+@pytest.mark.parametrize(("error", "least"), [(ValueError(), 9), (Unavailable("slow down", retry_after=300), 3)])
+def test_what_a_person_changes_is_looked_at_soon_and_once_a_second_at_most(error: Exception, least: int) -> None:
+    reconcile = Recorder()
+    reconcile.answers[A] = [*[ValueError()] * 6, *[error] * 100]  # the next try would be after 32 s
+    wish = 0
+
+    async def scenario(loop: Loop) -> None:
+        nonlocal wish
+        loop.wake(A)
+        await asyncio.sleep(40)
+        before = len(reconcile.passes)
+        wish += 1
+        loop.wake(A)
+        await asyncio.sleep(0.01)
+        assert reconcile.times()[before:] == [40]
+        loop.wake(A)
+        await asyncio.sleep(4)
+        assert len(reconcile.passes) == before + 1, "it has been looked at"
+        before = len(reconcile.passes)
+        for _ in range(100):  # somebody who changes it all the time
+            wish += 1
+            loop.wake(A)
+            await asyncio.sleep(0.1)
+        assert least <= len(reconcile.passes) - before <= 11
+
+    play(reconcile, scenario, asked=lambda key: wish)
+
+
+def test_what_a_person_changes_during_a_failing_pass_is_not_left_to_the_back_off() -> None:
+    reconcile = Recorder(seconds=2)
+    reconcile.answers[A] = [ValueError()] * 6
+    wish = 0
+
+    async def scenario(loop: Loop) -> None:
+        nonlocal wish
         loop.wake(A)
         while len(reconcile.passes) < 6:  # noqa: ASYNC110  (virtual time)
             await asyncio.sleep(1)
+        wish += 1
         loop.wake(A)
         await asyncio.sleep(100)
 
-    play(reconcile, scenario)
+    play(reconcile, scenario, asked=lambda key: wish)
     assert reconcile.times()[6] - reconcile.times()[5] == 3  # its two seconds, and one
 
 
@@ -331,8 +375,6 @@ def test_namespaces_take_turns() -> None:
         loop.wake(late)
         await asyncio.sleep(2)
         assert reconcile.times(late) == [12]  # after the running pass and the big namespace's next turn
-        for number in range(10_000):
-            loop.forget(Key("FineTune", "big", str(number)))
 
     play(reconcile, scenario, workers=1)
 
@@ -363,25 +405,8 @@ def test_no_more_passes_at_a_time_than_workers() -> None:
     assert len(reconcile.passes) == 50
 
 
-def test_a_forgotten_key_is_not_reconciled() -> None:
-    reconcile = Recorder()
-    reconcile.answers[A] = [30.0]
-
-    async def scenario(loop: Loop) -> None:
-        loop.wake(A)
-        await asyncio.sleep(1)
-        loop.forget(A)
-        loop.wake(B)
-        loop.forget(B)
-        await asyncio.sleep(100)
-
-    play(reconcile, scenario)
-    assert reconcile.times(A) == [0]
-    assert reconcile.times(B) == []
-
-
 def test_wakes_without_workers_wait() -> None:
-    """A standby takes in events; what it has queued is reconciled when it becomes the leader."""
+    """A new leader wakes everything and then begins."""
     reconcile = Recorder()
 
     async def main() -> None:
@@ -475,7 +500,7 @@ WAKES = st.lists(
         st.floats(0, 5).map(lambda value: round(value, 1)),  # when
         st.sampled_from([0.0, 0.0, 0.5, 3.0]),  # after
         st.sampled_from(["ok", "ok", "fail", "away", "deadline"]),  # what the next pass of the key does
-        st.booleans(),  # forget first
+        st.booleans(),  # somebody changed it
     ),
     max_size=40,
 )
@@ -489,18 +514,18 @@ def test_whatever_the_order_of_events_the_last_pass_starts_after_the_last_of_the
     """The one promise that level-triggered code needs: no event is lost, and every key comes to rest."""
     reconcile = Recorder(seconds)
     due: dict[Key, float] = {}
+    wishes: Counter[Key] = Counter()
 
     async def scenario(loop: Loop) -> None:
         now = asyncio.get_running_loop().time
-        for key, when, after, action, forget in sorted(wakes, key=lambda wake: wake[1]):
+        for key, when, after, action, changes in sorted(wakes, key=lambda wake: wake[1]):
             await asyncio.sleep(max(0.0, 1000 + when - now()))
             if action != "ok":
                 answers: dict[str, float | Exception] = {
                     "fail": ValueError(), "away": Unavailable("x"), "deadline": 2.0
                 }  # fmt: skip
                 reconcile.answers[key].append(answers[action])
-            if forget:
-                loop.forget(key)
+            wishes[key] += changes
             loop.wake(key, after)
             due[key] = now() - 1000
         await asyncio.sleep(3600)
@@ -508,6 +533,6 @@ def test_whatever_the_order_of_events_the_last_pass_starts_after_the_last_of_the
         assert loop._states == {}
         assert loop._busy == {}
 
-    play(reconcile, scenario, workers)
+    play(reconcile, scenario, workers, lambda key: wishes[key])
     for key, last in due.items():
         assert max(time for time, passed in reconcile.passes if passed == key) >= last - 1e-6

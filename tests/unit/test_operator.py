@@ -176,16 +176,6 @@ def test_no_finalizer_no_annotation_and_no_secret() -> None:
 # --- leading
 
 
-@pytest.fixture
-def side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two replicas in one event loop: kopf, when it ends, ends every task that is younger than itself."""
-
-    async def none(**_: Any) -> list[Any]:
-        return []
-
-    monkeypatch.setattr("kopf._cogs.aiokits.aiotasks.all_tasks", none)
-
-
 @pytest.mark.usefixtures("side_by_side")
 def test_of_two_replicas_one_works() -> None:
     async def run() -> None:
@@ -197,6 +187,14 @@ def test_of_two_replicas_one_works() -> None:
             await works(api)
             await asyncio.sleep(60)
             assert not second.leads()
+            api.put(FINE_TUNE, "gone", spec={**SPEC, "base": None})
+            await asyncio.sleep(1)
+            api.drop(FINE_TUNE, "gone")
+            await asyncio.sleep(60)
+            page = (await second.get("/metrics"))[1]
+            assert "slmops_queue_depth 0.0" in page
+            assert "slmops_queue_oldest_seconds 0.0" in page, "nobody waits for a standby"
+            assert second.operator.queue._states == {}
             assert sum(request.path.endswith("/jobs") for request in api.writes()) == 1
             assert holder(api) == first.operator.election.identity
             assert (await second.get("/metrics"))[1].count("slmops_leader 0.0") == 1
@@ -248,6 +246,44 @@ def test_a_leader_that_loses_its_lease_to_somebody_ends_with_one_and_writes_no_m
     operate(scenario)
     assert "stopping at once: another process holds the Lease" in caplog.messages
     assert all(record.exc_info is None for record in caplog.records if record.name == "slmops"), "no defect, no trace"
+
+
+@pytest.mark.parametrize("seconds", [0, 10])
+def test_a_webhook_that_fails_for_some_holds_up_nobody_else(seconds: float) -> None:
+    """It answers at once that nobody is there, or the API server waits for it as long as it does by itself."""
+
+    async def scenario(api: FakeApi, found: Replica) -> None:
+        async def webhook(request: web.Request) -> web.Response | None:
+            if request.method != "POST" or not request.path.endswith("/farm/jobs"):
+                return None
+            await asyncio.sleep(seconds)
+            return status(500, "InternalError", 'Internal error occurred: failed calling webhook "x"')
+
+        api.faults.append(webhook)
+        for number in range(10):
+            api.put(FINE_TUNE, f"a{number}", spec=SPEC)
+        await asyncio.sleep(180)
+        assert {condition(api, f"a{number}", "Accepted") for number in range(10)} == {"Unknown"}
+        api.put(FINE_TUNE, "b", namespace="barn", spec=SPEC)
+        await asyncio.sleep(1 + seconds * 2)
+        assert len([job for job in api.all(JOB) if job["metadata"]["namespace"] == "barn"]) == 1
+
+    operate(scenario)
+
+
+def test_a_resource_that_fails_for_long_is_looked_at_again_soon_after_an_edit() -> None:
+    async def scenario(api: FakeApi, found: Replica) -> None:
+        fault = api.refuse(409, method="PATCH", path="/status")
+        api.put(FINE_TUNE, "a", spec=SPEC)
+        await asyncio.sleep(100)  # the next try is up to a minute away
+        api.faults.remove(fault)
+        await asyncio.sleep(0.5)
+        assert "status" not in api.get(FINE_TUNE, "a")
+        api.put(FINE_TUNE, "a", spec={**SPEC, "training": {"epochs": 7}})
+        await asyncio.sleep(1)
+        assert condition(api, type="Accepted") == "True"
+
+    operate(scenario)
 
 
 @pytest.mark.parametrize("fault", [lambda request: status(503), hang])

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -315,6 +316,22 @@ def test_an_event_is_posted_for_each_flip_and_once() -> None:
         ((type, reason, note),) = await desk.events()
         assert (type, reason) == ("Warning", "InvalidData")
         assert "record 7 has no answer" in note
+
+    play(scenario)
+
+
+def test_a_failure_that_comes_again_is_an_event_again() -> None:
+    async def scenario(api: FakeApi, desk: Desk) -> None:
+        for times in (1, 2):
+            refusal = api.refuse(403, method="POST", path="/jobs")
+            for _ in range(3):
+                await desk.passes()
+            assert [reason for _, reason, _ in await desk.events()] == ["ChildRefused"] * times
+            api.faults.remove(refusal)
+            await desk.passes()
+            assert desk.condition("Accepted")["status"] == "True"
+            desk.now += timedelta(days=1)
+            api.drop(JOB, desk.job()["metadata"]["name"])
 
     play(scenario)
 

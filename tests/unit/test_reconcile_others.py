@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from slmops.cluster.errors import Unavailable
+from slmops.cluster.errors import InternalError, Unavailable
 from slmops.cluster.objects import (
     CONFIG_MAP,
     FINE_TUNE,
@@ -218,6 +218,31 @@ def test_a_refusal_is_in_the_log_with_its_reason(caplog: pytest.LogCaptureFixtur
     with caplog.at_level(logging.WARNING, logger="slmops"):
         play(scenario)
     assert [record.getMessage() for record in caplog.records] == ["a child was refused (ChildRefused): exceeded quota"]
+
+
+WEBHOOK = 'Internal error occurred: failed calling webhook "jobs.example": failed to call webhook: connection refused'
+
+
+@pytest.mark.parametrize("where", ["/configmaps", "/jobs"])
+def test_a_webhook_that_cannot_be_called_is_said_with_a_remedy_before_the_pass_fails(where: str) -> None:
+    async def scenario(api: FakeApi, desk: Desk) -> None:
+        api.faults.append(lambda r: status(500, "InternalError", WEBHOOK) if where in r.path else None)
+        for _ in range(2):
+            with pytest.raises(InternalError, match="failed calling webhook"):
+                await desk.passes()
+        accepted = desk.condition("Accepted")
+        assert (accepted["status"], accepted["reason"]) == ("Unknown", "ServerFailed"), "nothing is wrong with the spec"
+        assert accepted["message"].startswith(f"{WEBHOOK}. ")
+        assert "mend that one's server, or its failurePolicy" in accepted["message"]
+        assert (desk.condition("Succeeded")["status"], desk.status()["phase"]) == ("Unknown", "Pending")
+        assert "observedGeneration" not in desk.status(), "not done with this generation"
+        assert len([r for r in api.writes() if r.path.endswith("/status")]) == 1, "said once"
+        api.faults.clear()
+        await desk.passes()
+        assert desk.condition("Accepted")["status"] == "True"
+        assert desk.status()["observedGeneration"] == 1
+
+    play(scenario)
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, 401])

@@ -243,8 +243,11 @@ def _content(token: Any) -> str:
 
 
 async def pieces(engine: Engine, request: Request, limit: float) -> AsyncIterator[Piece]:
-    """The pieces of a request as they come; closing the iterator cancels the generation."""
+    """The pieces of a request as they come, the last one within ``limit`` seconds; closing the iterator cancels the
+    generation. Each wait has the deadline of the whole: a timeout around all of them would end the task that took the first
+    piece, which is not the one that takes the others."""
     loop = asyncio.get_running_loop()
+    deadline = loop.time() + limit
     channel: asyncio.Queue[Piece | ApiError] = asyncio.Queue()
 
     def send(piece: Piece | ApiError) -> None:
@@ -254,14 +257,16 @@ async def pieces(engine: Engine, request: Request, limit: float) -> AsyncIterato
     request.send = send
     engine.submit(request)
     try:
-        async with asyncio.timeout(limit):
-            while True:
+        while True:
+            async with asyncio.timeout_at(deadline):
                 piece = await channel.get()
-                if isinstance(piece, ApiError):
-                    raise piece
-                yield piece
-                if piece.finish:
-                    return
+            if isinstance(piece, ApiError):
+                raise piece
+            if loop.time() > deadline:  # it was there already, so there was nothing to wait for
+                raise TimeoutError
+            yield piece
+            if piece.finish:
+                return
     except TimeoutError:
         raise ApiError(504, f"not done within {limit:.0f} s", code="timeout") from None
     finally:

@@ -79,6 +79,16 @@ def timestamp(now: datetime) -> str:
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def moment(text: object) -> datetime | None:
+    """A time as Kubernetes writes it; None where there is none that can be read. A status or a pod may hold anything that
+    its schema calls text, and the year 0 too: that must stop no pass."""
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError:
+        return None
+    return found if found.tzinfo is not None else None
+
+
 def merge(before: Iterable[Condition], facts: Iterable[Fact], generation: int, now: datetime) -> list[Condition]:
     """The facts as conditions; a fact whose status did not change keeps the time of its last flip."""
     known = {condition.type: condition for condition in before}

@@ -28,6 +28,8 @@ from slmops.cluster.objects import (
 )
 
 TIMEOUT = 10.0
+WRITE_TIMEOUT = 15.0
+"""The API server waits 10 s for an admission webhook, if nobody said otherwise, and then names the one that hangs."""
 LIST_TIMEOUT = 60.0
 PAGE = 50
 """Objects in one page of a list. Parsed they take some 50 KB each, and memory once taken is seldom given back."""
@@ -212,9 +214,11 @@ class Cluster:
             return False
         return any(item.get("name") == gvk.plural for item in answer.get("resources") or ())
 
-    async def record_event(self, regarding: Manifest, type: EventType, reason: str, message: str) -> None:
-        """Tell users of something, once. Never blocks and never fails."""
-        self._events.record(regarding, type, reason, message)
+    async def record_event(
+        self, regarding: Manifest, type: EventType, reason: str, message: str, since: str = ""
+    ) -> None:
+        """Tell users of something that came about then, once. Never blocks and never fails."""
+        self._events.record(regarding, type, reason, message, since)
 
     @property
     def events_dropped(self) -> int:
@@ -269,12 +273,12 @@ class Cluster:
         query: dict[str, str] | None = None,
         body: Manifest | Manifests | None = None,
         content: str = JSON,
-        timeout: float = TIMEOUT,  # noqa: ASYNC109  (aiohttp's own, over the whole request)
+        timeout: float | None = None,  # noqa: ASYNC109  (aiohttp's own, over the whole request)
         subresource: str = "",
     ) -> Manifest:
         url = self._connection.server + quote(path) + (f"?{urlencode(query)}" if query else "")
         resource = f"{gvk.plural}/{subresource}" if subresource else gvk.plural
-        code = 0
+        code, timeout = 0, timeout or (TIMEOUT if method == "GET" else WRITE_TIMEOUT)
         try:
             async with self._session.request(
                 method,

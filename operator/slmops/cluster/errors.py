@@ -53,8 +53,13 @@ class Expired(ClusterError):  # noqa: N818
     """A list's continue token or a watch's version is too old (410 Gone)."""
 
 
+class InternalError(ClusterError):
+    """The API server is there and failed over this one object (500, ``InternalError``): mostly an admission webhook that
+    it could not call. Worth a retry, and no reason to leave other objects alone."""
+
+
 class Unavailable(ClusterError):  # noqa: N818
-    """No usable answer: network, timeout, throttling, a server's error, credentials being renewed. Worth a retry."""
+    """No usable answer: network, timeout, throttling, storage that fails, credentials being renewed. Worth a retry."""
 
     def __init__(self, message: str, *, reason: str = "", status: int = 0, retry_after: float | None = None) -> None:
         super().__init__(message, reason=reason, status=status)
@@ -68,6 +73,9 @@ def from_status(code: int, status: dict[str, Any], retry_after: str | None, what
     reason = str(status.get("reason") or "")
     # Proxies have their own ideas of an error's body.
     details: dict[str, Any] = status["details"] if isinstance(status.get("details"), dict) else {}
+    # What the storage fails with has no reason; this one is the API server's own word for admission that went wrong.
+    if code == 500 and (reason == "InternalError" or "calling webhook" in message):
+        return InternalError(message, reason=reason, status=code)
     if code in (401, 408, 429) or code >= 500 or code < 400:
         wait = _seconds(retry_after) or _seconds(details.get("retryAfterSeconds"))
         return Unavailable(message, reason=reason, status=code, retry_after=wait)

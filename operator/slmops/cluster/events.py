@@ -1,5 +1,7 @@
 """Kubernetes Events: what ``kubectl describe`` shows. Each is posted once, in the background, and may be lost.
 
+Once for each time that it came about: a failure that passes and comes again a day later is news again.
+
 An Event is a courtesy to people; no pass waits for one or fails because of one.
 """
 
@@ -11,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal
 
-from slmops.cluster.errors import ClusterError, Conflict, Unavailable
+from slmops.cluster.errors import ClusterError, Conflict, InternalError, Unavailable
 from slmops.cluster.objects import EVENT, GROUP, Manifest
 
 EventType = Literal["Normal", "Warning"]
@@ -43,10 +45,11 @@ class EventRecorder:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def record(self, regarding: Manifest, type: EventType, reason: str, message: str) -> None:
-        """Queue an event unless the same was recorded before."""
+    def record(self, regarding: Manifest, type: EventType, reason: str, message: str, since: str = "") -> None:
+        """Queue an event unless the same was recorded before. ``since``: when what it tells of came about."""
         metadata = regarding["metadata"]
-        digest = hashlib.sha256("\0".join((metadata.get("uid", ""), reason, message)).encode()).hexdigest()[:20]
+        parts = (metadata.get("uid", ""), reason, message, since)
+        digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:20]
         if digest in self._known:
             self._known.move_to_end(digest)
             return
@@ -68,9 +71,9 @@ class EventRecorder:
                     await self._create(event)
                 except Conflict:
                     pass  # the name is made of the content, so it was posted before a restart
-                except Unavailable as error:
+                except (Unavailable, InternalError) as error:
                     if attempt < TRIES:
-                        await asyncio.sleep(error.retry_after or attempt)
+                        await asyncio.sleep(getattr(error, "retry_after", None) or attempt)
                         continue
                     self.dropped += 1
                 except ClusterError as error:

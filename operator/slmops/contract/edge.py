@@ -18,6 +18,8 @@ class ServeRun(Message):
     port: int = 8080
     max_queue: int = 32
     request_timeout_seconds: float = 60.0
+    """From a request, with its time in the queue, to the last token of its answer; a stream that has begun ends with an
+    error then."""
     max_length: int | None = None
 
 

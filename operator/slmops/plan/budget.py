@@ -13,7 +13,7 @@ from typing import Any
 from slmops import contract
 from slmops.api.budget import Budget
 from slmops.api.resource import Resource
-from slmops.cost import HOUR, Used, attempts, budget_of, exceeded, used
+from slmops.cost import HOUR, Used, attempts, budget_of, exceeded, remembered, used
 from slmops.state import ANNOTATION_BUDGET, Manifest, Observed, Plan, digest8
 
 
@@ -22,8 +22,8 @@ def left(resource: Resource[Any, Any], gpus: int, pods: int = 1) -> contract.Bud
     budget = budget_of(resource)
     if budget is None or (budget.gpu_hours is None and budget.max is None):
         return None
-    before = resource.status.cost
-    spent = Used(before.gpu_hours * HOUR, before.node_hours * HOUR) if before else Used(0, 0)
+    before = remembered(resource.status.cost)
+    spent = Used(before.gpu_hours * HOUR, before.node_hours * HOUR)
     price = budget.price
     bound = None if budget.max is None else Decimal(str(budget.max)) - spent.amount(price)
     return contract.Budget(

@@ -172,13 +172,10 @@ def _bench(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, o
     assert turn.pod is not None
     sources = Sources(observed)
     targets = [_target("candidate", turn.pod, serve_run(resource, rollout.wanted))]
-    stable = observed.child("ConfigMap", set_name(resource, pool.name, rollout.stable)) if rollout.stable else None
-    if turn.stable_pod is not None and condition(turn.stable_pod, "Ready") and stable is not None:
+    if rollout.stable and turn.stable_pod is not None and condition(turn.stable_pod, "Ready"):
+        config = observed.child("ConfigMap", set_name(resource, pool.name, rollout.stable))
         targets.insert(
-            0,
-            _target(
-                "stable", turn.stable_pod, contract.ServeRun.model_validate_json(stable["data"][contract.CONFIG_KEY])
-            ),
+            0, _target("stable", turn.stable_pod, _configured(config) or serve_run(resource, rollout.wanted))
         )
     run = contract.BenchRun(
         run="", targets=tuple(targets), data=sources.data(spec.data), warmup=spec.warmup, rounds=spec.rounds,
@@ -190,6 +187,15 @@ def _bench(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, o
         name=job_name(resource, "bench", pool.name, rollout.wanted.name, turn.node),
         labels={LABEL_POOL: pool.name, LABEL_REVISION: rollout.wanted.name},
     )  # fmt: skip
+
+
+def _configured(config: Manifest | None) -> contract.ServeRun | None:
+    """How a server was configured; None where somebody deleted or spoiled that. It is most likely like the next one then,
+    and where it is not, its figures are missing: better than to pass a candidate that was compared with nothing."""
+    try:
+        return contract.ServeRun.model_validate_json((config or {})["data"][contract.CONFIG_KEY])
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _target(name: Literal["stable", "candidate"], pod: Manifest, run: contract.ServeRun) -> contract.Target:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Literal
 
 from slmops.api.base import seconds
-from slmops.api.conditions import ConditionType
+from slmops.api.conditions import ConditionType, moment
 from slmops.api.edgedeployment import EdgeDeployment, Pool, WaveStatus
 from slmops.rollout.fleet import Node, in_order, pool_nodes, targets
 from slmops.rollout.pods import Servers
@@ -187,9 +187,7 @@ def _soak_left(resource: EdgeDeployment, revision: str, wave: int, now: datetime
     if soak is None:
         return 0.0
     seen = wave_seen(resource, revision)
-    if seen is None or seen.index < wave + 1 or (seen.index == wave + 1 and seen.completed_at is None):
-        return seconds(soak)
-    if seen.index > wave + 1:
+    if seen is not None and seen.index > wave + 1:
         return 0.0
-    assert seen.completed_at is not None
-    return max(0.0, seconds(soak) - (now - datetime.fromisoformat(seen.completed_at)).total_seconds())
+    completed = moment(seen.completed_at) if seen is not None and seen.index == wave + 1 else None
+    return seconds(soak) if completed is None else max(0.0, seconds(soak) - (now - completed).total_seconds())

@@ -21,6 +21,7 @@ from typing import Literal
 
 from slmops.api.base import ratio, seconds
 from slmops.api.batch import GateStatus, Outcome
+from slmops.api.conditions import moment
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import Report
 from slmops.rollout.fleet import HOSTNAME, Node
@@ -62,7 +63,7 @@ class Trial:
     def late(self, node: Node, started: str | None) -> str:
         """What to say of something that began then and should be done by now."""
         limit = self.resource.spec.strategy.progress_deadline
-        begun = max((datetime.fromisoformat(time) for time in (started, node.since) if time), default=self.now)
+        begun = max((time for time in (moment(started), moment(node.since)) if time), default=self.now)
         elapsed = (self.now - begun).total_seconds()
         return f"not done within progressDeadline {limit}" if elapsed > seconds(limit) else ""
 
@@ -162,10 +163,8 @@ def _why(resource: EdgeDeployment, state: JobState) -> str:
 
 def void(job: Manifest, state: JobState, node: Node) -> bool:
     """Whether a Job failed on a node that was away meanwhile: that says nothing, and it is done again."""
-    begun = job["metadata"].get("creationTimestamp")
-    if state.phase != "Failed" or not node.ready or not node.since or not begun:
-        return False
-    return datetime.fromisoformat(begun) < datetime.fromisoformat(node.since)
+    begun, since = moment(job["metadata"].get("creationTimestamp")), moment(node.since)
+    return state.phase == "Failed" and node.ready and begun is not None and since is not None and begun < since
 
 
 def job_name(resource: EdgeDeployment, role: str, pool: str, revision: str, node: Node) -> str:

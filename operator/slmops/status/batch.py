@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from slmops.api.batch import ArtifactStatus, GateStatus, ProgressStatus
-from slmops.api.conditions import Condition, ConditionType, Fact, false, merge, true, unknown
+from slmops.api.conditions import Condition, ConditionType, Fact, false, merge, moment, true, unknown
 from slmops.api.data import DatasetStatus
 from slmops.api.resource import Resource
 from slmops.contract import Artifact, Progress, Report
@@ -25,9 +25,9 @@ def intake(plan: Plan) -> list[Fact]:
     problem = plan.problem
     if problem is None:
         return [true(C.ACCEPTED, "Valid"), true(C.INPUTS_RESOLVED, "Resolved")]
-    if problem.condition is C.ACCEPTED:
-        return [false(C.ACCEPTED, problem.reason, problem.message), unknown(C.INPUTS_RESOLVED, "NotAccepted")]
     make = unknown if problem.waiting else false
+    if problem.condition is C.ACCEPTED:
+        return [make(C.ACCEPTED, problem.reason, problem.message), unknown(C.INPUTS_RESOLVED, "NotAccepted")]
     return [true(C.ACCEPTED, "Valid"), make(C.INPUTS_RESOLVED, problem.reason, problem.message)]
 
 
@@ -130,9 +130,10 @@ def _done(said: Progress) -> str | None:
 
 def _first_step(said: Progress, started: str | None) -> str | None:
     """Time from the start of a pod to its first step. Both times are by the clock of its node."""
-    if said.first_step_at is None or started is None:
+    began = moment(started)
+    if said.first_step_at is None or began is None:
         return None
-    seconds = said.first_step_at - datetime.fromisoformat(started).timestamp()
+    seconds = said.first_step_at - began.timestamp()
     return duration(seconds) if 0 <= seconds < DAY else None
 
 

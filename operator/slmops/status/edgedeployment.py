@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
-from slmops.api.conditions import ConditionType, Fact, false, merge, timestamp, true, unknown
+from slmops.api.conditions import ConditionType, Fact, false, merge, moment, timestamp, true, unknown
 from slmops.api.edgedeployment import (
     ClassStatus,
     EdgeDeployment,
@@ -136,11 +136,11 @@ def _images(resource: EdgeDeployment, observed: Observed, rollout: Rollout, name
     if rollout.wanted is not None and rollout.wanted.name == name:
         return rollout.wanted.images
     return {
-        pool.name: str(volume["image"]["reference"])
+        pool.name: str(volume["image"].get("reference") or "")
         for pool in rollout.pools
         if (daemon_set := daemon_set_of(resource, observed, pool.name, name)) is not None
-        for volume in daemon_set["spec"]["template"]["spec"]["volumes"]
-        if "image" in volume
+        for volume in daemon_set["spec"]["template"]["spec"].get("volumes") or []
+        if volume.get("image")
     }
 
 
@@ -174,7 +174,8 @@ def _wave(resource: EdgeDeployment, rollout: Rollout, now: datetime) -> WaveStat
     at = None
     if rollout.reason != "NoNodes" and all(pool.wave_done for pool in rollout.pools):
         seen = wave_seen(resource, rollout.candidate)
-        at = seen.completed_at if seen and seen.index == rollout.wave + 1 and seen.completed_at else timestamp(now)
+        before_at = seen.completed_at if seen and seen.index == rollout.wave + 1 else None
+        at = before_at if moment(before_at) else timestamp(now)
     return WaveStatus(name=waves[rollout.wave].name, index=rollout.wave + 1, of=len(waves), completed_at=at)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmops.cluster.errors import LONGEST_WAIT, ClusterError, Invalid, Unavailable, from_status
+from slmops.cluster.errors import LONGEST_WAIT, ClusterError, InternalError, Invalid, Unavailable, from_status
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.just(10**400) | st.floats(allow_nan=True) | st.text(max_size=5),
@@ -36,6 +36,25 @@ def test_whatever_stands_in_an_answer_it_becomes_an_error_with_a_text(
         assert error.retry_after is None or 0 < error.retry_after <= LONGEST_WAIT
     if isinstance(error, Invalid):
         assert all(isinstance(part, str) for cause in error.causes for part in cause)
+
+
+WEBHOOK = 'Internal error occurred: failed calling webhook "jobs.example": failed to call webhook: Post "https://jobs.hooks.svc"'
+
+
+@pytest.mark.parametrize(
+    ("body", "ours_alone"),
+    [
+        ({"reason": "InternalError", "message": f"{WEBHOOK}: connect: connection refused"}, True),
+        ({"reason": "InternalError", "message": f"{WEBHOOK}: context deadline exceeded"}, True),
+        ({"reason": "InternalError", "message": "Internal error occurred: resource quota evaluation timed out"}, True),
+        ({"message": f"{WEBHOOK}: no endpoints available for service"}, True),
+        ({"message": "etcdserver: leader changed"}, False),
+        ({"message": "rpc error: code = Unavailable desc = transport is closing"}, False),
+        ({}, False),
+    ],
+)
+def test_what_the_server_fails_over_is_told_from_a_server_that_fails(body: dict[str, Any], ours_alone: bool) -> None:
+    assert type(from_status(500, body, None, "create jobs")) is (InternalError if ours_alone else Unavailable)
 
 
 def test_an_answer_without_words_says_what_was_asked() -> None:

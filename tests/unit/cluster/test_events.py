@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slmops.cluster.errors import ClusterError, Conflict, Forbidden, Invalid, Unavailable
+from slmops.cluster.errors import ClusterError, Conflict, Forbidden, InternalError, Invalid, Unavailable
 from slmops.cluster.events import QUEUE, TRIES, EventRecorder
 from slmops.cluster.objects import Manifest
 from tests.unit.virtualtime import run
@@ -95,6 +95,17 @@ def test_another_message_and_another_object_are_another_event() -> None:
     assert len({event["metadata"]["name"] for event in server.posted}) == 3
 
 
+def test_what_passes_and_comes_again_is_told_again_and_each_time_once() -> None:
+    server = Server()
+
+    async def scenario(recorder: EventRecorder) -> None:
+        for since in ("2026-03-01T12:00:00Z", "2026-03-01T12:00:00Z", "2026-03-02T12:00:00Z", "2026-03-02T12:00:00Z"):
+            recorder.record(resource(), "Warning", "NodesNotServing", "Ready: 1 of 2 nodes serve", since)
+
+    play(server, scenario)
+    assert len(server.tried) == len(server.posted) == 2
+
+
 def test_after_a_restart_the_same_event_has_the_same_name_and_counts_as_posted() -> None:
     server = Server()
     play(server, saying("Trained"))
@@ -133,8 +144,9 @@ def test_an_event_about_a_cluster_scoped_object_goes_to_the_default_namespace() 
     assert server.posted[0]["metadata"]["namespace"] == "default"
 
 
-def test_an_event_waits_for_an_api_server_that_is_away_and_is_given_up_in_the_end() -> None:
-    server = Server(*[Unavailable("away")] * TRIES)
+@pytest.mark.parametrize("error", [Unavailable("away"), InternalError("failed calling webhook")])
+def test_an_event_waits_for_an_api_server_that_is_away_and_is_given_up_in_the_end(error: ClusterError) -> None:
+    server = Server(*[error] * TRIES)
     recorder = play(server, saying("Lost", "Next"))
     assert [reason for _, reason in server.tried] == ["Lost"] * TRIES + ["Next"]
     assert [round(time) for time, _ in server.tried] == [0, 1, 3, 3]

@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +174,28 @@ async def test_an_answer_that_takes_too_long_is_given_up(engine: Engine, library
     assert error.value.status == 504
     library.free()
     assert (await ask(engine, request("next")[0]))[0] == "yes"
+
+
+async def slowly(answer: AsyncIterator[Piece]) -> None:
+    """Read to the end, with a pause after each piece."""
+    async for _ in answer:
+        await asyncio.sleep(0.05)
+
+
+async def test_the_time_of_an_answer_is_one_for_all_its_pieces_whoever_takes_them(
+    engine: Engine, library: FakeGenAI
+) -> None:
+    """The server takes the first piece in a task of its own; and many short waits are a long one."""
+    library.answer = lambda prompt: "x" * 80
+    asked, _ = request()
+    answer = pieces(engine, asked, 0.2)
+    assert (await asyncio.create_task(anext(answer))).text == "x"
+    begun = time.monotonic()
+    with pytest.raises(ApiError, match="not done within") as caught:
+        await slowly(answer)
+    assert time.monotonic() - begun < 2
+    assert caught.value.status == 504
+    assert asked.cancelled.is_set()
 
 
 async def test_a_failure_of_the_library_costs_one_request(engine: Engine, library: FakeGenAI) -> None:

@@ -246,6 +246,23 @@ async def test_an_answer_that_takes_too_long_is_an_error(make: Make, stream: boo
     edge.library.free()
 
 
+async def test_a_stream_that_stalls_in_the_middle_ends_in_time_with_an_error_and_frees_the_model(make: Make) -> None:
+    edge = make(seconds=0.2)
+    edge.library.answer = lambda prompt: "x" * 80
+    before = edge.library.tokens
+    edge.library.hold(after=2)
+    async with asyncio.timeout(5):
+        answer = await edge.chat(stream=True).done()
+    assert answer.status == 200, "it had begun"
+    *_, last = answer.events()
+    assert last["error"]["code"] == "timeout"
+    assert b"[DONE]" not in answer.body
+    edge.library.answer = lambda prompt: "next"
+    edge.library.free()
+    assert (await edge.chat(max_tokens=1).done()).status == 200
+    assert edge.library.tokens - before == 2 + 1 + 1, "the token that was being made, and the next client's"
+
+
 async def test_a_stream_that_fails_in_the_middle_does_not_end_well(edge: Edge) -> None:
     def fail() -> list[int]:
         raise RuntimeError("canary")
@@ -320,8 +337,8 @@ async def test_the_metrics_count_what_happened(edge: Edge) -> None:
     await edge.chat(stream=True).done()
     await edge.chat(max_tokens=2).done()
     async with asyncio.timeout(PATIENCE):  # a client has its last byte before the server has counted it
-        while (after := await edge.figures())["requests_in_flight"]:
-            pass
+        while (after := await edge.figures())["requests_in_flight"]:  # noqa: ASYNC110  (the figures come by HTTP)
+            await asyncio.sleep(0.005)
     gained = {name: value - before.get(name, 0.0) for name, value in after.items()}
     assert gained["generated_tokens_total"] == 4 + 2
     assert gained["prompt_tokens_total"] == 2 * len("<user>q<a>")

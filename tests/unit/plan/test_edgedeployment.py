@@ -139,10 +139,13 @@ def test_a_node_that_left_the_pool_is_not_admitted_any_more() -> None:
 # --- what is measured
 
 
-def _measured(candidate: EdgeDeployment, *, named: str = "chat", address: str = "10.0.0.2") -> dict[str, Any]:
-    """Addresses and models that the benchmark of a node is told, where the stable model has this name."""
+def _measured(
+    candidate: EdgeDeployment, *, named: str = "chat", address: str = "10.0.0.2", data: Any = None
+) -> dict[str, Any]:
+    """Addresses and models that the benchmark of a node is told, where the stable model has this name, or its ConfigMap
+    this content."""
     found, (config, a), (_, b) = node("n"), servers(measured("a")), servers(candidate, track="candidate", only=["n"])
-    config["data"] = {CONFIG_KEY: json.dumps(configuration(config) | {"model_name": named})}
+    config["data"] = {CONFIG_KEY: json.dumps(configuration(config) | {"model_name": named})} if data is None else data
     pods = (pod(a, "n", ip="10.0.0.1"), pod(b, "n", ready=False, containers=True, ip=address))
     observed = Observed(children=(config, a, b, pulled(candidate, found)), pods=pods, nodes=(found,))
     plan = plan_edgedeployment(candidate, observed, SETTINGS, NOW)
@@ -155,6 +158,11 @@ def test_both_servers_are_measured_as_each_was_configured() -> None:
     assert _measured(measured("b", runtime={"port": 9090}), named="before") == {
         "stable": ("http://10.0.0.1:8080", "before"), "candidate": ("http://10.0.0.2:9090", "chat"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [{}, {CONFIG_KEY: "rubbish"}, {CONFIG_KEY: "{}"}])
+def test_a_candidate_is_compared_also_where_somebody_spoiled_the_configuration_of_the_stable_server(data: Any) -> None:
+    assert _measured(measured("b"), data=data)["stable"] == ("http://10.0.0.1:8080", "chat")
 
 
 def test_an_address_with_colons_is_written_in_brackets() -> None:

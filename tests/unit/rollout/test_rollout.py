@@ -8,6 +8,7 @@ import pytest
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.rollout import Rollout, read
 from slmops.state import Manifest, Observed
+from tests.unit.builders import UNREADABLE
 from tests.unit.fleet_builders import (
     NOW,
     SETTINGS,
@@ -147,9 +148,9 @@ def test_every_pool_has_its_own_waves_and_all_have_to_pass() -> None:
 SOAKING = {"waves": [{"name": "one", "nodes": 1, "soak": "10m"}, {"name": "rest", "nodes": "100%", "soak": "5m"}]}
 
 
-def _soaking(index: int, completed: float | None, candidate: str | None = None) -> dict[str, Any]:
+def _soaking(index: int, completed: float | None, candidate: str | None = None, **wave: Any) -> dict[str, Any]:
     name = candidate or revision(measured("b", strategy=SOAKING)).name
-    wave = {"name": "x", "index": index, "of": 2} | ({"completedAt": at(completed)} if completed is not None else {})
+    wave |= {"name": "x", "index": index, "of": 2} | ({"completedAt": at(completed)} if completed is not None else {})
     return {"wave": wave, "candidate": {"revision": name, "since": at(-60)}}
 
 
@@ -164,6 +165,7 @@ def _soaking(index: int, completed: float | None, candidate: str | None = None) 
         (_soaking(2, None), 0, "Proceed", None),  # the next wave has begun
         (_soaking(1, -60, "other"), 0, "Soak", 600),  # the clock of another candidate
         (_soaking(2, -60, "other"), 0, "Soak", 600),
+        *((_soaking(1, None, completedAt=time), 0, "Soak", 600) for time in UNREADABLE),
     ],
 )
 def test_the_soak_is_counted_from_the_time_that_status_names(

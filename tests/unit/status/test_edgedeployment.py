@@ -340,6 +340,9 @@ def test_a_wave_that_is_done_starts_the_soak_once() -> None:
     world.advance(60)
     world.operate()
     assert (world.status["wave"]["completedAt"], world.version) == (done, version)
+    world.status["wave"]["completedAt"] = "never"
+    world.operate()
+    assert world.status["wave"]["completedAt"] == timestamp(world.now), "a soak that nobody can count begins anew"
     world.advance(600)
     world.turn()
     assert (world.status["wave"]["index"], "completedAt" in world.status["wave"]) == (2, False)
