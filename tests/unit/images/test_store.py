@@ -1,12 +1,13 @@
 """Encoded records on disk are the records that were written, in any order and any number."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm_trainer.encoding import CHAT_TEMPLATE, encode
+from slm_trainer.encoding import CHAT_TEMPLATE, encode, ends
 from slm_trainer.store import Record, TokenStore, Writer, lengths
 from slmkit.data import Example
 from slmkit.run import RunFailed
@@ -70,3 +71,13 @@ def test_a_template_that_writes_an_answer_in_another_way_is_refused() -> None:
     odd = Letters(CHAT_TEMPLATE.replace("<|assistant|>", "<|bot|>"))
     with pytest.raises(RunFailed, match="begins an answer in another way"):
         encode(odd, [user("a", "b")], 100)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"), [(None, [256]), (256, [256]), (7, [7, 256]), ([7, 9], [7, 9, 256]), ([256, 7], [256, 7])]
+)
+def test_what_ends_an_answer_is_what_model_or_tokenizer_name(
+    named: int | list[int] | None, expected: list[int]
+) -> None:
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named))
+    assert ends(model, Letters()) == expected
