@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_trainer.encoding import CHAT_TEMPLATE, encode, ends
-from slm_trainer.store import Record, TokenStore, Writer, lengths
+from slm_trainer.store import Record, TokenStore, Writer, digest, lengths
 from slmkit.data import Example
 from slmkit.run import RunFailed
 from tests.unit.images.letters import Letters
@@ -37,6 +37,16 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, recor
         assert store[-1] == records[-1]
     with pytest.raises(IndexError):
         store[len(records)]
+
+
+def test_a_digest_is_of_every_token_and_of_where_answers_begin(tmp_path: Path) -> None:
+    some = [Record([1, 2, 3], 1), Record([4], 0)]
+    others = [[Record([1, 2, 3], 2), some[1]], [Record([1, 2, 5], 1), some[1]], some[::-1], some[:1],
+              [Record([1, 2], 1), Record([3, 4], 0)]]  # fmt: skip
+    assert len({digest(records) for records in (some, *others)}) == 6
+    with Writer(tmp_path) as writer:
+        writer.extend(some)
+    assert digest(TokenStore(tmp_path)) == digest(some)
 
 
 def user(text: str, answer: str) -> Example:

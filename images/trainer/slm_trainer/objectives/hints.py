@@ -23,6 +23,7 @@ from torch import Tensor
 
 from slm_trainer.checkpoints import sync
 from slm_trainer.losses import IGNORED, likeliest
+from slm_trainer.store import digest
 from slm_trainer.tokens import Record, batches
 from slmkit.run import Context, RunFailed
 from slmops.contract import Reason
@@ -122,10 +123,8 @@ class Hints:
 
 def _subject(teacher: str, k: int, vocabulary: int, records: Sequence[Record]) -> str:
     """All that the hints follow from, as a hash."""
-    whole = hashlib.sha256(json.dumps([teacher, k, vocabulary]).encode())
-    for record in records:
-        whole.update(np.array([len(record.tokens), record.start, *record.tokens], "<u4").tobytes())
-    return whole.hexdigest()[:32]
+    whole = [teacher, k, vocabulary, digest(records)]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]
 
 
 def _publish(scratch: Path, kept: Path) -> None:
