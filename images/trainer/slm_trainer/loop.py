@@ -50,7 +50,7 @@ def fit(
     step = begin = kept.begin()
     called = group.wrapped(model)
     context.stage("Training", of=steps, done=begin)
-    left = 0 if watch.best.over else steps - begin
+    left = 0 if watch.over else steps - begin
     for step, batches in enumerate(islice(feed.endless(begin), left), begin + 1):
         value = 0.0
         for whole in batches:
