@@ -2,7 +2,7 @@
 
 Two files of fixed width, mapped into memory and never read whole: 16-bit differences to the likeliest token's logit
 (exact to a two-thousandth of the difference) and 32-bit token ids, 6 bytes for each of the k tokens of a position. A third
-one says where each record's are, 24 bytes a record; in memory stays that.
+one says where each record's are, 24 bytes a record; in memory stays an entry a record.
 
 They lie in a folder named by all that they follow from, which is made under another name, synced and renamed: what is
 there is whole, and of this teacher and these records. On a volume the next attempt takes it and asks the teacher nothing.
