@@ -4,6 +4,7 @@ import os
 import sys
 
 from slmkit.stop import stoppable
+from slmops.contract import WORK_DIR
 
 stoppable()
 # Before PyTorch is imported: threads beyond the cores that the pod has only get in each other's way.
@@ -14,8 +15,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Debian's PyTorch is built without it.
 os.environ.setdefault("USE_LIBUV", "0")
-if os.environ.get("LOCAL_RANK", "0") != "0":  # of several processes in a pod, the first one speaks for it
+if (local := os.environ.get("LOCAL_RANK", "0")) != "0":  # of several processes in a pod, the first one speaks for it
     os.environ["TERMINATION_PATH"] = os.devnull
+    # Each fetches and encodes for itself: in one folder, it would read what another is just writing.
+    os.environ["WORK_DIR"] = f"{os.environ.get('WORK_DIR', WORK_DIR)}/process-{local}"
 
 from slm_trainer.label import label
 from slm_trainer.launch import launch, needed

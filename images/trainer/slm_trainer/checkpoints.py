@@ -86,10 +86,10 @@ class Checkpoints:
         (scratch / STATE).write_text(json.dumps(state))
         (scratch / SUMS).write_text(json.dumps({path.name: _sha256(path) for path in sorted(scratch.iterdir())}))
         for path in (*scratch.iterdir(), scratch):
-            _sync(path)
+            sync(path)
         shutil.rmtree(target, ignore_errors=True)
         scratch.rename(target)
-        _sync(self._folder)
+        sync(self._folder)
         self.last = step
         for old in self._newest_first()[self._keep :]:
             shutil.rmtree(old, ignore_errors=True)
@@ -204,7 +204,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """What was written is on the disk after this. Of a folder: the names in it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
 """Several processes that train one model: each takes its rows of every batch, and they add up what they learn.
 
 What comes out is what one process would have made of the same batches: each row is seen once, by one of them, and every
-token of an answer counts the same whoever saw it. Alone, all of this does nothing.
+token of an answer, or pair of answers, counts the same whoever saw it. Alone, all of this does nothing.
 """
 
 import os
@@ -17,7 +17,6 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from slm_trainer.batch import Batch
-from slm_trainer.losses import IGNORED
 from slmkit.run import RunFailed
 from slmops.contract import Reason
 
@@ -91,13 +90,8 @@ class Ranks(Group):
         return nullcontext() if last else called.no_sync()  # type: ignore[no-any-return]
 
     def share(self, batch: Batch) -> Batch:
-        """Every ``size``-th row. A process for which there is none takes the first, without its answer."""
-        if len(batch.tokens) <= self.rank:
-            return Batch.of(batch.tokens[:1], batch.mask[:1], torch.full_like(batch.labels[:1], IGNORED),
-                            None if batch.positions is None else batch.positions[:1])  # fmt: skip
-        mine = slice(self.rank, None, self.size)
-        positions = None if batch.positions is None else batch.positions[mine]
-        return Batch.of(batch.tokens[mine], batch.mask[mine], batch.labels[mine], positions)
+        """Every ``size``-th row, or pair of rows. A process for which there is none takes the first, without its answer."""
+        return batch.part(self.rank, self.size)
 
     def average(self, parameters: Iterable[Tensor]) -> None:
         """One by one: they are few."""

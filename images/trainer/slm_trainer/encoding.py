@@ -17,6 +17,14 @@ CHAT_TEMPLATE = (
 SPECIAL = ("<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>")
 
 
+def ends(model: Any, tokenizer: Any) -> list[int]:
+    """Tokens that end an answer: all that the model's generation settings name, and the tokenizer's own. Chat models often
+    end a turn with another token than a text, and their tokenizer names only one of the two."""
+    named = model.generation_config.eos_token_id
+    found = [*named] if isinstance(named, list | tuple) else [named]
+    return [token for token in dict.fromkeys([*found, tokenizer.eos_token_id]) if token is not None]
+
+
 def prompt_tokens(tokenizer: Any, example: Example) -> list[int]:
     """The conversation up to where the answer begins."""
     text = tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True)

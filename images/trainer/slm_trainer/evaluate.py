@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slm_trainer.encoding import encode
+from slm_trainer.encoding import encode, ends
 from slmkit.apart import Seen, finite, measure_apart, peak_memory, tell
 from slmkit.data import Example
 from slmkit.metrics import Measured, judged
@@ -100,7 +100,7 @@ def generate(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int
     with torch.inference_mode():
         made = model.generate(
             input_ids=given["input_ids"], attention_mask=given["attention_mask"], max_new_tokens=limit,
-            pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id, eos_token_id=ends(model, tokenizer),
             **({"do_sample": False} | sampling),
         )  # fmt: skip
     return list(tokenizer.batch_decode(made[:, given["input_ids"].shape[1] :], skip_special_tokens=True))

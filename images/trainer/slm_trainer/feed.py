@@ -17,7 +17,7 @@ class Feed:
 
     def __init__(self, records: Sequence[Record], wanted: Hyperparameters, pad: int) -> None:
         self._records, self._wanted, self._pad = records, wanted, pad
-        self._rows = rows(lengths(records).tolist(), wanted.max_sequence_length) if wanted.packing else None
+        self._rows = rows(lengths(records), wanted.max_sequence_length) if wanted.packing else None
         count = len(records) if self._rows is None else len(self._rows)
         self.per_epoch = steps_an_epoch(count, wanted)
         """Optimizer steps of an epoch."""

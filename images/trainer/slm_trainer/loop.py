@@ -45,11 +45,12 @@ def fit(
     weights = Weights(ModuleList([model, objective.extra]))
     parts = {"optimizer": optimizer, "scaler": scaler, "watch": watch, "pace": pace, "random": RandomNumbers(),
              "weights": weights}  # fmt: skip
-    kept = Kept(wanted, context, group, parts, subject_of(wanted, records, steps, weights))
+    subject = subject_of(wanted, records, steps, weights, context.inputs) if wanted.checkpoint else ""
+    kept = Kept(wanted, context, group, parts, subject)
     step = begin = kept.begin()
     called = group.wrapped(model)
     context.stage("Training", of=steps, done=begin)
-    left = 0 if watch.best.over else steps - begin
+    left = 0 if watch.over else steps - begin
     for step, batches in enumerate(islice(feed.endless(begin), left), begin + 1):
         value = 0.0
         for whole in batches:

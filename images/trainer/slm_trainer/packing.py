@@ -6,10 +6,13 @@ arXiv 2107.02027). Not every model's code does so, and nothing would tell: ``pro
 """
 
 import random
+from array import array
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from slm_trainer.batch import Batch
 from slm_trainer.losses import IGNORED
@@ -19,30 +22,56 @@ from slmops.contract import Reason
 
 TOLERANCE = 1e-3
 """Largest difference between logits of a record alone and beside others, as a share of the largest logit: rounding."""
+NONE = -1
 
 
-def rows(lengths: Sequence[int], longest: int) -> list[list[int]]:
-    """Indices of records for each row of at most ``longest`` tokens: the longest record first, each into the fullest row
-    that still holds it (best-fit decreasing), so few rows are needed. The order of equal lengths is that of the data."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    made: list[list[int]] = []
-    open_rows: list[list[int]] = [[] for _ in range(longest + 1)]
-    """Rows by the room that is left in them."""
-    for index in order:
-        room = next((room for room in range(lengths[index], longest + 1) if open_rows[room]), None)
-        if room is None:
-            made.append([])
-            row, room = len(made) - 1, longest
+class Rows:
+    """The numbers of the records of each row, one row after the other: eight bytes a record at most."""
+
+    def __init__(self, members: NDArray[np.uint32], ends: NDArray[np.uint32]) -> None:
+        self._members, self._ends = members, ends
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, row: int) -> list[int]:
+        begin = int(self._ends[row - 1]) if row else 0
+        found: list[int] = self._members[begin : self._ends[row]].tolist()
+        return found
+
+
+def rows(lengths: NDArray[np.uint32], longest: int) -> Rows:
+    """Which records share a row of at most ``longest`` tokens: the longest record first, each into the fullest row that
+    still holds it (best-fit decreasing), so few rows are needed. The order of equal lengths is that of the data.
+
+    All numbers are in arrays: as Python's objects, those of large data would take more memory than a small model.
+    """
+    order = np.argsort(lengths.max() - lengths, kind="stable").astype(np.uint32)
+    chosen = array("I")
+    """The row of each record, in that order."""
+    below = array("i")
+    """Of each row, another one with the same room that is open, or none."""
+    open_rows = array("i", [NONE]) * (longest + 1)
+    """By the room that is left in it, the row that was put there last."""
+    for length in lengths[order]:
+        room = next((room for room in range(length, longest + 1) if open_rows[room] != NONE), longest)
+        row = open_rows[room]
+        if row == NONE:
+            row = len(below)
+            below.append(NONE)
         else:
-            row = open_rows[room].pop()
-        made[row].append(index)
-        open_rows[room - lengths[index]].append(row)
-    return made
+            open_rows[room] = below[row]
+        chosen.append(row)
+        left = room - int(length)
+        below[row], open_rows[left] = open_rows[left], row
+    taken = np.frombuffer(chosen, np.uint32)
+    members = order[np.argsort(taken, kind="stable")]
+    return Rows(members, np.bincount(taken, minlength=len(below)).cumsum().astype(np.uint32))
 
 
-def packed(records: Sequence[Record], made: Sequence[Sequence[int]], size: int, pad: int, seed: int) -> Iterator[Batch]:
+def packed(records: Sequence[Record], made: Rows, size: int, pad: int, seed: int) -> Iterator[Batch]:
     """One epoch of batches of ``size`` rows, in random order."""
-    order = list(range(len(made)))
+    order = array("I", range(len(made)))
     random.Random(seed).shuffle(order)  # noqa: S311  (a shuffle)
     for begin in range(0, len(order), size):
         yield collate([[records[i] for i in made[row]] for row in order[begin : begin + size]], pad)

@@ -45,7 +45,7 @@ class Pairs(Sequence[Record]):
             chosen = [int(number) for number in order[begin : begin + size]]
             rows = [*(self._better[number] for number in chosen), *(self.worse[number] for number in chosen)]
             tokens, mask, labels = collate(rows, pad)
-            yield Batch(tokens, mask, labels, answered=len(chosen))
+            yield Batch(tokens, mask, labels, answered=len(chosen), paired=True)
 
 
 def encode_pairs(tokenizer: Any, examples: Iterable[Example], longest: int, into: Path) -> tuple[Pairs, int]:

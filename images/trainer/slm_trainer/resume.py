@@ -3,10 +3,10 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from slm_trainer.checkpoints import Checkpoints, Part, Weights
 from slm_trainer.distributed import Group
+from slm_trainer.store import Record, digest
 from slmkit.hold import hold
 from slmkit.run import Context
 from slmops.contract import Hyperparameters
@@ -58,8 +58,13 @@ class Kept:
             self._context.kept(self._all.last, self._all.resumes, self._all.lost)
 
 
-def subject_of(wanted: Hyperparameters, records: Sequence[Any], steps: int, weights: Weights) -> str:
-    """What a checkpoint belongs to: settings, number of records and steps, names and shapes of the weights, as a hash."""
+def subject_of(
+    wanted: Hyperparameters, records: Sequence[Record], steps: int, weights: Weights, inputs: Mapping[str, str]
+) -> str:
+    """What a checkpoint belongs to, as a hash: settings, what each source was resolved to (a tag may have moved since),
+    the records, which may come from where nothing has a digest, their number and the steps, names and shapes of the
+    weights."""
     shapes = {name: list(value.shape) for name, value in weights.state_dict().items()}
-    whole = [wanted.model_dump(mode="json", exclude={"checkpoint"}), len(records), steps, shapes]
+    settings = wanted.model_dump(mode="json", exclude={"checkpoint"})
+    whole = [settings, dict(inputs), digest(records), len(records), steps, shapes]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -3,6 +3,7 @@
 Memory hardly grows with the data: what was read lately is in the system's cache, which gives it back when it is needed.
 """
 
+import hashlib
 import os
 import weakref
 from collections.abc import Iterable, Sequence
@@ -96,3 +97,12 @@ def lengths(records: Sequence[Record]) -> NDArray[np.uint32]:
     if isinstance(records, TokenStore):
         return records.lengths
     return np.fromiter((len(record.tokens) for record in records), np.uint32, len(records))
+
+
+def digest(records: Sequence[Record]) -> str:
+    """A hash of all tokens, and of where the answers begin; of pairs, of both answers."""
+    whole = hashlib.sha256()
+    for part in (records, getattr(records, "worse", ())):
+        for record in part:
+            whole.update(np.array([len(record.tokens), record.start, *record.tokens], TOKEN).tobytes())
+    return whole.hexdigest()

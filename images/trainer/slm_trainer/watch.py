@@ -43,16 +43,24 @@ class Watch:
         self.curves.add(step, eval_loss=loss)
         if self.best.see(step, loss) and self._wanted.early_stopping:
             self.kept = {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
-        over = self.best.over
         if self._referee is not None:
-            losses = [point.eval_loss or 0.0 for point in self.curves.points]
-            over = self._referee.ends(losses, last=over or step == steps) or over
-        return over
+            self._referee.ends(self._losses, last=self.best.over or step == steps)
+        return self.over
+
+    @property
+    def over(self) -> bool:
+        """Whether the training is to end, by what was measured so far."""
+        return self.best.over or (self._referee is not None and self._referee.pruned)
+
+    @property
+    def _losses(self) -> list[float]:
+        return [point.eval_loss or 0.0 for point in self.curves.points]
 
     def state_dict(self) -> dict[str, Any]:
         """What a training that is taken up again goes on with."""
         best = {"step": self.best.step, "loss": self.best.loss, "misses": self.best.misses}
-        return {"best": best, "kept": self.kept, "curves": self.curves.state_dict()}
+        pruned = self._referee is not None and self._referee.pruned
+        return {"best": best, "kept": self.kept, "curves": self.curves.state_dict(), "pruned": pruned}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on with it."""
@@ -60,6 +68,8 @@ class Watch:
             setattr(self.best, name, value)
         self.kept = state["kept"]
         self.curves.load_state_dict(state["curves"])
+        if self._referee is not None:  # where no step is left, nobody else would tell it
+            self._referee.resume(self._losses, state["pruned"])
 
     def finish(self, model: Any, steps: int) -> Learning:
         """Put the best weights back, where they were kept. Returns what is reported; the files are still open."""

@@ -120,6 +120,8 @@ class Columns(ApiModel):
     """The prompt (format PromptCompletion)."""
     completion: ColumnName | None = None
     """The answer (format PromptCompletion)."""
+    rejected: ColumnName | None = None
+    """A worse answer, for loss Contrastive (format PromptCompletion)."""
     text: ColumnName | None = None
     """The text (formats Text and Classification)."""
     label: ColumnName | None = None
@@ -134,11 +136,12 @@ class DataSource(ApiModel):
     rules: ClassVar[tuple[Rule, ...]] = (
         Rule(
             "!has(self.columns) || ((!has(self.columns.messages) || self.format == 'Messages')"
-            " && ((!has(self.columns.prompt) && !has(self.columns.completion)) || self.format == 'PromptCompletion')"
+            " && ((!has(self.columns.prompt) && !has(self.columns.completion) && !has(self.columns.rejected))"
+            " || self.format == 'PromptCompletion')"
             " && (!has(self.columns.text) || self.format in ['Text', 'Classification'])"
             " && (!has(self.columns.label) || self.format == 'Classification'))",
-            "columns names a field that records of this format do not have: Messages has messages, PromptCompletion prompt"
-            " and completion, Text text, Classification text and label",
+            "columns names a field that records of this format do not have: Messages has messages, PromptCompletion"
+            " prompt, completion and rejected, Text text, Classification text and label",
             "columns",
         ),
         Rule("!has(self.labels) || self.format == 'Classification'", "labels go with format Classification", "labels"),

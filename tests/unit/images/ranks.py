@@ -1,7 +1,7 @@
 """One process of a group, as the launcher starts it: trains a toy and writes down what came out.
 
 ``python -m tests.unit.images.ranks FOLDER SETTINGS``: the checkpoints are in FOLDER; SETTINGS are JSON, hyperparameters and
-besides ``die_at`` (a batch) and ``records``.
+besides ``die_at`` (a batch), ``records`` (how many) and ``paired`` (whether there is a worse answer to each).
 """
 
 import json
@@ -17,8 +17,10 @@ from slm_trainer.distributed import group_of_this_process
 from slm_trainer.loop import fit
 from slm_trainer.objectives import Objective
 from slm_trainer.objectives.base import by_labels
+from slm_trainer.objectives.contrast import by_contrast
 from slmkit.run import Context, RunFailed
-from tests.unit.images.toys import Toy, records, wanted, weights
+from slmops.contract import Contrast
+from tests.unit.images.toys import Toy, pairs, records, wanted, weights
 
 torch.set_num_threads(1)
 
@@ -26,7 +28,8 @@ torch.set_num_threads(1)
 def main(folder: Path, settings: dict[str, Any]) -> int:
     """Train. The exit code is what the program of the image would make of it."""
     group = group_of_this_process()
-    die_at, count = settings.pop("die_at", None), settings.pop("records", 64)
+    die_at, count, paired = settings.pop("die_at", None), settings.pop("records", 64), settings.pop("paired", False)
+    judge, lessons = (by_contrast(Contrast()).loss, pairs(count)) if paired else (by_labels, records(count))
     torch.manual_seed(7 + group.rank)  # what differs at the start is the leader's in all of them
     model, seen, curve = Toy(), [], []
     context = Context(work=folder / f"work-{group.rank}", state=folder)
@@ -35,7 +38,7 @@ def main(folder: Path, settings: dict[str, Any]) -> int:
         seen.append(len(batch[1]))
         if die_at is not None and len(seen) > die_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        return by_labels(*batch)
+        return judge(*batch)
 
     total = group.total
 
@@ -45,7 +48,7 @@ def main(folder: Path, settings: dict[str, Any]) -> int:
 
     group.total = told  # type: ignore[method-assign]
     try:
-        fit(model, records(count), wanted(**settings), 0, Objective(noted), context, None, group)
+        fit(model, lessons, wanted(**settings), 0, Objective(noted), context, None, group)
     except RunFailed as failed:
         print(failed.reason, failed.message, file=sys.stderr)
         return 143 if failed.reason == "Terminated" else 1

@@ -84,6 +84,13 @@ def test_every_file_format_gives_the_same_records(tmp_path: Path, suffix: str) -
 
 
 @pytest.mark.parametrize("suffix", ALL)
+def test_a_worse_answer_may_have_another_name(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path, suffix, [{"q": "up?", "chosen": "yes", "bad": "no", "rejected": "not this"}])
+    (example,) = read(tmp_path, columns={"prompt": "q", "completion": "chosen", "rejected": "bad"})
+    assert (example.completion, example.rejected) == ("yes", "no")
+
+
+@pytest.mark.parametrize("suffix", ALL)
 def test_a_text_is_learned_as_a_whole(tmp_path: Path, suffix: str) -> None:
     write(tmp_path, suffix, [{"body": "once upon a time", "kind": "tale"}])
     (example,) = read(tmp_path, "Text", columns={"text": "body", "category": "kind"})

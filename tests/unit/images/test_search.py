@@ -174,6 +174,16 @@ def test_another_attempt_of_a_trial_is_judged_by_all_its_measurements() -> None:
     assert again.result(None).measured == (0.9, 0.8)
 
 
+def test_another_attempt_with_nothing_left_to_train_says_what_was_measured() -> None:
+    trained, ended, other = (Referee(Trial(number=5, search=search(*FIVE))) for _ in range(3))
+    trained.resume([9.0, 8.0], pruned=False)
+    assert trained.result(8.0) == TrialResult(value=8.0, measured=(9.0, 8.0))
+    ended.resume([0.9, 0.8], pruned=True)
+    assert ended.result(None) == TrialResult(pruned=True, measured=(0.9, 0.8))
+    other.resume([0.9], pruned=False)
+    assert other.ends([0.9, 0.8], last=False), "what comes after is judged"
+
+
 def test_hyperband_ends_trials_by_those_that_came_as_far() -> None:
     losses = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
     past = [tried(1e-3, losses[-1], *losses) for _ in range(9)]

@@ -1,13 +1,14 @@
 """Encoded records on disk are the records that were written, in any order and any number."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slm_trainer.encoding import CHAT_TEMPLATE, encode
-from slm_trainer.store import Record, TokenStore, Writer, lengths
+from slm_trainer.encoding import CHAT_TEMPLATE, encode, ends
+from slm_trainer.store import Record, TokenStore, Writer, digest, lengths
 from slmkit.data import Example
 from slmkit.run import RunFailed
 from tests.unit.images.letters import Letters
@@ -36,6 +37,16 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, recor
         assert store[-1] == records[-1]
     with pytest.raises(IndexError):
         store[len(records)]
+
+
+def test_a_digest_is_of_every_token_and_of_where_answers_begin(tmp_path: Path) -> None:
+    some = [Record([1, 2, 3], 1), Record([4], 0)]
+    others = [[Record([1, 2, 3], 2), some[1]], [Record([1, 2, 5], 1), some[1]], some[::-1], some[:1],
+              [Record([1, 2], 1), Record([3, 4], 0)]]  # fmt: skip
+    assert len({digest(records) for records in (some, *others)}) == 6
+    with Writer(tmp_path) as writer:
+        writer.extend(some)
+    assert digest(TokenStore(tmp_path)) == digest(some)
 
 
 def user(text: str, answer: str) -> Example:
@@ -70,3 +81,13 @@ def test_a_template_that_writes_an_answer_in_another_way_is_refused() -> None:
     odd = Letters(CHAT_TEMPLATE.replace("<|assistant|>", "<|bot|>"))
     with pytest.raises(RunFailed, match="begins an answer in another way"):
         encode(odd, [user("a", "b")], 100)
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"), [(None, [256]), (256, [256]), (7, [7, 256]), ([7, 9], [7, 9, 256]), ([256, 7], [256, 7])]
+)
+def test_what_ends_an_answer_is_what_model_or_tokenizer_name(
+    named: int | list[int] | None, expected: list[int]
+) -> None:
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named))
+    assert ends(model, Letters()) == expected

@@ -16,13 +16,14 @@ from slm_trainer.loop import fit
 from slm_trainer.losses import IGNORED, answer_loss, contrastive_loss, log_likelihood
 from slm_trainer.model import train_tokenizer
 from slm_trainer.objectives.contrast import by_contrast
-from slm_trainer.pairs import Pairs, encode_pairs
-from slm_trainer.tokens import Record, collate
+from slm_trainer.pairs import encode_pairs
+from slm_trainer.tokens import collate
 from slm_trainer.train import seed_everything
 from slmkit.data import Example
 from slmkit.run import Context, RunFailed
 from slmops.contract import Contrast, Hyperparameters, Reason
 from tests.unit.images.test_torch_loop import Toy, wanted
+from tests.unit.images.toys import pairs
 
 
 def batch(rows: int = 4, length: int = 6, words: int = 9) -> tuple["torch.Tensor", "torch.Tensor"]:
@@ -73,13 +74,6 @@ def test_beyond_the_margin_the_worse_answer_does_not_matter_any_more() -> None:
     assert near.grad[1].any()
 
 
-def pairs(count: int = 12) -> Pairs:
-    """After n comes n + 1, and not n - 1."""
-    better = [Record([n % 9 + 2, n % 9 + 1, n % 9 + 2], 2) for n in range(count)]
-    worse = [Record([n % 9 + 2, n % 9 + 1, n % 9], 2) for n in range(count)]
-    return Pairs(better, worse)
-
-
 def test_both_answers_of_a_pair_share_a_batch() -> None:
     feed = Feed(pairs(13), Hyperparameters(batch_size=4, gradient_accumulation=2), 0)
     made = list(feed.epoch(0))
@@ -89,6 +83,27 @@ def test_both_answers_of_a_pair_share_a_batch() -> None:
         better, worse = one.tokens.chunk(2)
         assert torch.equal(better[:, :2], worse[:, :2]), "the same prompts in the same order"
         assert torch.equal(better[:, 2], worse[:, 2] + 2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_no_part_of_a_batch_tears_a_pair_apart(size: int) -> None:
+    (whole,) = next(Feed(pairs(5), Hyperparameters(batch_size=5), 0).epoch(0))
+    parts = [whole.part(number, size) for number in range(size)]
+    assert sum(part.answered for part in parts) == whole.answered == 5
+    found = []
+    for number, part in enumerate(parts):
+        better, worse = part.tokens.chunk(2)
+        assert torch.equal(better[:, :2], worse[:, :2])
+        assert torch.equal(better[:, 2], worse[:, 2] + 2)
+        if number < 5:
+            assert part.answered == len(better)
+            found += better[:, 0].tolist()
+        else:
+            assert (part.answered, len(part.tokens)) == (0, 2)
+            assert (part.labels == IGNORED).all()
+        moved = part.to(torch.device("cpu"))
+        assert (moved.paired, moved.answered) == (True, part.answered)
+    assert sorted(found) == sorted(whole.tokens[:5, 0].tolist())
 
 
 def test_a_model_learns_to_prefer_the_better_answer() -> None:

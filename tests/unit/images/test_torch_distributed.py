@@ -85,6 +85,18 @@ def test_three_make_the_same_of_steps_of_any_shape(tmp_path: Path, settings: dic
     assert found["weights"] == pytest.approx(expected["weights"], abs=1e-4)
 
 
+@pytest.mark.parametrize("records", [24, 9])  # of nine, the last batch of an epoch has one pair for two processes
+def test_pairs_of_answers_stay_together_in_a_group(tmp_path: Path, records: int) -> None:
+    settings = {"paired": True, "records": records, "batch_size": 4, "gradient_accumulation": 2, "max_steps": 12}
+    expected = one(tmp_path / "one", **settings)
+    assert together(tmp_path / "two", 2, **settings) == [0, 0]
+    found = [outcome(tmp_path / "two", rank) for rank in range(2)]
+    for mine in found:
+        assert mine["curve"] == pytest.approx(expected["curve"], abs=1e-5)
+        assert mine["weights"] == pytest.approx(expected["weights"], abs=1e-4)
+    assert sum(mine["rows"] for mine in found) == expected["rows"]
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_who_loses_another_is_interrupted_and_all_go_on_from_the_checkpoint(
     tmp_path: Path, alone: dict[str, Any], lost: int
@@ -143,6 +155,14 @@ def test_the_pod_ends_as_its_process_did(tmp_path: Path, program: str, code: int
     assert launched(tmp_path, "-c", program) == code
     report = tmp_path / "report"
     assert (json.loads(report.read_text())["reason"] if report.exists() else None) == reason
+
+
+@pytest.mark.parametrize(("rank", "folder"), [("0", "/w"), ("1", "/w/process-1")])
+def test_each_process_of_a_pod_works_in_a_folder_of_its_own(rank: str, folder: str) -> None:
+    code = "import slm_trainer.__main__, os; print(os.environ['WORK_DIR'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True, text=True,
+                          env=os.environ | {"LOCAL_RANK": rank, "WORK_DIR": "/w"})  # fmt: skip
+    assert done.stdout.split() == [folder], done.stderr
 
 
 # --- one process' part -----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import torch.nn.functional as F  # noqa: N812  (PyTorch's own name for it)
 
 from slm_trainer import evaluate
 from slm_trainer.encoding import encode
-from slm_trainer.evaluate import losses, measure
+from slm_trainer.evaluate import answers, losses, measure
 from slm_trainer.model import load_model, load_tokenizer
 from slmkit.data import Example
 from slmkit.run import Context
@@ -51,6 +51,16 @@ def test_a_record_that_the_model_cannot_read_has_no_loss(folder: Path) -> None:
     model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
     long = Example(({"role": "user", "content": "code " * 2000},), "open gate 1")
     assert losses(model, tokenizer, [long])[1] == [0]
+
+
+def test_an_answer_ends_at_whatever_token_the_models_settings_name(folder: Path) -> None:
+    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
+    asked: list[Any] = []
+    model.generate = lambda **options: asked.append(options["eos_token_id"]) or options["input_ids"]
+    for named in (None, 7, [tokenizer.eos_token_id, 7, 9]):
+        model.generation_config.eos_token_id = named
+        answers(model, tokenizer, EXAMPLES[:2], 3)
+    assert [sorted(found) for found in asked] == [[1], [1, 7], [1, 7, 9]]
 
 
 def test_a_model_is_measured_as_a_whole(folder: Path, tmp_path: Path) -> None:

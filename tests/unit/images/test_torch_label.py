@@ -10,7 +10,7 @@ import torch
 
 from slm_trainer.label.answers import Answer, Question, Trouble, question
 from slm_trainer.label.with_transformers import Penalties, TransformersEngine
-from slm_trainer.model import new_model, save, train_tokenizer
+from slm_trainer.model import load_model, load_tokenizer, new_model, save, train_tokenizer
 from slmkit.data import Example
 from slmops.contract import Architecture, Sampling
 
@@ -79,6 +79,22 @@ def test_a_prompt_that_does_not_fit_costs_itself_alone(folder: Path) -> None:
 def test_an_answer_ends_where_the_context_does(folder: Path) -> None:
     answer = one(folder, TEXTS[0], max_tokens=500)
     assert answer.prompt_tokens + answer.completion_tokens <= 64
+
+
+def test_an_answer_ends_at_whatever_token_the_models_settings_name(folder: Path, tmp_path: Path) -> None:
+    """Llama's and Gemma's end a turn with another token than a text; their tokenizer names only the latter."""
+    whole = one(folder, TEXTS[0])
+    tokenizer, model = load_tokenizer(folder), load_model(folder)
+    prompt = tokenizer.apply_chat_template([{"role": "user", "content": TEXTS[0]}], add_generation_prompt=True,
+                                           return_tensors="pt", return_dict=True)  # fmt: skip
+    said = model.generate(**prompt, max_new_tokens=12, do_sample=False)[0, prompt["input_ids"].shape[1] :].tolist()
+    turn = said[5]
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, turn]
+    save(model, tokenizer, tmp_path / "chat")
+    answer = one(tmp_path / "chat", TEXTS[0])
+    assert (whole.finish, answer.finish) == ("length", "stop")
+    assert answer.completion_tokens == said.index(turn) + 1
+    assert whole.text.startswith(answer.text)
 
 
 def test_samples_follow_their_seed(folder: Path) -> None:

@@ -77,7 +77,7 @@ def batch(given: Sequence[Record]) -> tuple[Any, Any, Any]:
 def test_hints_from_disk_are_what_the_teacher_says_in_whatever_order_they_are_asked_for(tmp_path: Path) -> None:
     teacher, given = model(64, 3), records()
     hints = Hints(tmp_path / "hints", 7)
-    hints.fill(teacher, given, 5, len(TOKENIZER), Context(work=tmp_path))
+    hints.fill(lambda: teacher, given, 5, len(TOKENIZER), Context(work=tmp_path))
     for tokens, mask, labels in batches(given, 3, TOKENIZER.pad_token_id, seed=9):
         with torch.inference_mode():
             wanted, ids = likeliest(teacher(input_ids=tokens, attention_mask=mask).logits, labels, 7, len(TOKENIZER))
@@ -88,9 +88,88 @@ def test_hints_from_disk_are_what_the_teacher_says_in_whatever_order_they_are_as
 
 def test_hints_take_six_bytes_for_each_of_the_tokens_that_are_kept(tmp_path: Path) -> None:
     given = records()
-    Hints(tmp_path, 7).fill(model(64, 3), given, 5, len(TOKENIZER), Context(work=tmp_path))
+    Hints(tmp_path, 7).fill(lambda: model(64, 3), given, 5, len(TOKENIZER), Context(work=tmp_path))
     positions = sum(len(record.tokens) - record.start for record in given)
-    assert sum(file.stat().st_size for file in tmp_path.iterdir()) == positions * 7 * 6
+    (kept,) = tmp_path.iterdir()
+    sizes = {file.name: file.stat().st_size for file in kept.iterdir()}
+    assert sizes.pop("places") == 24 * len(given)
+    assert sum(sizes.values()) == positions * 7 * 6
+
+
+def of_all(hints: Hints) -> list[torch.Tensor]:
+    """What the hints are of all records."""
+    found = [hints.of(*made) for made in batches(records(), 5, TOKENIZER.pad_token_id, seed=9)]
+    return [tensor for pair in found for tensor in pair]
+
+
+def test_another_attempt_asks_the_teacher_nothing(tmp_path: Path) -> None:
+    """Its teacher is not even loaded."""
+    asked: list[str] = []
+
+    def attempt(teacher: str = "oci://t@sha256:1", k: int = 7, given: Sequence[Record] = ()) -> Hints:
+        def load() -> Any:
+            asked.append(teacher)
+            return model(64, 3)
+
+        hints = Hints(tmp_path / "hints", k, teacher)
+        hints.fill(load, given or records(), 5, len(TOKENIZER), Context(work=tmp_path))
+        return hints
+
+    first = of_all(attempt())
+    assert len(asked) == 1
+    again = of_all(attempt())
+    assert len(asked) == 1
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+    attempt("oci://t@sha256:2")
+    attempt(k=8)
+    attempt(given=records()[1:])
+    attempt(given=[Record(record.tokens, record.start - 1) for record in records()])
+    assert len(asked) == 5, "those of another teacher, number or data are not taken"
+    attempt()
+    assert len(asked) == 5
+
+
+@pytest.mark.parametrize("harm", ["killed", "logits", "ids", "places", "gone"])
+def test_hints_that_were_torn_are_asked_for_again(tmp_path: Path, harm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def attempt() -> Hints:
+        hints = Hints(tmp_path, 7)
+        hints.fill(lambda: asked.append(1) or model(64, 3), records(), 5, len(TOKENIZER), Context(work=tmp_path))
+        return hints
+
+    def killed(self: Context, number: int) -> None:
+        if number > 5:  # the second batch
+            raise KeyboardInterrupt
+
+    expected = None
+    if harm == "killed":
+        with monkeypatch.context() as patch:
+            patch.setattr(Context, "step", killed)
+            with pytest.raises(KeyboardInterrupt):
+                attempt()
+    else:
+        expected = of_all(attempt())
+        (kept,) = tmp_path.iterdir()
+        if harm == "gone":
+            (kept / "ids").unlink()
+        else:
+            (kept / harm).write_bytes((kept / harm).read_bytes()[:-40])
+    found = of_all(attempt())
+    assert len(asked) == 2
+    assert [path.name.startswith(".") for path in tmp_path.iterdir()] == [False], "and nothing else is left"
+    if expected:
+        assert all(torch.equal(*pair) for pair in zip(expected, found, strict=True))
+
+
+def test_hints_lie_on_the_volume(tmp_path: Path) -> None:
+    folder = saved(64, 3, tmp_path / "teacher")
+    (tmp_path / "volume").mkdir()
+    for attempt in ("first", "second"):
+        context = Context(work=tmp_path / attempt, state=tmp_path / "volume")
+        context.inputs["teacher"] = "oci://t@sha256:1"
+        objective_of(run(type="Logits"), folder, model(32, 2), TOKENIZER, records(), context)
+        assert context.progress.stage == ("Asking the teacher" if attempt == "first" else "Starting")
 
 
 def test_the_teacher_is_asked_about_each_record_once_however_many_epochs(tmp_path: Path) -> None:

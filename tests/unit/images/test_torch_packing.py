@@ -1,6 +1,7 @@
 """Several records in a row: few rows, the same losses and gradients as one by one, and a model that mixes them is found
 out."""
 
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
+import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
@@ -111,9 +113,39 @@ def test_a_model_that_lets_records_see_each_other_is_refused() -> None:
     assert "leave packing out" in failed.value.message
 
 
+def plainly(lengths: list[int], longest: int) -> list[list[int]]:
+    """The same rows by lists: each record, the longest first, into the fullest row that holds it, of equals the last."""
+    made: list[list[int]] = []
+    filled: list[int] = []
+    """Rows, the one that was filled last at the end."""
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        room = {row: longest - sum(lengths[i] for i in made[row]) for row in filled}
+        fits = [row for row in filled if room[row] >= lengths[index]]
+        row = min(reversed(fits), key=room.__getitem__) if fits else len(made)
+        if not fits:
+            made.append([])
+        made[row].append(index)
+        filled = [other for other in filled if other != row] + [row]
+    return made
+
+
+def test_rows_take_no_more_memory_than_is_said() -> None:
+    lengths = np.random.default_rng(1).integers(1, 200, 200_000).astype(np.uint32)
+    tracemalloc.start()
+    try:
+        made = rows(lengths, 256)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(made) < 100_000
+    assert kept <= 8 * len(lengths) + 10_000
+    assert peak <= 32 * len(lengths)
+
+
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=60))
 def test_every_record_is_in_one_row_and_no_row_is_too_long(lengths: list[int]) -> None:
-    made = rows(lengths, 30)
+    made = rows(np.array(lengths, np.uint32), 30)
+    assert [*made] == plainly(lengths, 30)
     assert sorted(i for row in made for i in row) == list(range(len(lengths)))
     sizes = [sum(lengths[i] for i in row) for row in made]
     assert max(sizes) <= 30

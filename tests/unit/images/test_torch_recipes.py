@@ -1,5 +1,6 @@
 """The methods: what stays frozen, what learns, what is merged, and that the same seed writes the same bytes."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,16 @@ def test_a_method_learns_and_ends_in_a_whole_model_in_full_precision(method: str
     assert set(adapter) == (set() if method == "Full" else set(lora.FILES))
     whole.save_pretrained(tmp_path / "whole")
     assert set(load_model(tmp_path / "whole").state_dict()) == set(load_model(folder).state_dict())
+
+
+@pytest.mark.parametrize("method", ["Full", "LoRA", "QLoRA", "DoRA"])
+def test_the_whole_model_ends_its_answers_as_the_base_does(method: str, tmp_path: Path) -> None:
+    folder = base(tmp_path / "base")
+    named = json.loads((folder / "generation_config.json").read_text()) | {"eos_token_id": [1, 7]}
+    (folder / "generation_config.json").write_text(json.dumps(named))
+    _, whole, _ = trained(folder, tmp_path, method)
+    whole.save_pretrained(tmp_path / "whole")
+    assert json.loads((tmp_path / "whole" / "generation_config.json").read_text())["eos_token_id"] == [1, 7]
 
 
 @pytest.mark.parametrize("method", ["LoRA", "QLoRA", "DoRA"])

@@ -20,7 +20,7 @@ from slm_trainer.tokens import Record, batches
 from slm_trainer.train import seed_everything
 from slm_trainer.watch import Watch, held_out_loss
 from slmkit.run import Context, RunFailed
-from slmops.contract import Hyperparameters, Learning, Reason, Trial
+from slmops.contract import Hyperparameters, Learning, Reason, Trial, TrialResult
 from tests.unit.images.test_torch_loop import Toy, records, wanted, weights
 
 EARLY = {"early_stopping": {"patience": 3}, "evaluate_every": 5}
@@ -134,6 +134,26 @@ def test_a_trial_that_others_are_better_than_is_ended() -> None:
     assert (found.steps, found.stopped_early, referee.pruned) == (5, False, True)
     result = referee.result(found.eval_loss)
     assert (result.pruned, result.value, len(result.measured)) == (True, None, 1)
+
+
+@pytest.mark.parametrize("tried", [0, 5])  # five that are better end it after its first measurement
+def test_a_trial_that_is_killed_at_its_end_reports_what_was_measured(tmp_path: Path, tried: int) -> None:
+    train, held_out = by_heart()
+    good = {"parameters": [1], "result": {"value": 0.0, "measured": [0.0, 0.0]}}
+    search = {"space": ({"name": "epochs", "choice": [1]},), "tried": [good] * tried}
+    plan = wanted(max_steps=20, evaluate_every=5, checkpoint={"every_steps": 5, "keep": 1})
+    seed_everything(3)
+
+    def attempt() -> tuple[int, TrialResult]:
+        referee = Referee(Trial.model_validate({"number": tried, "search": search}))
+        watch = Watch(held_out, plan, 0, Curves(), referee)
+        found = fit(Toy(), train, plan, 0, Objective(), Context(work=tmp_path, state=tmp_path), watch)
+        return found.steps, referee.result(found.eval_loss)
+
+    first = attempt()
+    assert first[0] == (5 if tried else 20)
+    assert len(first[1].measured) == (1 if tried else 4)
+    assert attempt() == first, "nothing was left to train"
 
 
 def test_a_loss_on_held_out_records_that_is_no_number_ends_the_training() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from slm_trainer.model import new_model, save, train_tokenizer
+from slm_trainer.pairs import Pairs
 from slm_trainer.tokens import Record
 from slmkit.data import Example
 from slmops.contract import Architecture, Hyperparameters
@@ -45,6 +46,13 @@ class Toy(torch.nn.Module):
 def records(count: int = 64) -> list[Record]:
     """Count on from a number: the answer of 3 4 is 5 6 7, sometimes shorter."""
     return [Record([(n + i) % 10 + 1 for i in range(5 - n % 3)], 2) for n in range(count)]
+
+
+def pairs(count: int = 12) -> Pairs:
+    """After n comes n + 1, and not n - 1."""
+    better = [Record([n % 9 + 2, n % 9 + 1, n % 9 + 2], 2) for n in range(count)]
+    worse = [Record([n % 9 + 2, n % 9 + 1, n % 9], 2) for n in range(count)]
+    return Pairs(better, worse)
 
 
 def wanted(**fields: Any) -> Hyperparameters:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from slmkit.data.records import CATEGORY, COLUMNS
 from slmops.api.sources import DataSource, ModelSource, Output, SecretKey
 from slmops.plan.sources import Sources, Unresolved
 from slmops.state import Manifest, Observed, Problem
@@ -182,6 +183,13 @@ def test_data_are_read_as_the_spec_says() -> None:
     assert (found.format, found.path) == ("Classification", "a.csv")
     assert found.columns == {"text": "body", "label": "kind"}
     assert found.labels == ("good", "bad")
+
+
+def test_every_field_of_a_record_can_have_another_name_in_the_files() -> None:
+    for format, names in COLUMNS.items():
+        columns = {name: f"my-{name}" for name in (*names, CATEGORY)}
+        source = DataSource.model_validate({"uri": "oci://r.example/slm/data:v1", "format": format, "columns": columns})
+        assert sources().data(source).columns == columns
 
 
 def test_data_without_columns_and_labels_are_what_they_were_before() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from slm_trainer.encoding import ends
 from slm_trainer.label.answers import Answer, Question, Trouble, stopped
 from slm_trainer.model import load_model, load_tokenizer
 from slmops.contract import Sampling
@@ -21,6 +22,7 @@ class TransformersEngine:
     def __init__(self, folder: Path, sampling: Sampling) -> None:
         self._sampling = sampling
         self._tokenizer, self._model = load_tokenizer(folder), load_model(folder).eval()
+        self._ends = ends(self._model, self._tokenizer)
         self._model.to("cuda" if torch.cuda.is_available() else "cpu")
         self._context = getattr(self._model.config, "max_position_embeddings", None) or 1 << 60
 
@@ -60,17 +62,17 @@ class TransformersEngine:
             made = self._model.generate(
                 input_ids=given["input_ids"], attention_mask=given["attention_mask"],
                 max_new_tokens=min(sampling.max_tokens, self._context - start),
-                pad_token_id=self._tokenizer.pad_token_id, eos_token_id=self._tokenizer.eos_token_id, **options,
+                pad_token_id=self._tokenizer.pad_token_id, eos_token_id=self._ends, **options,
             )  # fmt: skip
         return made[:, start:]
 
     def _read(self, tokens: Tensor, prompt: int) -> Answer:
-        """An answer ends at its end-of-text token, at a stop text (padding follows then), or at the limit."""
+        """An answer ends at the first token that ends one, at a stop text (padding follows then), or at the limit."""
         ids = tokens.tolist()
-        end, pad = self._tokenizer.eos_token_id, self._tokenizer.pad_token_id
-        finish = "length"
-        if end in ids:
-            ids, finish = ids[: ids.index(end) + 1], "stop"
+        end = next((at for at, token in enumerate(ids) if token in self._ends), None)
+        pad, finish = self._tokenizer.pad_token_id, "length"
+        if end is not None:
+            ids, finish = ids[: end + 1], "stop"
         elif pad in ids:
             ids = ids[: ids.index(pad)]
         whole = self._tokenizer.decode(ids, skip_special_tokens=True)

@@ -31,9 +31,9 @@ def objective_of(
     if teacher is None:
         raise RunFailed(Reason.INVALID_CONFIGURATION, f"objective.teacher: {wanted.type} need the teacher's weights")
     check_same(load_tokenizer(teacher), tokenizer, wanted.type)
-    shown = load_model(teacher)
     if wanted.type == "Features":
+        shown = load_model(teacher)
         return by_features(shown, student, wanted, pairs_of(wanted.layers, student.config, shown.config))
-    hints = Hints(context.work / "hints", wanted.top_k)
-    hints.fill(shown, records, run.hyperparameters.batch_size, len(tokenizer), context)
+    hints = Hints(context.state / "hints", wanted.top_k, context.inputs.get("teacher", ""))
+    hints.fill(lambda: load_model(teacher), records, run.hyperparameters.batch_size, len(tokenizer), context)
     return by_logits(hints, wanted)

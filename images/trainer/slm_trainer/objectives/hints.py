@@ -1,55 +1,108 @@
 """The teacher's likeliest next tokens for every record, computed once and kept on disk.
 
 Two files of fixed width, mapped into memory and never read whole: 16-bit differences to the likeliest token's logit
-(exact to a two-thousandth of the difference) and 32-bit token ids, 6 bytes for each of the k tokens of a position. In
-memory stays one entry a record.
+(exact to a two-thousandth of the difference) and 32-bit token ids, 6 bytes for each of the k tokens of a position. A third
+one says where each record's are, 24 bytes a record; in memory stays an entry a record.
+
+They lie in a folder named by all that they follow from, which is made under another name, synced and renamed: what is
+there is whole, and of this teacher and these records. On a volume the next attempt takes it and asks the teacher nothing.
 """
 
 import hashlib
-from collections.abc import Sequence
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from slm_trainer.checkpoints import sync
 from slm_trainer.losses import IGNORED, likeliest
+from slm_trainer.store import digest
 from slm_trainer.tokens import Record, batches
 from slmkit.run import Context, RunFailed
 from slmops.contract import Reason
 
+PLACE = np.dtype([("key", "V16"), ("end", "<u8")])
+"""Of each record: what it is known by, and where its positions end; they begin where those of the one before end."""
+
 
 class Hints:
-    """A cache of (logits, token ids) by what a row of a batch holds, so that order and padding do not matter."""
+    """A cache of (logits, token ids) by what a row of a batch holds, so that order and padding do not matter.
 
-    def __init__(self, folder: Path, k: int) -> None:
-        self._folder, self._k = folder, k
+    ``folder``: for those of any teachers; ``teacher``: its address by digest.
+    """
+
+    def __init__(self, folder: Path, k: int, teacher: str = "") -> None:
+        self._folder, self._k, self._teacher = folder, k, teacher
         self._places: dict[bytes, tuple[int, int]] = {}
         self._logits: Any = None
         self._ids: Any = None
 
-    def fill(self, teacher: Any, records: Sequence[Record], size: int, vocabulary: int, context: Context) -> None:
-        """Ask the teacher about every record, once. It is not needed after that."""
+    def fill(
+        self, load: Callable[[], Any], records: Sequence[Record], size: int, vocabulary: int, context: Context
+    ) -> None:
+        """Ask the teacher that ``load`` returns about every record, once, whichever attempt this is. It is not needed after
+        that."""
+        self._k = min(self._k, vocabulary)
+        kept = self._folder / _subject(self._teacher, self._k, vocabulary, records)
+        if not self._open(kept):
+            # Processes of a group may share the volume. Each asks, and what the first one has kept is for all.
+            scratch = self._folder / f".{kept.name}-{os.environ.get('RANK', '0')}"
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            self._ask(load(), records, size, vocabulary, context, scratch)
+            _publish(scratch, kept)
+            self._open(kept)
+
+    def _ask(
+        self, teacher: Any, records: Sequence[Record], size: int, vocabulary: int, context: Context, folder: Path
+    ) -> None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         teacher.to(device).eval()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        self._k = min(self._k, vocabulary)
         context.stage("Asking the teacher", of=len(records))
         done = position = 0
-        with (self._folder / "logits").open("wb") as logits_file, (self._folder / "ids").open("wb") as ids_file:
+        with (
+            (folder / "logits").open("wb") as logits_file,
+            (folder / "ids").open("wb") as ids_file,
+            (folder / "places").open("wb") as places_file,
+        ):
             for tokens, mask, labels in batches(records, size, 0, 0):
                 context.check()
                 with torch.inference_mode():
                     shown = teacher(input_ids=tokens.to(device), attention_mask=mask.to(device)).logits
                     logits, ids = likeliest(shown, labels.to(device), self._k, vocabulary)
-                position = self._write(tokens, mask, labels, logits, ids, (logits_file, ids_file), position)
+                # 16 bits end at 65504: a token that is further away has no probability at any temperature.
+                logits_file.write(logits.clamp(min=-60000).cpu().numpy().astype(np.float16).tobytes())
+                ids_file.write(ids.cpu().numpy().astype(np.int32).tobytes())
+                ends = position + (labels[:, 1:] != IGNORED).sum(dim=1).cumsum(0)
+                places = np.array([*zip(_keys(tokens, mask, labels), ends.tolist(), strict=True)], PLACE)
+                places_file.write(places.tobytes())
+                position = int(ends[-1])
                 done += len(tokens)
                 context.step(done)
-        if position:
-            shape = (position, self._k)
-            self._logits = np.memmap(self._folder / "logits", np.float16, "r", shape=shape)
-            self._ids = np.memmap(self._folder / "ids", np.int32, "r", shape=shape)
+
+    def _open(self, folder: Path) -> bool:
+        """Whether they are there, and as long as they were written."""
+        places, sizes = np.empty(0, PLACE), []
+        with suppress(FileNotFoundError):
+            places = np.fromfile(folder / "places", PLACE)
+            sizes = [(folder / name).stat().st_size for name in ("logits", "ids")]
+        ends = places["end"].tolist()
+        shape = (ends[-1] if ends else 0, self._k)
+        if sizes != [shape[0] * self._k * width for width in (2, 4)]:
+            shutil.rmtree(folder, ignore_errors=True)
+            return False
+        self._places = dict(zip(places["key"].tolist(), zip([0, *ends], ends, strict=False), strict=True))
+        if shape[0]:
+            self._logits = np.memmap(folder / "logits", np.float16, "r", shape=shape)
+            self._ids = np.memmap(folder / "ids", np.int32, "r", shape=shape)
+        return True
 
     def of(self, tokens: Tensor, mask: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(logits, token ids) of a batch, both (positions, k) in the order of ``likeliest``."""
@@ -67,18 +120,24 @@ class Hints:
                 Reason.INTERNAL_ERROR, "a batch holds a record that the teacher was not asked about"
             ) from None
 
-    def _write(
-        self, tokens: Tensor, mask: Tensor, labels: Tensor, logits: Tensor, ids: Tensor,
-        files: tuple[BinaryIO, BinaryIO], position: int,
-    ) -> int:  # fmt: skip
-        begin = position
-        for key, count in zip(_keys(tokens, mask, labels), (labels[:, 1:] != IGNORED).sum(dim=1).tolist(), strict=True):
-            self._places[key] = (begin, begin + count)
-            begin += count
-        # 16 bits end at 65504: a token that is further away has no probability at any temperature.
-        files[0].write(logits.clamp(min=-60000).cpu().numpy().astype(np.float16).tobytes())
-        files[1].write(ids.cpu().numpy().astype(np.int32).tobytes())
-        return begin
+
+def _subject(teacher: str, k: int, vocabulary: int, records: Sequence[Record]) -> str:
+    """All that the hints follow from, as a hash."""
+    whole = [teacher, k, vocabulary, digest(records)]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32]
+
+
+def _publish(scratch: Path, kept: Path) -> None:
+    """Let a folder have its name, once all of it is on the disk."""
+    for path in (*scratch.iterdir(), scratch):
+        sync(path)
+    try:
+        scratch.rename(kept)
+    except OSError:  # another process of the group was first, with the same
+        if not kept.is_dir():
+            raise
+        shutil.rmtree(scratch)
+    sync(kept.parent)
 
 
 def _keys(tokens: Tensor, mask: Tensor, labels: Tensor) -> list[bytes]:

@@ -31,6 +31,11 @@ class Referee:
             self.pruned = self._trial.should_prune() and not last
         return self.pruned
 
+    def resume(self, losses: Sequence[float], pruned: bool) -> None:
+        """Take in what another attempt has measured, and whether the trial was ended by that."""
+        self.ends(losses, last=True)  # it is known already what came of each
+        self.pruned = pruned
+
     def result(self, value: float | None) -> TrialResult:
         """What is reported of the trial; the measurements are those that it was judged by."""
         return TrialResult(value=None if self.pruned else value, pruned=self.pruned, measured=tuple(self._measured))
