@@ -152,6 +152,36 @@ async def test_a_teacher_is_asked_through_the_same_gate(registry: FakeRegistry) 
     assert registry.requests == ["GET /v1/models"]
 
 
+@pytest.mark.parametrize("coding", ["zstd", "gzip", "identity, gzip", "br"])
+async def test_a_teachers_answer_that_is_packed_is_not_unpacked(registry: FakeRegistry, coding: str) -> None:
+    """2 KB of zstd are 64 MiB before anybody counts them."""
+    registry.always("GET /", Answer(body=b"{}", headers={"Content-Encoding": coding}))
+    gate = Gate(trusted=(registry.host,))
+    async with httpx.AsyncClient(transport=AsyncTransport(gate, httpx.Limits())) as client:
+        with pytest.raises(RunFailed, match="answers packed though asked not to") as failed:
+            await client.get(f"http://{registry.host}/v1/models")
+    assert failed.value.reason is Reason.UNSAFE_SOURCE
+
+
+@pytest.mark.parametrize("coding", ["", "identity"])
+async def test_a_teacher_is_asked_for_answers_that_are_not_packed(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch, coding: str
+) -> None:
+    wanted: list[str] = []
+    send = httpx.AsyncHTTPTransport.handle_async_request
+
+    async def seen(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        wanted.append(request.headers["Accept-Encoding"])
+        return await send(self, request)
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", seen)
+    registry.always("GET /", Answer(body=b"{}", headers={"Content-Encoding": coding} if coding else {}))
+    gate = Gate(trusted=(registry.host,))
+    async with httpx.AsyncClient(transport=AsyncTransport(gate, httpx.Limits())) as client:
+        assert (await client.get(f"http://{registry.host}/v1/models")).json() == {}
+    assert wanted == ["identity"]
+
+
 async def test_a_teachers_door_has_the_gate(asked: list[str]) -> None:
     for url, allowed, reason in (
         ("http://169.254.169.254/v1", None, Reason.UNSAFE_SOURCE), ("https://node.example/v1", None, Reason.UNSAFE_SOURCE),
