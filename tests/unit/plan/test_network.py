@@ -121,7 +121,13 @@ def test_a_name_opens_its_port_to_public_addresses_and_not_to_ours() -> None:
 def test_an_address_is_itself_and_a_range_never_holds_the_nodes_link() -> None:
     assert rules(peer("10.77.0.1", 5000)) == [{"to": [{"ipBlock": {"cidr": "10.77.0.1/32"}}], "ports": tcp(5000)}]
     for listed in (False, True):
-        for address in ("169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "100.100.100.200", "fe80::1"):
+        for address in (
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "100.100.100.200",
+            "fe80::1",
+        ):
             assert rules(peer(address, 80, listed=listed)) == []
         assert rules(peer("169.254.0.0/17", listed=listed)) == []
     assert rules(peer("10.0.0.7/8", listed=True)) == [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": tcp(443)}]
