@@ -12,8 +12,8 @@ HOST = r"^([*][.])?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 CIDR = r"^[0-9a-fA-F.:]+/[0-9]{1,3}$"
 NODE = ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32", "fe80::/10", "fd00:ec2::/32",
         "fd20:ce::254/128", "64:ff9b::a9fe:0/112", "2002:a9fe::/32")  # fmt: skip
-"""A node's own link, also dressed as IPv6, and the addresses beside it where clouds (Alibaba, Azure, Oracle, Amazon, Google)
-keep the node's credentials. Nothing of it can be listed."""
+"""A node's own link, also dressed as IPv6, and the addresses beside it where clouds (Alibaba, Azure, Oracle, Amazon,
+Google) keep the node's credentials. Nothing of it can be listed."""
 REFUSED = "a node's own link (169.254.0.0/16, fe80::/10) and a cloud's metadata service cannot be listed"
 NUMBERS = r"(^|[.])([0-9]+|0x[0-9a-f]*)$"
 """How names end that a resolver takes for addresses: 2852039166 is 169.254.169.254."""
