@@ -71,6 +71,15 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "peer that is a URL": (FINETUNE, {"spec.run.egress": [{"host": "https://data.example"}]}),
     "peer of no range": (FINETUNE, {"spec.run.egress": [{"cidr": "10.0.0.0/33"}]}),
     "peer on the node's own link": (FINETUNE, {"spec.run.egress": [{"cidr": "169.254.169.254/32", "port": 80}]}),
+    "peer on the node's own link by its address": (
+        FINETUNE,
+        {"spec.run.egress": [{"host": "169.254.169.254", "port": 80}]},
+    ),
+    "peer on the node's own link through a translator": (
+        FINETUNE,
+        {"spec.run.egress": [{"cidr": "64:ff9b::a9fe:a9fe/128", "port": 80}]},
+    ),
+    "peer whose address is one number": (FINETUNE, {"spec.run.egress": [{"host": "2852039166", "port": 80}]}),
     "adapter settings for full training": (FINETUNE, {"spec.method": "Full"}),
     "settings of four bits for another method": (FINETUNE, {"spec.qlora": {"quantType": "NF4"}}),
     "margin of nothing": (FINETUNE, {"spec.loss": {"margin": 1}}),

@@ -23,8 +23,10 @@ from slmops.contract import Reason
 FOR = "slmkit.for"
 """Extension of a request: the host that was asked for, where the one of the request was named by an answer."""
 NEVER = tuple(map(ipaddress.ip_network, ("0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/128", "fe80::/10", "ff00::/8",
-                                         "fd00:ec2::/32")))  # fmt: skip
-"""Nobody, the node's own link (where clouds keep its credentials) and everybody at once."""
+                                         "fd00:ec2::/32", "fd20:ce::254/128", "100.100.100.200/32", "168.63.129.16/32",
+                                         "192.0.0.192/32")))  # fmt: skip
+"""Nobody, the node's own link and what clouds have beside it (they keep the node's credentials there: Amazon, Google,
+Alibaba, Azure, Oracle), and everybody at once."""
 WRAPPED = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 behind a translator (RFC 6052)."""
 KEPT_SECONDS = 30.0
@@ -97,7 +99,6 @@ class Transport(httpx.BaseTransport):
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """One request, to the first address that takes the connection."""
-        request.headers["Accept-Encoding"] = "identity"
         trouble: Exception | None = None
         for address in self._gate.addresses(request.url, str(request.extensions.get(FOR, ""))):
             try:
@@ -105,10 +106,9 @@ class Transport(httpx.BaseTransport):
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 trouble = error
                 continue
-            if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+            if _is_packed(answer):
                 answer.close()
-                raise RunFailed(Reason.UNSAFE_SOURCE, f"{request.url.host} answers packed though asked not to; what "
-                                "it unpacks to is not known")  # fmt: skip
+                raise _packed(request)
             return answer
         self._gate.forget(request.url)
         raise trouble or httpx.ConnectError("no address", request=request)
@@ -124,7 +124,7 @@ class Transport(httpx.BaseTransport):
 
 
 class AsyncTransport(httpx.AsyncBaseTransport):
-    """The same for asyncio, for servers that answer with text. ``limits`` are those of each host."""
+    """The same for asyncio. ``limits`` are those of each host."""
 
     def __init__(self, gate: Gate, limits: httpx.Limits) -> None:
         self._gate, self._limits = gate, limits
@@ -141,9 +141,14 @@ class AsyncTransport(httpx.AsyncBaseTransport):
                 request.url.host, httpx.AsyncHTTPTransport(verify=_tls(), limits=self._limits)
             )
             try:
-                return await inner.handle_async_request(_at(request, address))
+                answer = await inner.handle_async_request(_at(request, address))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 trouble = error
+                continue
+            if _is_packed(answer):
+                await answer.aclose()
+                raise _packed(request)
+            return answer
         self._gate.forget(request.url)
         raise trouble or httpx.ConnectError("no address", request=request)
 
@@ -154,12 +159,24 @@ class AsyncTransport(httpx.AsyncBaseTransport):
 
 
 def _at(request: httpx.Request, address: str) -> httpx.Request:
-    """The same request, to a number. ``Host`` stands in the headers already."""
+    """The same request, to a number and for an answer that is not packed. ``Host`` stands in the headers already."""
+    request.headers["Accept-Encoding"] = "identity"
     sni = {} if _is_address(request.url.host) else {"sni_hostname": request.url.host}
     return httpx.Request(
         request.method, request.url.copy_with(host=address), headers=request.headers, stream=request.stream,
         extensions={**request.extensions, **sni},
     )  # fmt: skip
+
+
+def _is_packed(answer: httpx.Response) -> bool:
+    """Whether the client would unpack it, before anybody could count what comes out."""
+    said = answer.headers.get("Content-Encoding", "")
+    return any(part.strip().lower() not in ("", "identity") for part in said.split(","))
+
+
+def _packed(request: httpx.Request) -> RunFailed:
+    return RunFailed(Reason.UNSAFE_SOURCE, f"{request.url.host} answers packed though asked not to; what it unpacks to "
+                     "is not known")  # fmt: skip
 
 
 @cache

@@ -211,6 +211,13 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
             report = _failed(Reason.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
         else:
             report = _failed(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of a library in Rust, which means to end the whole process
+            raise
+        traceback.print_exc()
+        endless = "retry-limit" in str(error)  # Oniguruma's, after ten million steps
+        words = "a pattern of the tokenizer takes for ever" if endless else type(error).__name__
+        report = _failed(Reason.UNSAFE_SOURCE if endless else Reason.INTERNAL_ERROR, f"{words}: {error}")
     inputs = {_bounded(role, 1024): _bounded(uri, 1024) for role, uri in list(context.inputs.items())[:16]}
     said = context.progress
     seen = {

@@ -14,19 +14,17 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from slmops import contract
+from slmops.api.egress import NODE, Network, of_the_node
 from slmops.api.run import RunSpec
 from slmops.settings import Settings
 from slmops.state import JOB_NAME_LABEL, LABEL_KIND, LABEL_NAME, Manifest
 
-LINK = ("169.254.0.0/16", "fe80::/10")
-"""Never let out to, whatever is listed: clouds keep the node's own credentials there."""
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 HUB = ("huggingface.co", "*.huggingface.co", "*.hf.co")
 """Hugging Face's hub, and where it keeps large files."""
 AMAZON = "*.amazonaws.com"
 DNS_PORT = 53
 PORTS = {"https": 443, "http": 80}
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 def peers(run: BaseModel, run_spec: RunSpec, settings: Settings) -> tuple[contract.Peer, ...] | None:
@@ -68,13 +66,13 @@ def _rule(peer: contract.Peer, namespace: str, settings: Settings) -> Manifest |
     internal = settings.egress.internal_ranges
     network = _network(peer.host)
     if network is not None:
-        if not peer.listed and any(_overlap(network, ipaddress.ip_network(text)) for text in LINK):
-            return None
-        return {"to": [_block(network, LINK)], "ports": ports}
+        if of_the_node(network):
+            return None  # never, whatever is listed
+        return {"to": [_block(network, NODE)], "ports": ports}
     if (inside := service_namespace(peer.host, namespace)) is not None:
         # A policy sees the port of the pod, which the Service's name does not tell.
         return {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": inside}}}]}
-    blocks = [_block(ipaddress.ip_network(text), (*internal, *LINK)) for text in EVERYWHERE]
+    blocks = [_block(ipaddress.ip_network(text), (*internal, *NODE)) for text in EVERYWHERE]
     return {"to": blocks, "ports": ports}
 
 

@@ -273,6 +273,12 @@ def test_a_window_that_no_reader_should_keep_is_refused(tmp_path: Path) -> None:
     assert "not Zstandard" in refused(tmp_path)
 
 
+def test_a_row_of_lines_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("slmkit.data.csv.ROW_LIMIT", 100)
+    (tmp_path / "a.csv").write_text("prompt\n" + '"q\nq"\n' * 50 + '"q\n",' * 60)
+    assert refused(tmp_path) == "a.csv line 122: a row of more than 100 bytes"
+
+
 def test_a_value_that_stands_for_many_rows_is_one_value_in_memory(tmp_path: Path) -> None:
     """A megabyte, repeated by reference: a quarter of a gigabyte for each batch if every row held its own."""
     repeated = pa.DictionaryArray.from_arrays(pa.array([0] * 512, pa.int32()), pa.array(["x" * (1 << 20)]))

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import struct
+import time
 import zipfile
 from pathlib import Path
 
@@ -90,6 +91,7 @@ FORGED: dict[str, bytes] = {
     "an end before its beginning": safetensors({"a": tensor(0, 4), "b": tensor(4, 0)}),
     "two in one place": safetensors({"a": tensor(0, 4), "b": tensor(2, 6)}, bytes(6)),
     "the same place twice": safetensors({"a": tensor(0, 4), "b": tensor(0, 4)}, bytes(4)),
+    "many dimensions": safetensors({"a": {"dtype": "F32", "shape": [1] * 9, "data_offsets": [0, 4]}}, bytes(4)),
     "a gap": safetensors({"a": tensor(0, 4), "b": tensor(8, 12)}, bytes(12)),
     "more data than tensors": safetensors({"a": tensor(0, 4)}, bytes(5)),
     "no data": safetensors({"a": tensor(0, 4)}),
@@ -99,6 +101,22 @@ FORGED: dict[str, bytes] = {
 @pytest.mark.parametrize("forged", FORGED)
 def test_what_only_calls_itself_safetensors_is_refused(tmp_path: Path, forged: str) -> None:
     assert bad_file(tmp_path, "x.safetensors", FORGED[forged]).reason is Reason.UNSAFE_SOURCE
+
+
+def test_dimensions_of_thousands_of_digits_take_no_time(tmp_path: Path) -> None:
+    """Their product took as long as the header's length squared: hours for a long one."""
+    shape = ", ".join(["9" * 4000] * 400).encode()
+    header = b'{"a": {"dtype": "F32", "shape": [%s], "data_offsets": [0, 0]}}' % shape
+    (tmp_path / "x.safetensors").write_bytes(safetensors({}, header=header))
+    began = time.process_time()
+    with pytest.raises(RunFailed, match="the header is not understood"):
+        check_model_folder(tmp_path)
+    assert time.process_time() - began < 1
+
+
+def test_numbers_of_published_configurations_are_read(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')
+    check_model_folder(tmp_path)
 
 
 def test_a_header_beyond_all_measure_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

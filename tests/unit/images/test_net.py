@@ -1,6 +1,7 @@
 """Who a run may connect to: by its list, by what an address is, and by who named it."""
 
 import asyncio
+import ipaddress
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from slm_trainer.label.client import Door
 from slmkit import net, peers
 from slmkit.net import FOR, AsyncTransport, Gate
 from slmkit.run import Context, RunFailed, execute
+from slmops.api.egress import NODE
 from slmops.contract import Endpoint, Peer, Reason, Report, TrainRun
 from tests.unit.images.fakeregistry import Answer, FakeRegistry
 
@@ -69,6 +71,11 @@ def limit(*listed: str, named: Sequence[str] = ()) -> None:
         ("https://[::1]", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
         ("https://[fe80::1]", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
         ("https://[fd00:ec2::254]", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
+        ("https://[fd20:ce::254]", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
+        ("https://100.100.100.200", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
+        ("https://168.63.129.16", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
+        ("https://192.0.0.192", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
+        ("https://[64:ff9b::6464:64c8]", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
         ("https://[::ffff:169.254.169.254]", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
         ("https://0.0.0.0", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
         ("https://224.0.0.1", Reason.UNSAFE_SOURCE, Reason.UNSAFE_SOURCE),
@@ -78,6 +85,14 @@ def limit(*listed: str, named: Sequence[str] = ()) -> None:
 def test_what_an_address_is_decides(asked: list[str], url: str, public: Reason | None, internal: Reason | None) -> None:
     assert reason(Gate(), url) is public
     assert reason(Gate(internal=True), url) is internal
+
+
+def test_what_no_policy_lets_out_to_no_run_asks(asked: list[str]) -> None:
+    for text in NODE:
+        address = ipaddress.ip_network(text)[0]
+        host = f"[{address}]" if address.version == 6 else str(address)
+        limit(f"{address}:443")
+        assert reason(Gate(internal=True), f"https://{host}") is Reason.UNSAFE_SOURCE, text
 
 
 def test_a_teacher_may_run_in_the_pod_itself(asked: list[str]) -> None:
@@ -150,6 +165,36 @@ async def test_a_teacher_is_asked_through_the_same_gate(registry: FakeRegistry) 
                 with pytest.raises(RunFailed, match="is an internal address"):
                     await client.get(f"http://{registry.host}/v1/models")
     assert registry.requests == ["GET /v1/models"]
+
+
+@pytest.mark.parametrize("coding", ["zstd", "gzip", "identity, gzip", "br"])
+async def test_a_teachers_answer_that_is_packed_is_not_unpacked(registry: FakeRegistry, coding: str) -> None:
+    """2 KB of zstd are 64 MiB before anybody counts them."""
+    registry.always("GET /", Answer(body=b"{}", headers={"Content-Encoding": coding}))
+    gate = Gate(trusted=(registry.host,))
+    async with httpx.AsyncClient(transport=AsyncTransport(gate, httpx.Limits())) as client:
+        with pytest.raises(RunFailed, match="answers packed though asked not to") as failed:
+            await client.get(f"http://{registry.host}/v1/models")
+    assert failed.value.reason is Reason.UNSAFE_SOURCE
+
+
+@pytest.mark.parametrize("coding", ["", "identity"])
+async def test_a_teacher_is_asked_for_answers_that_are_not_packed(
+    registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch, coding: str
+) -> None:
+    wanted: list[str] = []
+    send = httpx.AsyncHTTPTransport.handle_async_request
+
+    async def seen(self: httpx.AsyncHTTPTransport, request: httpx.Request) -> httpx.Response:
+        wanted.append(request.headers["Accept-Encoding"])
+        return await send(self, request)
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", seen)
+    registry.always("GET /", Answer(body=b"{}", headers={"Content-Encoding": coding} if coding else {}))
+    gate = Gate(trusted=(registry.host,))
+    async with httpx.AsyncClient(transport=AsyncTransport(gate, httpx.Limits())) as client:
+        assert (await client.get(f"http://{registry.host}/v1/models")).json() == {}
+    assert wanted == ["identity"]
 
 
 async def test_a_teachers_door_has_the_gate(asked: list[str]) -> None:

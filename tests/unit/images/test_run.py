@@ -71,6 +71,10 @@ class OutOfMemoryError(RuntimeError):
     """As PyTorch's is named."""
 
 
+class PanicException(BaseException):
+    """As pyo3 names what a library in Rust ends with: the tokenizers library at Oniguruma's limit."""
+
+
 ENDS: list[tuple[BaseException, Reason, str]] = [
     (RunFailed(Reason.INVALID_DATA, "line 3"), Reason.INVALID_DATA, "line 3"),
     (RunFailed(Reason.INVALID_DATA, "a\n\tb  c\r\n"), Reason.INVALID_DATA, "a b c"),
@@ -89,6 +93,12 @@ ENDS: list[tuple[BaseException, Reason, str]] = [
     (RecursionError("deep"), Reason.INTERNAL_ERROR, "RecursionError: deep"),
     (AssertionError(), Reason.INTERNAL_ERROR, "AssertionError:"),
     (SystemExit(0), Reason.INTERNAL_ERROR, "SystemExit: 0"),
+    (
+        PanicException("Onig: Regex search error: retry-limit-in-match over"),
+        Reason.UNSAFE_SOURCE,
+        "a pattern of the tokenizer takes for ever: Onig: Regex search error",
+    ),
+    (PanicException("index out of bounds"), Reason.INTERNAL_ERROR, "PanicException: index out of bounds"),
     (ExceptionGroup("g", [ValueError("x")]), Reason.INTERNAL_ERROR, "ExceptionGroup: g (1 sub-exception)"),
 ]
 
@@ -100,6 +110,12 @@ def test_every_way_to_fail_is_a_report(
     report = end_of(raising(error), configuration, termination)
     assert (report.outcome, report.reason) == ("Failed", reason)
     assert report.message.startswith(message)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), GeneratorExit()], ids=repr)
+def test_who_ends_the_process_is_not_kept_from_it(configuration: Path, termination: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)):
+        end_of(raising(error), configuration, termination)
 
 
 @pytest.mark.parametrize("letter", ["x", "ä", "\U0001f600", "\x00", '"', "\\", "\ud800", "line\n"])

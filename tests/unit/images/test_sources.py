@@ -1,5 +1,6 @@
 """Downloads: what a server may not do to us."""
 
+import fnmatch
 import gzip
 import hashlib
 import ipaddress
@@ -12,7 +13,7 @@ import pytest
 
 from slmkit import net, sources
 from slmkit.run import RunFailed
-from slmkit.sources import fetch
+from slmkit.sources import fetch, hub
 from slmops.contract import Credentials, Reason, Source
 from tests.unit.images.fakeregistry import CUT, Answer, FakeRegistry
 
@@ -184,6 +185,20 @@ def test_a_download_beyond_all_measure_ends(web: FakeRegistry, tmp_path: Path, m
 def test_other_schemes_are_not_known(registry: FakeRegistry, tmp_path: Path, uri: str) -> None:
     failed = refused(lambda: fetch(Source(uri=uri), tmp_path, registry.client()))
     assert failed.reason is Reason.INVALID_CONFIGURATION
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LICENSE", "license", "License.md", "LICENSE.txt", "LiCeNcE", "copying", "COPYING.LESSER", "Notice", "README.md",
+     "readme.MD", "model-00001-of-00002.safetensors", "deep/config.json", "chat_template.jinja"],
+)  # fmt: skip
+def test_of_a_hub_comes_what_is_read_and_what_says_on_which_terms(name: str) -> None:
+    assert any(fnmatch.fnmatchcase(name, pattern) for pattern in hub.WANTED)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "modeling.py", "model.onnx", "unlicense"])
+def test_of_a_hub_comes_nothing_else(name: str) -> None:
+    assert not any(fnmatch.fnmatchcase(name, pattern) for pattern in hub.WANTED)
 
 
 def test_a_hub_needs_its_library(registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from slmops import contract
-from slmops.api.egress import EgressPeer
+from slmops.api.egress import NODE, EgressPeer
 from slmops.api.finetune import FineTune
 from slmops.api.run import RunSpec
 from slmops.plan.finetune import plan_finetune
@@ -16,7 +16,7 @@ from slmops.state import JOB_NAME_LABEL, Manifest, Observed, Plan
 from tests.unit.builders import finetune, live
 
 DENY = Settings(egress=Egress(default="Deny"))
-LINK = "169.254.0.0/16"
+FOUR, SIX = ([text for text in NODE if (":" in text) == six] for six in (False, True))
 
 
 def run(train: str, base: str = "oci://r.example/slm/base:v1", **more: Any) -> contract.TrainRun:
@@ -111,8 +111,8 @@ def test_nobody_is_nobody() -> None:
 
 def test_a_name_opens_its_port_to_public_addresses_and_not_to_ours() -> None:
     settings = Settings(egress=Egress(internal_ranges=("10.78.0.0/16", "fd00::/8")))
-    world = [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.78.0.0/16", LINK]}},
-             {"ipBlock": {"cidr": "::/0", "except": ["fd00::/8", "fe80::/10"]}}]  # fmt: skip
+    world = [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.78.0.0/16", *FOUR]}},
+             {"ipBlock": {"cidr": "::/0", "except": ["fd00::/8", *SIX]}}]  # fmt: skip
     assert rules(peer("a.example"), peer("b.example"), peer("*.c.example", 8443), settings=settings) == [
         {"to": world, "ports": tcp(443)}, {"to": world, "ports": tcp(8443)},
     ]  # fmt: skip
@@ -120,10 +120,19 @@ def test_a_name_opens_its_port_to_public_addresses_and_not_to_ours() -> None:
 
 def test_an_address_is_itself_and_a_range_never_holds_the_nodes_link() -> None:
     assert rules(peer("10.77.0.1", 5000)) == [{"to": [{"ipBlock": {"cidr": "10.77.0.1/32"}}], "ports": tcp(5000)}]
-    assert rules(peer("169.254.169.254", 80)) == []
+    for listed in (False, True):
+        for address in (
+            "169.254.169.254",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "100.100.100.200",
+            "fe80::1",
+        ):
+            assert rules(peer(address, 80, listed=listed)) == []
+        assert rules(peer("169.254.0.0/17", listed=listed)) == []
     assert rules(peer("10.0.0.7/8", listed=True)) == [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}], "ports": tcp(443)}]
     assert rules(peer("0.0.0.0/0", listed=True)) == [
-        {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK]}}], "ports": tcp(443)}
+        {"to": [{"ipBlock": {"cidr": "0.0.0.0/0", "except": FOUR}}], "ports": tcp(443)}
     ]
 
 
@@ -177,11 +186,30 @@ def test_another_list_is_another_job() -> None:
 
 
 @pytest.mark.parametrize(
-    "cidr", ["169.254.169.254/32", "169.254.0.0/16", "fe80::1/128", "10.0.0.0", "x/8", "10.0.0.0/33"]
-)
+    "cidr",
+    ["169.254.169.254/32", "169.254.0.0/16", "fe80::1/128", "10.0.0.0", "x/8", "10.0.0.0/33", "64:ff9b::a9fe:a9fe/128",
+     "64:ff9b::a9fe:0/120", "2002:a9fe:a9fe::/48", "::ffff:169.254.169.254/128", "::ffff:a9fe:0/112", "168.63.129.16/32",
+     "fd20:ce::254/128"],
+)  # fmt: skip
 def test_no_list_has_the_nodes_link_or_nonsense(cidr: str) -> None:
     with pytest.raises(ValidationError):
         EgressPeer.model_validate({"cidr": cidr})
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["169.254.169.254", "169.254.0.1", "100.100.100.200", "168.63.129.16", "192.0.0.192", "2852039166", "0xa9fea9fe",
+     "169.16689662", "0251.0376.0251.0376", "169.254.169.0xfe", "*.169.254", "1.2.3.4.5"],
+)  # fmt: skip
+def test_no_list_has_the_nodes_link_as_a_host(host: str) -> None:
+    with pytest.raises(ValidationError):
+        EgressPeer.model_validate({"host": host, "port": 80})
+
+
+@pytest.mark.parametrize("peer", [{"host": "10.0.0.7"}, {"host": "4.example"}, {"host": "a4"}, {"cidr": "0.0.0.0/0"},
+                                  {"cidr": "64:ff9b::/96"}, {"cidr": "::/0"}, {"host": "0x.example"}])  # fmt: skip
+def test_others_can_be_listed(peer: dict[str, str]) -> None:
+    assert EgressPeer.model_validate(peer).dump() == {**peer, "port": 443}
 
 
 def test_a_policy_that_is_not_wanted_any_more_goes() -> None:

@@ -10,6 +10,8 @@ from slmkit.data.records import COLUMNS, columns
 from slmops.contract import Data, ExampleFormat
 
 csv.field_size_limit(LINE_LIMIT)
+ROW_LIMIT = 16 * LINE_LIMIT
+"""Bytes of a row: cells in quotes may go on over any number of lines."""
 
 
 def rows(path: Path, name: str, data: Data) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -17,10 +19,12 @@ def rows(path: Path, name: str, data: Data) -> Iterator[tuple[int, Mapping[str, 
     if data.format is ExampleFormat.MESSAGES:
         raise invalid(name, "a cell holds no list of messages; use format PromptCompletion, or JSON Lines or Parquet")
     with path.open("rb") as file:
-        cells = csv.reader(_lines(file, name), strict=True)
+        lines = _Lines(file, name)
+        cells = csv.reader(lines, strict=True)
         names = _names(_next(cells, f"{name} row 0"), name, data)
         number = 0
         while (row := _next(cells, f"{name} row {number + 1}")) is not None:
+            lines.row = 0
             number += 1
             if len(row) not in (0, len(names)):
                 raise invalid(f"{name} row {number}", f"{len(row)} cells, while {len(names)} columns are named")
@@ -49,12 +53,26 @@ def _next(cells: Iterator[list[str]], where: str) -> list[str] | None:
         raise invalid(where, f"not CSV: {error}") from None
 
 
-def _lines(file: BinaryIO, name: str) -> Iterator[str]:
-    for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), 1):
+class _Lines:
+    """The lines of a file, as text; ``row`` counts the bytes since it was last set to none."""
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self._file, self._name, self._number, self.row = file, name, 0, 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(LINE_LIMIT + 1)
+        if not line:
+            raise StopIteration
+        self._number, self.row = self._number + 1, self.row + len(line)
+        where = f"{self._name} line {self._number}"
         if len(line) > LINE_LIMIT:
-            raise invalid(f"{name} line {number}", f"longer than {LINE_LIMIT} bytes")
+            raise invalid(where, f"longer than {LINE_LIMIT} bytes")
+        if self.row > ROW_LIMIT:
+            raise invalid(where, f"a row of more than {ROW_LIMIT} bytes")
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            return line.decode("utf-8-sig" if self._number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            trouble = f"not UTF-8: byte {error.start + 1} is 0x{line[error.start]:02x}"
-            raise invalid(f"{name} line {number}", trouble) from None
+            raise invalid(where, f"not UTF-8: byte {error.start + 1} is 0x{line[error.start]:02x}") from None

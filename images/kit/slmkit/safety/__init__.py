@@ -5,12 +5,15 @@ exabytes, a pattern of twenty characters never ends. ``check_model_folder`` look
 published models keep by far.
 """
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 from slmkit.run import RunFailed
 from slmkit.safety.configs import check_config
 from slmkit.safety.templates import check_templates
-from slmkit.safety.tokenizers import check_tokenizer, check_vocabulary
+from slmkit.safety.tokenizers import check_tekken, check_tokenizer, check_vocabulary
+from slmkit.safety.tokens import check_added_tokens, check_special_tokens, check_tokenizer_config
 from slmkit.safety.weights import check_index, check_safetensors
 from slmops.contract import Reason
 
@@ -27,6 +30,17 @@ MAGIC = {
 }  # fmt: skip
 """How files begin, whatever they are called."""
 TAR_MAGIC = 257
+CHECKS: tuple[tuple[re.Pattern[str], Callable[[Path], None]], ...] = (
+    (re.compile(r".*config\.json"), check_config),
+    (re.compile(r"tokenizer_config\.json"), check_tokenizer_config),
+    (re.compile(r"special_tokens_map\.json"), check_special_tokens),
+    (re.compile(r"added_tokens\.json"), check_added_tokens),
+    (re.compile(r".*\.index\.json"), check_index),
+    (re.compile(r"tokenizer(\..*)?\.json"), check_tokenizer),  # tokenizer.4.0.0.json, too: for a library's version
+    (re.compile(r".*tekken.*\.json"), check_tekken),
+    (re.compile(r".*\.(model|spm|tiktoken)|tokenizer\.model\..*"), check_vocabulary),
+)
+"""What is looked at, by name; a file may be several."""
 FILES, DEPTH = 10_000, 8
 PVC = Path("/mnt/pvc")
 
@@ -47,15 +61,10 @@ def check_model_folder(folder: Path) -> None:
         elif what := _disguise(head):
             raise _unsafe(name, f"is {what}, whatever it is called")
     for path in files:
-        if path.name.endswith("config.json"):
-            check_config(path)
-        if path.name.endswith(".index.json"):
-            check_index(path)
-        if path.name == "tokenizer.json":
-            check_tokenizer(path)
-        if path.suffix in (".model", ".spm", ".tiktoken"):
-            check_vocabulary(path)
-    check_templates(folder, files)
+        for belongs, check in CHECKS:
+            if belongs.fullmatch(path.name):
+                check(path)
+    check_templates(files)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,68 +1,116 @@
 """Regular expressions of strangers, for engines that try every way (Oniguruma, in tokenizers).
 
 What makes such a pattern take exponential time is a repetition of something that can itself match in several ways:
-``(a+)+``, ``(a|aa)*``, ``(a?b?)*``. Patterns of published tokenizers have none, so they are refused without deciding
-which of them would be harmless.
+``(a+)+``, ``(a|aa)*``, ``(a?b?)*``, or many choices in a row: ``a?a?a?…``. Repetitions in a row take the text's length to
+the power of their number. Patterns of published tokenizers have none of the former and two of the latter, so the rest is
+refused without deciding which of them would be harmless.
 """
 
 import re
+from typing import NamedTuple
 
 LENGTH = 4096
 REPEATS = 1000
 """The largest ``{n,m}``; repetitions within repetitions are multiplied."""
+ENDLESS, WAYS = 2, 4096
+"""Repetitions without end in a row, and in how many ways all else can match."""
 UNBOUNDED = 1 << 20
 PREFIX = re.compile(r"\?(?:[:=!>|]|<[=!]|<\w+>|P<\w+>|[imxs-]+:|[imxs-]+(?=\)))")
-QUANTIFIER = re.compile(r"([*+?]|\{(\d*)(?:(,)(\d*))?\})[?+]?")
+QUANTIFIER = re.compile(r"[*+?][?+]?|\{(\d*)(?:(,)(\d*))?\}")
+"""``{1,2}+`` is a repetition of a repetition: Oniguruma reads it as Ruby does."""
+ELSEWHERE = re.compile(r"\\(?:[gk][<']|[1-9])")
+"""Means another part of the pattern once more."""
+
+
+class Part(NamedTuple):
+    """What is known of a part of a pattern."""
+
+    most: int = 1
+    """Its largest repetition."""
+    varies: bool = False
+    """Whether it can match in several ways."""
+    endless: int = 0
+    """Repetitions without end in a row."""
+    ways: int = 1
+    """In how many ways the rest of it can match."""
+
+
+NOTHING = ONE = Part()
 
 
 def trouble(pattern: str) -> str:
     """Why a pattern is refused; empty when it is not."""
     if len(pattern) > LENGTH:
         return f"is longer than {LENGTH} characters"
-    outer: list[tuple[int, bool]] = []
-    open_, last = (1, False), (1, False)
-    """Of the open group, and of what was read last: its largest repetition, and whether it can match in several ways."""
+    outer: list[tuple[Part | None, Part]] = []
+    before: Part | None = None
+    now, last = NOTHING, NOTHING
+    """Of the open group: the alternatives before, this one as far as it was read, and what was read last."""
     at = 0
     while at < len(pattern):
         char = pattern[at]
         if char == "(":
-            outer.append(open_)
             prefix = PREFIX.match(pattern, at + 1)
-            at, open_, last = prefix.end() if prefix else at + 1, (1, False), (1, False)
+            if prefix is None and pattern[at + 1 : at + 2] in ("?", "*"):
+                return "has a group of a kind that is not known"
+            outer.append((before, _then(now, last)))
+            before, now, last = None, NOTHING, NOTHING
+            at = prefix.end() if prefix else at + 1
         elif char == ")" and outer:
-            last, at = open_, at + 1
-            open_ = _both(outer.pop(), last)
+            last, at = _or(before, _then(now, last)), at + 1
+            before, now = outer.pop()
         elif char == "|":
-            open_, last, at = (open_[0], True), (1, False), at + 1
+            before, now, last, at = _or(before, _then(now, last)), NOTHING, NOTHING, at + 1
         elif at and (found := QUANTIFIER.match(pattern, at)):
-            times, varies = _times(found)
-            if times > 1 and last[1]:
+            least, most = _times(found)
+            if most > 1 and last.varies:
                 return "repeats what can match in several ways, which can take for ever"
-            together = 1 if varies and times == UNBOUNDED else times * last[0]
-            if together > REPEATS:
+            last, at = _repeated(last, least, most), found.end()
+            if last.most > REPEATS:
                 return f"repeats something more than {REPEATS} times"
-            last, at = (max(together, last[0]), varies), found.end()
-            open_ = _both(open_, last)
+        elif ELSEWHERE.match(pattern, at):
+            return "refers to another part of itself"
         else:
-            at, last = _next(pattern, at), (1, False)
-    return ""
+            now, last, at = _then(now, last), ONE, _next(pattern, at)
+    while outer:  # a group that is not closed
+        last = _or(before, _then(now, last))
+        before, now = outer.pop()
+    whole = _or(before, _then(now, last))
+    if whole.endless > ENDLESS:
+        return f"has more than {ENDLESS} repetitions without end in a row, which can take for ever"
+    return f"can match in more than {WAYS} ways" if whole.ways > WAYS else ""
 
 
-def _both(one: tuple[int, bool], other: tuple[int, bool]) -> tuple[int, bool]:
-    return max(one[0], other[0]), one[1] or other[1]
+def _then(one: Part, other: Part) -> Part:
+    return Part(
+        max(one.most, other.most), one.varies or other.varies, one.endless + other.endless,
+        min(one.ways * other.ways, UNBOUNDED),
+    )  # fmt: skip
 
 
-def _times(found: re.Match[str]) -> tuple[int, bool]:
-    """How often a quantifier repeats at most, and whether that is not always as often."""
-    if found[1] == "?":
-        return 1, True
-    if found[1] in ("*", "+"):
-        return UNBOUNDED, True
-    least = int((found[2] or "0")[:9])
-    if found[3] is None:
-        return least, False
-    most = int(found[4][:9]) if found[4] else UNBOUNDED
-    return most, most != least
+def _or(one: Part | None, other: Part) -> Part:
+    """One or the other; the other, where it is the only one."""
+    if one is None:
+        return other
+    return Part(max(one.most, other.most), True, max(one.endless, other.endless), min(one.ways + other.ways, UNBOUNDED))
+
+
+def _repeated(part: Part, least: int, most: int) -> Part:
+    if most == UNBOUNDED:
+        return Part(part.most, True, part.endless + 1, part.ways)
+    together = max(most * part.most, part.most)
+    return Part(together, most != least, part.endless, min(part.ways * (most - least + 1), UNBOUNDED))
+
+
+def _times(found: re.Match[str]) -> tuple[int, int]:
+    """How often a quantifier repeats at least and at most."""
+    kind = found[0][0]
+    if kind != "{":
+        return int(kind == "+"), 1 if kind == "?" else UNBOUNDED
+    least = int((found[1] or "0")[:9])
+    if found[2] is None:
+        return least, least
+    return least, int(found[3][:9]) if found[3] else UNBOUNDED
 
 
 def _next(pattern: str, at: int) -> int:

@@ -11,6 +11,8 @@ from slmops.contract import Reason
 CONFIG_LIMIT = 16 << 20
 """Bytes of a configuration file. Indexes of the largest models have a tenth of it."""
 DEPTH = 64
+DIGITS = 64
+"""Of a whole number. Published configurations have up to 31; reading one takes as long as its length squared."""
 
 
 def unsafe(path: Path, what: str) -> RunFailed:
@@ -34,8 +36,8 @@ def read_object(path: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any]:
 
 
 def parse(text: bytes) -> Any:
-    """JSON in which an object has no name twice. Raises ValueError or RecursionError."""
-    return json.loads(text, object_pairs_hook=_once)
+    """JSON in which an object has no name twice and no number is endless. Raises ValueError or RecursionError."""
+    return json.loads(text, object_pairs_hook=_once, parse_int=_number)
 
 
 def walk(value: Any) -> Iterator[tuple[int, str, Any]]:
@@ -55,3 +57,9 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise ValueError("a name is there twice")
     return found
+
+
+def _number(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError("a number without end")
+    return int(text)

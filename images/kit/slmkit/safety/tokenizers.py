@@ -1,6 +1,8 @@
 """Tokenizers: ``tokenizer.json`` (Hugging Face's library), and the vocabularies of SentencePiece and tiktoken."""
 
+import base64
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,19 @@ STEPS, PATTERNS = 64, 64
 """Steps of a normalizer or pre-tokenizer, and regular expressions in all."""
 GROWTH = 64
 """How much longer all replacements together may make a text."""
+SHORT = 256
+"""Characters of any setting but a pattern."""
+CHARSMAP, MAPPED = 4 << 20, 128
+"""Characters of a table of SentencePiece's (published ones have a tenth), and bytes of what one letter becomes."""
+AROUND = 256
+"""Ids that all templates together put around a text."""
+LETTERS = 1000
+"""Of a word that WordPiece looks at: it takes as long as their square."""
+MERGES = 1 << 28
+"""Sum of all tokens' lengths squared: what it takes to find out which pairs they are made of."""
 PADDING = 1 << 20
+MAYBE_NOTHING = re.compile(r"[*?|^$(]|\{0|\{,|\\[bBAzZGK]")
+"""In a pattern that may match between two letters, where every match adds to the text."""
 PIECES = b"\x0a"
 """SentencePiece's file is a protocol buffer whose first field is the list of pieces."""
 RANKS = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
@@ -26,7 +40,7 @@ def check_tokenizer(path: Path) -> None:
     content = read_object(path, FILE_LIMIT)
     _check_steps(path, content)
     _check_sizes(path, content)
-    patterns, growth = 0, 1.0
+    patterns, growth, around = 0, 1.0, 0
     for section in ("normalizer", "pre_tokenizer", "decoder", "post_processor", "model"):
         part = content.get(section)
         for _, name, value in walk({k: v for k, v in part.items() if k not in ("vocab", "merges")}
@@ -35,12 +49,19 @@ def check_tokenizer(path: Path) -> None:
                 patterns += 1
                 if why := trouble(value):
                     raise unsafe(path, f"a pattern of its {section} {why}")
+            elif name == "precompiled_charsmap":
+                _check_charsmap(path, value)
+            elif isinstance(value, str) and len(value) > SHORT:
+                raise unsafe(path, f"{name[:64]} of its {section} has more than {SHORT} characters")
             if isinstance(value, dict) and section != "model":
                 growth *= _growth(value)
+                around += _around(value)
     if patterns > PATTERNS:
         raise unsafe(path, f"more than {PATTERNS} patterns")
     if growth > GROWTH:
         raise unsafe(path, f"its replacements can make a text more than {GROWTH} times as long")
+    if around > AROUND:
+        raise unsafe(path, f"its templates put more than {AROUND} tokens around a text")
 
 
 def _check_steps(path: Path, content: dict[str, Any]) -> None:
@@ -59,6 +80,11 @@ def _check_sizes(path: Path, content: dict[str, Any]) -> None:
         raise unsafe(path, "not a tokenizer: no model with a vocabulary")
     if len(vocabulary) > TOKENS or len(added) > ADDED:
         raise unsafe(path, f"more than {TOKENS} tokens, or more than {ADDED} added ones")
+    _check_words(path, (item if isinstance(item, str) else str(item[0]) if isinstance(item, list) and item else ""
+                        for item in vocabulary))  # fmt: skip
+    letters = model.get("max_input_chars_per_word")
+    if isinstance(letters, int | float) and letters > LETTERS:
+        raise unsafe(path, f"max_input_chars_per_word is beyond {LETTERS}")
     for token in added:
         if not isinstance(token, dict) or len(str(token.get("content", ""))) > WORD:
             raise unsafe(path, f"an added token is no object, or longer than {WORD} characters")
@@ -68,14 +94,69 @@ def _check_sizes(path: Path, content: dict[str, Any]) -> None:
                 raise unsafe(path, f"{section}.{name} is beyond {PADDING}")
 
 
+def _check_words(path: Path, words: Iterable[str | bytes]) -> None:
+    total = 0
+    for word in words:
+        if len(word) > WORD:
+            raise unsafe(path, f"a token of more than {WORD} characters")
+        total += len(word) ** 2
+    if total > MERGES:
+        raise unsafe(path, "its tokens are too long to be taken apart")
+
+
+def _check_charsmap(path: Path, value: Any) -> None:
+    """A number, so many bytes of a search tree, and what letters become, each with a NUL at its end."""
+    if value is None:
+        return
+    try:
+        raw = base64.b64decode(value, validate=True) if isinstance(value, str) and len(value) <= CHARSMAP else None
+    except ValueError:
+        raw = None
+    if raw is None:
+        raise unsafe(path, f"precompiled_charsmap is no table of at most {CHARSMAP} characters")
+    texts = raw[4 + int.from_bytes(raw[:4], "little") :]
+    if max(map(len, texts.split(b"\0"))) > MAPPED:
+        raise unsafe(path, f"precompiled_charsmap makes more than {MAPPED} bytes of a letter")
+
+
 def _growth(step: dict[str, Any]) -> float:
-    """How much longer one replacement can make a text."""
-    if step.get("type") != "Replace" or not isinstance(step.get("content"), str):
+    """How much longer one replacement, or what is put before a text, can make it."""
+    kind, content, pattern = step.get("type"), step.get("content"), step.get("pattern")
+    if kind == "Prepend" and isinstance(step.get("prepend"), str):
+        return 1.0 + len(step["prepend"])
+    if kind != "Replace" or not isinstance(content, str):
         return 1.0
-    pattern = step.get("pattern")
-    plain = pattern.get("String") if isinstance(pattern, dict) else None
-    least = len(plain) if isinstance(plain, str) and plain else 1
-    return max(1.0, len(step["content"]) / least)
+    found = pattern if isinstance(pattern, dict) else {}
+    plain, regex = found.get("String"), found.get("Regex")
+    if plain == "" or (isinstance(regex, str) and (not regex or MAYBE_NOTHING.search(regex))):
+        return 1.0 + len(content)
+    return max(1.0, len(content) / (len(plain) if isinstance(plain, str) else 1))
+
+
+def _around(step: dict[str, Any]) -> int:
+    """How many ids a template adds: a piece of it is a text or a special token, which is one or several of them."""
+    if step.get("type") != "TemplateProcessing":
+        return 0
+    special = step.get("special_tokens")
+    ids = {name: len(token["ids"]) for name, token in (special if isinstance(special, dict) else {}).items()
+           if isinstance(token, dict) and isinstance(token.get("ids"), list)}  # fmt: skip
+    named = [value for _, name, value in walk([step.get("single"), step.get("pair")]) if name == "id"]
+    return sum(ids.get(name, 1) for name in named if isinstance(name, str))
+
+
+def check_tekken(path: Path) -> None:
+    """Raise RunFailed for a ``tekken.json`` (Mistral's) that would take a machine's time or memory. transformers makes a
+    tokenizer of it where there is no other."""
+    content = read_object(path, FILE_LIMIT)
+    config, vocabulary = content.get("config"), content.get("vocab")
+    if not isinstance(config, dict) or not isinstance(vocabulary, list) or len(vocabulary) > TOKENS:
+        raise unsafe(path, f"not a tokenizer of at most {TOKENS} tokens")
+    pattern = config.get("pattern")
+    if why := trouble(pattern) if isinstance(pattern, str) else "is no text":
+        raise unsafe(path, f"its pattern {why}")
+    if any(isinstance(value, int | float) and value > TOKENS for value in config.values()):
+        raise unsafe(path, f"a setting is beyond {TOKENS}")
+    _check_words(path, (str(item.get("token_bytes", "")) if isinstance(item, dict) else "" for item in vocabulary))
 
 
 def check_vocabulary(path: Path) -> None:
@@ -86,3 +167,6 @@ def check_vocabulary(path: Path) -> None:
         head = file.read(4096)
     if not head.startswith(PIECES) and not RANKS.match(head):
         raise unsafe(path, "neither a SentencePiece vocabulary nor tiktoken's; pickles and others are not loaded")
+    if RANKS.match(head):
+        with path.open("rb") as file:
+            _check_words(path, iter(lambda: file.readline(WORD + 1), b""))

@@ -10,8 +10,11 @@ from slmkit.net import Gate, Transport
 from slmkit.run import RunFailed
 from slmops.contract import Reason, Source
 
-WANTED = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.jsonl", "*.jsonl.zst", "*.csv", "*.parquet",
-          "README.md", "LICENSE*", "LICENCE*", "COPYING*", "NOTICE*"]  # fmt: skip
+READ = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "*.jsonl", "*.jsonl.zst", "*.csv", "*.parquet")
+SAID = ("readme.md", "license*", "licence*", "copying*", "notice*")
+"""What says on which terms; in capitals or not, as ``licences`` reads it. A licence that is not fetched is not known."""
+WANTED = [*READ, *("".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in name) for name in SAID)]
+"""Patterns of ``fnmatch``, which tells capitals apart."""
 
 
 def snapshot(source: Source, rest: str, into: Path, kind: str) -> str:
