@@ -66,6 +66,22 @@ def test_a_line_that_is_no_answer_is_asked_again_and_harms_no_other(path: Path, 
         assert journal.get("a") == ONE
 
 
+@pytest.mark.parametrize("between", [b"", b"half a line"])
+def test_an_answer_that_another_process_wrote_in_between_is_never_taken_for_the_asked_one(
+    path: Path, between: bytes
+) -> None:
+    with Journal(path) as journal, Journal(path) as other:
+        journal.add("a", ONE)
+        if between:
+            with path.open("ab") as file:
+                file.write(between)
+        else:
+            other.add("b", TWO)
+        journal.add("c", TWO)
+        assert journal.get("a") == ONE
+        assert journal.get("c") is None
+
+
 def test_nothing_is_synced_twice(path: Path) -> None:
     with Journal(path) as journal:
         assert not journal.dirty

@@ -16,6 +16,8 @@ from typing import Self
 from slm_trainer.label.answers import Answer
 
 FIELDS = [field.name for field in fields(Answer)]
+BROKEN = (ValueError, KeyError, TypeError, RecursionError)
+"""What reading a line that is no answer raises."""
 log = logging.getLogger("slm_trainer.label")
 
 
@@ -47,7 +49,13 @@ class Journal:
         if place is None:
             return None
         offset, length = place
-        return _answer(os.pread(self._file, length, offset))[1]
+        try:
+            found, answer = _answer(os.pread(self._file, length, offset))
+        except BROKEN:
+            return None
+        # On a file system without locks somebody else may have written in between, and another's answer is worse than
+        # none.
+        return answer if found == key else None
 
     def add(self, key: str, answer: Answer) -> None:
         """Keep an answer. From here on it outlives this process; its node as soon as ``sync`` has run."""
@@ -80,7 +88,7 @@ class Journal:
             try:
                 key, _ = _answer(line)
                 self._places[key] = (end, len(line))
-            except (ValueError, KeyError, TypeError, RecursionError):
+            except BROKEN:
                 broken += 1
             end += len(line)
         if broken:
