@@ -33,8 +33,10 @@ class Kept:
         """Bring all parts to where the last attempt was kept. Returns the steps that are made already."""
         step = self._all.load(self._parts) if self._all else 0
         self._group.agree(step, "the newest checkpoint")
-        if step and self._all and self._group.leads:
-            self._all.mark(step)
+        if self._all and self._group.leads:
+            self._all.prune()
+            if step:
+                self._all.mark(step)
         self._tell()
         return step
 

@@ -41,7 +41,7 @@ class Training:
         self.losses: list[float] = []
         """Of each batch of the last attempt."""
         self.context = Context()
-        self.seed = 42
+        self.seed, self.records = 42, 64
 
     @property
     def kept(self) -> list[str]:
@@ -67,7 +67,7 @@ class Training:
 
         held_out = records(self.held_out)
         self.watch = Watch(held_out, self.settings, 0, Curves())
-        self.learning = fit(model, records(), self.settings, 0, Objective(noted), self.context, self.watch)
+        self.learning = fit(model, records(self.records), self.settings, 0, Objective(noted), self.context, self.watch)
         return model
 
 
@@ -256,6 +256,33 @@ def test_a_checkpoint_of_another_training_is_not_taken(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path, 1, 2, {"data": "b"}).load(kept) == 0
     assert Checkpoints(tmp_path, 1, 2, {"data": "a"}).load(kept) == 7
     assert Training(tmp_path / "t", **EVERY).settings != Training(tmp_path / "t", learning_rate=0.1, **EVERY).settings
+
+
+def test_what_another_training_kept_makes_no_room_scarce(tmp_path: Path) -> None:
+    """Data that was published again, after a failure far along: the volume has higher steps than those to come."""
+    before = Training(tmp_path, **EVERY)
+    with pytest.raises(Killed):
+        before.attempt(kill_at=28)
+    assert before.kept == ["step-000000020", "step-000000025"]
+    training = Training(tmp_path, **EVERY)
+    training.records = 56
+    with pytest.raises(Killed):
+        training.attempt(kill_at=13)
+    assert training.kept == ["step-000000005", "step-000000010"]
+    training.attempt()
+    assert len(training.losses) == 20, "it goes on from its own"
+
+
+def test_a_torn_checkpoint_does_not_push_out_the_next_that_is_whole(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"checkpoint": {"every_steps": 5, "keep": 1}}
+    training = Training(tmp_path, **settings)
+    with pytest.raises(Killed):
+        training.attempt(kill_at=28)
+    (tmp_path / "checkpoints" / "step-000000025" / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(Killed):
+        training.attempt(kill_at=13)
+    training.attempt()
+    assert len(training.losses) == 20
 
 
 def test_no_more_are_kept_than_was_asked(tmp_path: Path) -> None:
