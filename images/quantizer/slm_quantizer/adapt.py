@@ -52,7 +52,7 @@ def adapt(run: TrainRun, context: Context) -> Report:
             "the tokenizer has no chat template; add chat_template.jinja, or set data.template",
         )
     wanted = run.hyperparameters
-    records, dropped = encode(tokenizer, training, wanted.max_sequence_length, context.work / "tokens")
+    records, dropped = encode(tokenizer, context.going(training), wanted.max_sequence_length, context.work / "tokens")
     if not records:
         raise RunFailed(Reason.INVALID_DATA, f"no record to train on: {dropped} of {len(training)} are longer than "
                         f"maxSequenceLength {wanted.max_sequence_length}")  # fmt: skip
@@ -80,7 +80,8 @@ def examples(run: TrainRun, context: Context, registry: Registry) -> list[Exampl
     context.inputs["train"] = fetch(run.train.source, folder, registry, "dataset")
     apart = run.evaluation.data or run.validation
     share = 0.0 if apart is not None else run.validation_split
-    found = [e for e in read_examples(run.train, folder) if e.completion is not None and not is_held_out(e, share)]
+    read = context.going(read_examples(run.train, folder))
+    found = [e for e in read if e.completion is not None and not is_held_out(e, share)]
     if not found:
         raise RunFailed(Reason.INVALID_DATA, f"{run.train.source.uri}: no record with an answer is left to train on")
     tasks.check(run.task, found, [])

@@ -43,13 +43,15 @@ def train(run: TrainRun, context: Context) -> Report:
     sets = prepare(run, context, registry)
     tasks.check(run.task, sets.training, sets.held_out)
     model, tokenizer = _model(run, context, registry, sets.training)
-    records, dropped = lessons(run, tokenizer, sets.training, context.work / "tokens")
+    context.check()
+    records, dropped = lessons(run, tokenizer, sets.training, context.work / "tokens", context)
     sets.tally.lose("SequenceTooLong", dropped)
     measured = choose(sets.held_out, run.evaluation.samples, run.hyperparameters.seed)
     if not measured:
         raise RunFailed(Reason.INVALID_DATA, "no held-out record has an answer to measure by")
     kept = base_task(run, context, registry)
     objective = objective_of(run, _teacher(run, context, registry), model, tokenizer, records, context)
+    context.check()
     seen: dict[str, Measured] = {}
     if run.evaluation.untrained_baseline and group.leads and run.trial is None:
         context.stage("Evaluating baseline")

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 
 from slmkit.access import bearer
+from slmkit.full import full
 from slmkit.net import Gate, Transport
 from slmkit.run import RunFailed
 from slmops.contract import Reason, Source
@@ -32,5 +33,7 @@ def snapshot(source: Source, rest: str, into: Path, kind: str) -> str:
     except RepositoryNotFoundError:
         raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{source.uri}: no such repository, or no right to read it") from None
     except (HfHubHTTPError, httpx.HTTPError, OSError) as error:
+        if full(error):
+            raise
         raise RunFailed(Reason.SOURCE_UNREACHABLE, f"{source.uri}: {type(error).__name__}: {error}") from None
     return f"hf://{name}@{commit}"

@@ -84,7 +84,7 @@ def _teacher(run: LabelRun, context: Context, registry: Registry) -> Teacher:
 def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: Registry) -> list[Example]:
     folder = context.work / f"data-{role}"
     context.inputs[role] = fetch(data.source, folder, registry, "dataset")
-    found = list(read_examples(data, folder))
+    found = list(context.going(read_examples(data, folder)))
     if not found:
         raise RunFailed(Reason.INVALID_DATA, f"{data.source.uri}: no record")
     check_task(run, found, role)
