@@ -39,7 +39,8 @@ REMEDIES: dict[str, str] = {
     Reason.ADAPTER_UNUSABLE: "Look at the Job's log for the engine's own words; use spec.engine: PyTorch, or another "
     "learning rate.",
     Reason.OUT_OF_MEMORY: "Raise spec.run.resources.limits.memory, or lower training.batchSize or maxSequenceLength.",
-    Reason.DISK_FULL: "Use a node with more ephemeral storage.",
+    Reason.DISK_FULL: "Raise spec.run.volume.size where the message names run.volume (of a labelling: "
+    "spec.labelling.volume.size); else use a node with more ephemeral storage.",
     Reason.BUDGET_EXCEEDED: "Raise spec.budget.gpuHours or spec.budget.max, and the run starts again by itself; or ask "
     "for less with training.epochs or training.maxSteps.",
     Reason.TERMINATED: "The node took the pod away; set the annotation slmops.dev/retry to try again.",

@@ -64,8 +64,8 @@ def test_what_can_be_mended_outside_of_the_spec_tells_how_to_try_again(reason: s
     [
         ("Unheard", "it broke", "it broke"),
         ("Unheard", "", ""),
-        (Reason.DISK_FULL, "", "Use a node with more ephemeral storage."),
-        (Reason.DISK_FULL, "it is full.", "it is full. Use a node with more ephemeral storage."),
+        (Reason.TRAINING_DIVERGED, "", "Lower spec.training.learningRate, or raise warmupRatio."),
+        (Reason.TRAINING_DIVERGED, "no.", "no. Lower spec.training.learningRate, or raise warmupRatio."),
     ],
 )
 def test_message_and_remedy_are_two_sentences(reason: str, message: str, expected: str) -> None:
