@@ -128,7 +128,7 @@ def test_keys_that_cannot_sign_are_never_quoted(store: Store, tmp_path: Path, co
 def test_the_right_region_is_named(store: Store, tmp_path: Path) -> None:
     store.status, store.headers = 301, {"x-amz-bucket-region": "eu-north-1"}
     failed = failure(store, tmp_path)
-    assert failed.reason is Reason.INVALID_CONFIGURATION
+    assert failed.reason is Reason.SOURCE_UNAUTHORIZED
     assert "eu-north-1" in failed.message
     assert "AWS_REGION" in failed.message
 

@@ -152,7 +152,7 @@ class Bucket:
 
     def _refuse(self, answer: httpx.Response) -> None:
         if answer.status_code in (301, 307, 400) and (region := answer.headers.get("x-amz-bucket-region")):
-            raise RunFailed(Reason.INVALID_CONFIGURATION, f"{self._source.uri}: the bucket is in region {region[:32]}; "
+            raise RunFailed(Reason.SOURCE_UNAUTHORIZED, f"{self._source.uri}: the bucket is in region {region[:32]}; "
                             "set AWS_REGION in the Secret")  # fmt: skip
         refuse_status(answer, self._source.uri)
 
