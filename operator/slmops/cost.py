@@ -50,9 +50,10 @@ def attempts(before: CostStatus | None, observed: Observed, now: datetime) -> tu
         suspended[job["metadata"]["name"]] = _suspended(job)
         count = int((job["metadata"].get("annotations") or {}).get(ANNOTATION_GPUS) or 0)
         for pod in observed.pods_of(job):
-            if start := pod["status"].get("startTime"):
+            if pod["status"].get("startTime"):
                 name = pod["metadata"]["name"]
-                here[name] = Attempt(pod=name, gpus=count, start=start, end=_end(pod))
+                start, end = _span(pod)
+                here[name] = Attempt(pod=name, gpus=count, start=start, end=end)
     gone = (before.gone if before else None) or Gone()
     for old in before.attempts if before else []:
         if old.pod not in here:
@@ -148,15 +149,38 @@ def _seconds(attempt: Attempt, now: datetime) -> float:
     return max(0.0, (end - datetime.fromisoformat(attempt.start)).total_seconds())
 
 
+def _span(pod: Manifest) -> tuple[str, str | None]:
+    """When a node took a pod, and when the pod ended; None while it runs. By the control plane's clock: a node's own, which
+    may be hours off, says only how long it was between the two."""
+    said, end = pod["status"]["startTime"], _end(pod)
+    times = [
+        c.get("lastTransitionTime") for c in pod["status"].get("conditions") or [] if c.get("type") == "PodScheduled"
+    ]
+    try:
+        began = datetime.fromisoformat(said)
+        made = datetime.fromisoformat(pod["metadata"].get("creationTimestamp") or said)
+        start = max(made, datetime.fromisoformat(times[0]) if times and times[0] else began)
+        if end is not None and end == _ended(pod):
+            end = (datetime.fromisoformat(end) + (start - began)).isoformat()
+    except (ValueError, TypeError):  # written by another hand: what is no time is looked at where it is used
+        return said, end
+    return (said if start == began else start.isoformat()), end
+
+
+def _ended(pod: Manifest) -> str | None:
+    """When a node saw all containers of a pod end."""
+    ends = [
+        (container.get("state") or {}).get("terminated", {}).get("finishedAt")
+        for container in pod["status"].get("containerStatuses") or []
+    ]
+    return str(max(ends)) if ends and all(ends) else None
+
+
 def _end(pod: Manifest) -> str | None:
     """When a pod ended; None while it runs."""
     status = pod["status"]
-    ends = [
-        (container.get("state") or {}).get("terminated", {}).get("finishedAt")
-        for container in status.get("containerStatuses") or []
-    ]
-    if ends and all(ends):
-        return str(max(ends))
+    if (ended := _ended(pod)) is not None:
+        return ended
     if status.get("phase") not in ("Succeeded", "Failed"):
         return None
     # Evicted, or lost with its node: nobody saw the container end.
