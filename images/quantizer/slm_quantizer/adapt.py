@@ -37,7 +37,7 @@ def adapt(run: TrainRun, context: Context) -> Report:
     """Learn an adapter and publish it."""
     if run.base is None or run.method not in ("LoRA", "QLoRA"):
         raise RunFailed(Reason.INVALID_CONFIGURATION, f"Olive learns LoRA and QLoRA of a base here, not {run.method}")
-    registry = Registry(run.registry)
+    registry = Registry(run.registry, meter=context)
     context.stage("Fetching")
     base = context.work / "base"
     context.inputs["base"] = fetch(run.base, base, registry)

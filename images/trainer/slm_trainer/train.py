@@ -78,6 +78,7 @@ def train(run: TrainRun, context: Context) -> Report:
             group.finish()
             return Report(outcome="Succeeded", trial=referee.result(learned.eval_loss))
     else:
+        context.stage("Fetching")
         adopted = context.work / "adopted"
         context.inputs["adapter"] = fetch(run.adapter, adopted, registry, "dataset")  # it has no licence of its own
         model, recipe = adopt.prepare(model, adopted), adopt
@@ -91,8 +92,9 @@ def train(run: TrainRun, context: Context) -> Report:
     if kept:
         seen["baseTask"] = measure(context.work / "model", kept, matching(run), context)
     for name, source in run.evaluation.compare.items():
-        context.stage(f"Evaluating {name}"[:32])
+        context.stage("Fetching")
         folder = _fetch(source, f"compare-{name}", name, context, registry)
+        context.stage(f"Evaluating {name}"[:32])
         seen[name] = measure(folder, measured, run.evaluation, context)
     figures = side_by_side(seen)
     context.check()

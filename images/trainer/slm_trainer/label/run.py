@@ -34,7 +34,7 @@ JUDGED: dict[Task, tuple[Metric, ...]] = {
 
 def label(run: LabelRun, context: Context) -> Report:
     """Label prompts and publish the data set."""
-    registry = Registry(run.registry)
+    registry = Registry(run.registry, meter=context)
     context.stage("Fetching")
     training = _prompts(run.train, "train", run, context, registry)
     if run.validation is not None:
