@@ -24,6 +24,7 @@ from slm_trainer.split import is_held_out
 from slm_trainer.store import TokenStore
 from slm_trainer.template import set_template
 from slmkit.data import Example, read_examples
+from slmkit.publish import beside
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import check_model_folder, fetch
@@ -69,7 +70,7 @@ def adapt(run: TrainRun, context: Context) -> Report:
     proven(made, run)
     context.stage("Publishing")
     files = {name: made / name for name in FILES}
-    artifact = registry.push_artifact(run.output, files, ADAPTER_TYPE, context.lineage(run))
+    artifact = beside(registry, run, context, files, ADAPTER_TYPE)
     learned = Learning(steps=telling.steps, curve=telling.curve())
     return Report(outcome="Succeeded", artifacts={"adapter": artifact}, learning=learned)
 

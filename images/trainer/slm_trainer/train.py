@@ -27,7 +27,7 @@ from slmkit.adapters import publish_layer
 from slmkit.data import Example
 from slmkit.metrics import Measured
 from slmkit.metrics.roles import side_by_side
-from slmkit.publish import publish
+from slmkit.publish import beside, publish
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
@@ -101,7 +101,7 @@ def train(run: TrainRun, context: Context) -> Report:
     context.stage("Publishing")
     artifacts = {}
     if logs:
-        artifacts["logs"] = registry.push_artifact(run.output, logs, LOGS_TYPE, context.lineage(run))
+        artifacts["logs"] = beside(registry, run, context, logs, LOGS_TYPE)
     if adapter:
         artifacts["adapter"] = publish(registry, run, context, adapter, ADAPTER_TYPE, figures)
     if adapter and run.layer:
@@ -109,12 +109,10 @@ def train(run: TrainRun, context: Context) -> Report:
     if not adapter or run.merge:
         artifacts["model"] = publish(registry, run, context, files, MODEL_TYPE, figures)
     if run.filters is not None:
-        artifacts["data"] = registry.push_artifact(
-            run.output, sets.report(run, context), REPORT_TYPE, context.lineage(run)
-        )
+        artifacts["data"] = beside(registry, run, context, sets.report(run, context), REPORT_TYPE)
     if run.searched is not None:
         page = write_page(run.searched, run.run, context.work / "search-page")
-        artifacts["search"] = registry.push_artifact(run.output, page, REPORT_TYPE, context.lineage(run))
+        artifacts["search"] = beside(registry, run, context, page, REPORT_TYPE)
     group.finish()
     return Report(outcome="Succeeded", artifacts=artifacts, evaluation=figures, learning=learned,
                   dataset=sets.counts(records.answers))  # fmt: skip
