@@ -50,10 +50,9 @@ def attempts(before: CostStatus | None, observed: Observed, now: datetime) -> tu
         suspended[job["metadata"]["name"]] = _suspended(job)
         count = int((job["metadata"].get("annotations") or {}).get(ANNOTATION_GPUS) or 0)
         for pod in observed.pods_of(job):
-            if pod["status"].get("startTime"):
+            if start := pod["status"].get("startTime"):
                 name = pod["metadata"]["name"]
-                start, end = _span(pod)
-                here[name] = Attempt(pod=name, gpus=count, start=start, end=end)
+                here[name] = _by_one_clock(pod, Attempt(pod=name, gpus=count, start=start, end=_end(pod)))
     gone = (before.gone if before else None) or Gone()
     for old in before.attempts if before else []:
         if old.pod not in here:
@@ -138,6 +137,28 @@ def money(amount: Decimal) -> str:
     return f"{amount:.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
 
 
+def _by_one_clock(pod: Manifest, told: Attempt) -> Attempt:
+    """The same time from when the control plane says that a node took the pod. A node's own clock, which may be hours off,
+    says only how long it was from there to the end."""
+    status = pod["status"]
+    scheduled = [c.get("lastTransitionTime") for c in status.get("conditions") or [] if c.get("type") == "PodScheduled"]
+    try:
+        began = datetime.fromisoformat(told.start)
+        start = max(datetime.fromisoformat(str((*filter(None, scheduled), told.start)[0])),
+                    datetime.fromisoformat(str(pod["metadata"].get("creationTimestamp") or told.start)))  # fmt: skip
+        end = datetime.fromisoformat(told.end) + (start - began) if told.end else None
+    except (ValueError, TypeError, OverflowError):  # no time, or one without its zone
+        return told
+    if start == began:
+        return told
+    seen = [
+        ((c.get("state") or {}).get("terminated") or {}).get("finishedAt")
+        for c in status.get("containerStatuses") or []
+    ]
+    ended = end.isoformat() if end and told.end in seen else told.end  # others' times are not the node's
+    return told.model_copy(update={"start": start.isoformat(), "end": ended})
+
+
 def budget_of(resource: Any) -> Budget | None:
     """The budget of a resource; kinds without one have none."""
     found = getattr(resource.spec, "budget", None)
@@ -149,38 +170,15 @@ def _seconds(attempt: Attempt, now: datetime) -> float:
     return max(0.0, (end - datetime.fromisoformat(attempt.start)).total_seconds())
 
 
-def _span(pod: Manifest) -> tuple[str, str | None]:
-    """When a node took a pod, and when the pod ended; None while it runs. By the control plane's clock: a node's own, which
-    may be hours off, says only how long it was between the two."""
-    said, end = pod["status"]["startTime"], _end(pod)
-    times = [
-        c.get("lastTransitionTime") for c in pod["status"].get("conditions") or [] if c.get("type") == "PodScheduled"
-    ]
-    try:
-        began = datetime.fromisoformat(said)
-        made = datetime.fromisoformat(pod["metadata"].get("creationTimestamp") or said)
-        start = max(made, datetime.fromisoformat(times[0]) if times and times[0] else began)
-        if end is not None and end == _ended(pod):
-            end = (datetime.fromisoformat(end) + (start - began)).isoformat()
-    except (ValueError, TypeError):  # written by another hand: what is no time is looked at where it is used
-        return said, end
-    return (said if start == began else start.isoformat()), end
-
-
-def _ended(pod: Manifest) -> str | None:
-    """When a node saw all containers of a pod end."""
-    ends = [
-        (container.get("state") or {}).get("terminated", {}).get("finishedAt")
-        for container in pod["status"].get("containerStatuses") or []
-    ]
-    return str(max(ends)) if ends and all(ends) else None
-
-
 def _end(pod: Manifest) -> str | None:
     """When a pod ended; None while it runs."""
     status = pod["status"]
-    if (ended := _ended(pod)) is not None:
-        return ended
+    ends = [
+        (container.get("state") or {}).get("terminated", {}).get("finishedAt")
+        for container in status.get("containerStatuses") or []
+    ]
+    if ends and all(ends):
+        return str(max(ends))
     if status.get("phase") not in ("Succeeded", "Failed"):
         return None
     # Evicted, or lost with its node: nobody saw the container end.
