@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -161,6 +162,35 @@ def test_the_pod_ends_as_its_process_did(tmp_path: Path, program: str, code: int
     assert launched(tmp_path, "-c", program) == code
     report = tmp_path / "report"
     assert (json.loads(report.read_text())["reason"] if report.exists() else None) == reason
+
+
+SLOW = """
+import pathlib, signal, sys, time
+
+def end(*_):
+    time.sleep(1)
+    pathlib.Path(sys.argv[1]).write_text("kept")
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("margin", "kept"), [(5, True), (30, False)], ids=["the pod's time", "none"])
+def test_processes_that_are_told_to_stop_have_as_long_as_the_pod(tmp_path: Path, margin: int, kept: bool) -> None:
+    script = LAUNCHED.replace("run = ", f"launch.MARGIN = {margin}; run = ")
+    named = {"USE_LIBUV": "0", "GLOO_SOCKET_IFNAME": "lo", "TERMINATION_PATH": str(tmp_path / "report")}
+    command = [sys.executable, "-c", script, RUN, "-c", SLOW, str(tmp_path / "checkpoint")]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | named, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True) as pod:  # fmt: skip
+        assert pod.stdout is not None
+        assert [pod.stdout.readline(), pod.stdout.readline()] == ["ready\n", "ready\n"]
+        pod.send_signal(signal.SIGTERM)
+        pod.communicate(timeout=60)
+    assert pod.returncode == 143
+    assert (tmp_path / "checkpoint").exists() is kept
 
 
 # --- one process' part -----------------------------------------------------------------------------------------------
