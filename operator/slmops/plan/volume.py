@@ -1,8 +1,8 @@
 """The volume that outlives the pods of a Job: what it is called, how large it is, and where the pod finds it.
 
-It is told apart by what its content is good for and not by the whole of its Job: more memory for a training is another Job,
-which goes on from the checkpoints of the one before. A teacher's answers are good for every labelling of the resource, since
-each is kept under all that shapes it; so they stay as long as the resource.
+It is told apart by what its content is good for and not by the whole of its Job: more memory for a training is another
+Job, which goes on from the checkpoints of the one before. A teacher's answers are good for every labelling of the
+resource, since each is kept under all that shapes it; so they stay as long as the resource.
 """
 
 from typing import Any
