@@ -320,7 +320,7 @@ async def test_the_metrics_count_what_happened(edge: Edge) -> None:
     await edge.chat(stream=True).done()
     await edge.chat(max_tokens=2).done()
     async with asyncio.timeout(PATIENCE):  # a client has its last byte before the server has counted it
-        while (after := await edge.figures())["requests_in_flight"]:  # noqa: ASYNC110  (only its figures tell)
+        while (after := await edge.figures())["requests_in_flight"]:  # noqa: ASYNC110  (the server has no event for it)
             await asyncio.sleep(0.005)
     gained = {name: value - before.get(name, 0.0) for name, value in after.items()}
     assert gained["generated_tokens_total"] == 4 + 2
