@@ -62,7 +62,7 @@ def attempts(before: CostStatus | None, observed: Observed, now: datetime) -> tu
             start = (pod.get("status") or {}).get("startTime")
             if moment(start):
                 name = pod["metadata"]["name"]
-                here[name] = Attempt(pod=name, gpus=count, start=start, end=_end(pod))
+                here[name] = _by_one_clock(pod, Attempt(pod=name, gpus=count, start=start, end=_end(pod)))
     known = remembered(before)
     gone = known.gone or Gone()
     for old in known.attempts:
@@ -173,6 +173,28 @@ def exceeded(budget: Budget, total: Used) -> str:
 def money(amount: Decimal) -> str:
     """An amount for people; small ones with more digits, for they are not nothing."""
     return f"{amount:.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
+
+
+def _by_one_clock(pod: Manifest, told: Attempt) -> Attempt:
+    """The same time from when the control plane says that a node took the pod. A node's own clock, which may be hours off,
+    says only how long it was from there to the end."""
+    status = pod["status"]
+    scheduled = [c.get("lastTransitionTime") for c in status.get("conditions") or [] if c.get("type") == "PodScheduled"]
+    try:
+        began = datetime.fromisoformat(told.start)
+        start = max(datetime.fromisoformat(str((*filter(None, scheduled), told.start)[0])),
+                    datetime.fromisoformat(str(pod["metadata"].get("creationTimestamp") or told.start)))  # fmt: skip
+        end = datetime.fromisoformat(told.end) + (start - began) if told.end else None
+    except (ValueError, TypeError, OverflowError):  # no time, or one without its zone
+        return told
+    if start == began:
+        return told
+    seen = [
+        ((c.get("state") or {}).get("terminated") or {}).get("finishedAt")
+        for c in status.get("containerStatuses") or []
+    ]
+    ended = end.isoformat() if end and told.end in seen else told.end  # others' times are not the node's
+    return told.model_copy(update={"start": start.isoformat(), "end": ended})
 
 
 def budget_of(resource: Any) -> Budget | None:

@@ -157,13 +157,30 @@ def test_a_run_whose_estimate_is_beyond_the_budget_ends_before_the_long_part(
     assert job(platform, "dear")["status"]["failed"] == 1, "its estimate would be the same again"
 
 
-def test_a_run_that_has_used_its_budget_is_stopped_and_a_raised_bound_lets_it_go_on(
+def progress(platform: Platform, name: str) -> Manifest:
+    """How far the resource says it is."""
+    return dict(((platform.kubectl.get("finetune", name) or {}).get("status") or {}).get("progress") or {})
+
+
+def test_a_run_that_has_used_its_budget_is_stopped_with_a_checkpoint_and_a_raised_bound_lets_it_go_on(
     platform: Platform, queues: None, data: str
 ) -> None:
-    platform.apply(finetune(platform, "short", data, budget={"gpuHours": "0.001"}))
+    """The bound is lowered below what is spent once there are steps to lose: how long a pod takes to its first one is
+    nothing to bet on."""
+    spec = finetune(platform, "short", data, steps=300, run={"volume": {"size": "100Mi"}}, budget={"gpuHours": 1})
+    spec["spec"]["training"] |= {"batchSize": 4, "checkpoint": {"everySteps": 5}}
+    platform.apply(spec)
+    wait_for("a checkpoint", lambda: progress(platform, "short").get("lastCheckpoint", 0) >= 5, SECONDS,
+             lambda: platform.show("finetune", "short"))  # fmt: skip
+    platform.patch("finetune", "short", {"budget": {"gpuHours": "0.0001"}})
     told = condition(platform.wait("finetune", "short", "Succeeded", "False", SECONDS), "Succeeded")
     assert told["reason"] == "BudgetExceeded"
+    assert "spec.budget.gpuHours allows 0.0001" in told["message"], "the operator's word, not the run's own estimate"
     spent = (platform.kubectl.get("finetune", "short") or {})["status"]["cost"]["gpuHours"]
+    # At once: the pod that was stopped may still be writing its last step, and the new one waits for it.
     platform.patch("finetune", "short", {"budget": {"gpuHours": 1}})
     manifest = platform.wait("finetune", "short", "Succeeded", "True", SECONDS)
     assert manifest["status"]["cost"]["gpuHours"] > spent, "what was spent stays spent"
+    said = manifest["status"]["progress"]
+    assert said["resumes"] == 1, "it was not begun anew"
+    assert not said.get("lostSteps"), "who is told to stop keeps its last step"

@@ -115,6 +115,34 @@ def test_an_evicted_pod_ended_when_it_was_disrupted() -> None:
     assert seconds(seen(lost), 5000) == (90, 90)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "scheduled"), [(-3600, True), (-3600, False), (0, True), (0, False), (3600, True)],
+    ids=["behind", "behind, and nobody says when it was scheduled", "right", "right, and nobody says", "ahead"],
+)  # fmt: skip
+def test_a_nodes_clock_says_only_how_long_its_pods_took(wrong: float, scheduled: bool) -> None:
+    """Else an hour would be charged at once, or none at all, and a small budget would end runs that have hardly begun."""
+    told = [condition("PodScheduled") | {"lastTransitionTime": stamp(10)}] if scheduled else []
+    running = a_pod(0, 10 + wrong, conditions=told)
+    done = a_pod(0, 10 + wrong, 310 + wrong, conditions=told)
+    for each in (running, done):
+        each["metadata"]["creationTimestamp"] = stamp(10)
+    assert seconds(seen(running), 130) == (120, 120)
+    assert seconds(seen(done), 5000) == (300, 300)
+
+
+def test_the_wait_for_a_node_costs_nothing() -> None:
+    waited = a_pod(0, 901, conditions=[condition("PodScheduled") | {"lastTransitionTime": stamp(900)}])
+    waited["metadata"]["creationTimestamp"] = stamp(0)
+    assert seconds(seen(waited), 960) == (60, 60)
+
+
+@pytest.mark.parametrize("made", ["yesterday", 5])
+def test_a_time_that_is_none_changes_nothing(made: object) -> None:
+    one = a_pod(0, 0, 60)
+    one["metadata"]["creationTimestamp"] = made
+    assert seconds(seen(one), 100) == (60, 60)
+
+
 def test_the_price_is_of_gpus_and_of_nodes() -> None:
     assert Used(gpu_seconds=7200, pod_seconds=3600).amount(PRICE) == 2 * PRICE.hourly(1) - PRICE.hourly(0)
     assert money(Used(7200, 3600).amount(PRICE)) == "5.10"

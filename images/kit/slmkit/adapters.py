@@ -9,7 +9,7 @@ from pathlib import Path
 
 from slmkit.facts import IMAGE_TYPE, Facts
 from slmkit.layers import Layer
-from slmkit.publish import describe, licence
+from slmkit.publish import about, describe, licence
 from slmkit.registry import Registry
 from slmkit.run import Context
 from slmops.contract import Artifact, JoinRun, Report, TrainRun
@@ -23,7 +23,7 @@ def publish_layer(registry: Registry, run: TrainRun, context: Context, files: Ma
     """Publish one adapter as an image of one layer."""
     placed = {f"{FOLDER}/{run.layer}/{name}": path for name, path in files.items()}
     layer = Layer(placed, title=run.layer)
-    return registry.push_image(run.output, [layer], context.lineage(run), architecture=PLATFORM)
+    return registry.push_image(run.output, [layer], about(run, context, IMAGE_TYPE), architecture=PLATFORM)
 
 
 def join(run: JoinRun, context: Context) -> Report:

@@ -35,6 +35,19 @@ def publish(
     return made
 
 
+def beside(
+    registry: Registry, run: TrainRun, context: Context, files: Mapping[str, Path], artifact_type: str
+) -> Artifact:
+    """Push what people look at beside a model: logs, reports. It says what it is from, and no document refers to it."""
+    return registry.push_artifact(run.output, files, artifact_type, about(run, context, artifact_type))
+
+
+def about(run: TrainRun, context: Context, artifact_type: str) -> dict[str, str]:
+    """Annotations of something that has no figures of its own: inputs, their licences, configuration, code."""
+    facts = Facts(run, dict(context.inputs), artifact_type, NONE, licence(context))
+    return context.lineage(run) | facts.annotations()
+
+
 def licence(context: Context) -> str:
     """What the model that a run began with is licensed under, as far as that was found."""
     origin = context.inputs.get("base") or context.inputs.get("model") or ""

@@ -4,8 +4,6 @@ Exit codes: 0 succeeded; 3 failed for a reason that another attempt cannot mend 
 143 told to stop (not counted as an attempt); 1 failed, another attempt may succeed.
 """
 
-import errno
-import json
 import logging
 import os
 import signal
@@ -13,18 +11,22 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from slmkit import peers
 from slmkit.budget import Guard
+from slmkit.full import full, told
+from slmkit.lines import log_json
 from slmkit.page import serve
-from slmkit.stop import EXIT_TERMINATED
+from slmkit.stop import EXIT_TERMINATED, leave_in_time
 from slmops.contract import (
+    GRACE_SECONDS,
+    GRACE_SECONDS_WITH_VOLUME,
     REPORT_LIMIT,
     STATE_DIR,
     TERMINATION_PATH,
@@ -47,6 +49,8 @@ PERMANENT = {
     Reason.EGRESS_REFUSED, Reason.LICENSE_REFUSED,
 }  # fmt: skip
 EXIT_PERMANENT = 3
+MARGIN = 5.0
+"""Seconds before the kubelet would kill it that a run which was told to stop ends by itself."""
 UNITS = {
     "Fetching": "Bytes",
     "Publishing": "Bytes",
@@ -57,6 +61,7 @@ UNITS = {
 """What is counted in a stage, by its first word; steps in all others."""
 SHORT = ("Bytes", "Samples")
 """Units of stages that no budget is estimated by: they are over before that would help."""
+T = TypeVar("T")
 AnyConfiguration = Run | PullRun | BenchRun
 Handler = Callable[[Any, "Context"], Report]
 
@@ -93,8 +98,15 @@ class Context:
         self._progress = Progress(stage="Starting")
         self._lock = threading.Lock()
 
+    @property
+    def volume(self) -> Path | None:
+        """The volume of ``run.volume``; None where nothing outlives the pod."""
+        return None if self.state.is_relative_to(self.work) else self.state
+
     def stage(self, name: str, of: int = 0, done: int = 0) -> None:
-        """Begin a stage of ``of`` units (0: unknown), of which another attempt has done ``done``."""
+        """Begin a stage of ``of`` units (0: unknown), of which another attempt has done ``done``. Raises RunFailed when the
+        pod is being taken away."""
+        self.check()
         log.info("stage", extra={"stage": name, "of": of})
         with self._lock:
             self._stage_started, self._stage_from = self._clock(), done
@@ -103,7 +115,8 @@ class Context:
             self._progress = self._progress.model_copy(update={"stage": name} | plain)
 
     def step(self, number: int, loss: float | None = None, tokens_per_second: float | None = None) -> None:
-        """``number`` units of the stage are done."""
+        """``number`` units of the stage are done. Does not look whether to stop: a training keeps its step first, and
+        whoever labels lets answers come in that are paid for."""
         with self._lock:
             now = self._progress
             here = number - self._stage_from
@@ -124,7 +137,9 @@ class Context:
             self._progress = self._progress.model_copy(update={"of": self._progress.of + more})
 
     def advance(self, count: int) -> None:
-        """So many units more of the stage are done."""
+        """So many units more of the stage are done, of those that nobody has to keep (bytes that come or go). Raises
+        RunFailed when the pod is being taken away."""
+        self.check()
         self.step(self.progress.step + count)
 
     def kept(self, checkpoint: int | None, resumes: int, lost: int) -> None:
@@ -137,6 +152,12 @@ class Context:
         """Raise when the pod is being taken away."""
         if self.stopping.is_set():
             raise RunFailed(Reason.TERMINATED, "the pod was told to stop")
+
+    def going(self, items: Iterable[T]) -> Iterator[T]:
+        """The items, as long as nobody takes the pod away. Raises RunFailed then."""
+        for item in items:
+            self.check()
+            yield item
 
     def lineage(self, run: Run) -> dict[str, str]:
         """Annotations of what the run publishes: who asked for it, and the digests of what it is made from."""
@@ -177,10 +198,13 @@ def _state(volume: Path, work: Path) -> Path:
 
 def main(handlers: Mapping[type[Any], Handler], arguments: list[str] | None = None) -> int:
     """Run what the configuration file says. Returns the process's exit code."""
-    _log_json()
+    log_json()
     arguments = sys.argv[1:] if arguments is None else arguments
     context = Context()
     signal.signal(signal.SIGTERM, lambda *_: context.stopping.set())
+    grace = GRACE_SECONDS_WITH_VOLUME if context.volume else GRACE_SECONDS
+    late = _failed(Reason.TERMINATED, "the pod was told to stop")
+    leave_in_time(context.stopping, grace - MARGIN, lambda: write_report(late))
     serve(lambda: context.progress)
     report = write_report(execute(handlers, arguments, context))
     log.info("report", extra={"outcome": report.outcome, "reason": report.reason, "text": report.message})
@@ -205,8 +229,8 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         report = _failed(Reason.OUT_OF_MEMORY, "the process ran out of memory")
     except (Exception, SystemExit) as error:  # libraries that think they are programs leave with SystemExit
         traceback.print_exc()
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            report = _failed(Reason.DISK_FULL, f"no space left: {error.filename or ''}")
+        if full(error):
+            report = _failed(Reason.DISK_FULL, told(error, context.volume, context.work))
         elif type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error):  # PyTorch, GPU and CPU
             report = _failed(Reason.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
         else:
@@ -273,21 +297,3 @@ def write_report(report: Report) -> Report:
     except OSError as error:
         print(f"{path}: {error.strerror}; the report is {text}", file=sys.stderr)
     return written
-
-
-class _Json(logging.Formatter):
-    PLAIN = set(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) | {"message", "asctime", "taskName"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {"time": self.formatTime(record), "level": record.levelname, "message": record.getMessage()}
-        line |= {key: value for key, value in record.__dict__.items() if key not in self.PLAIN}
-        if record.exc_info:
-            line["trace"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
-
-
-def _log_json() -> None:
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_Json())
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)

@@ -22,6 +22,7 @@ from slm_trainer.encoding import encode
 from slm_trainer.schedule import steps_an_epoch, total_steps
 from slm_trainer.store import TokenStore
 from slm_trainer.template import set_template
+from slmkit.publish import beside
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import check_model_folder, fetch
@@ -35,7 +36,7 @@ def adapt(run: TrainRun, context: Context) -> Report:
     """Learn an adapter and publish it."""
     if run.base is None or run.method not in ("LoRA", "QLoRA"):
         raise RunFailed(Reason.INVALID_CONFIGURATION, f"Olive learns LoRA and QLoRA of a base here, not {run.method}")
-    registry = Registry(run.registry)
+    registry = Registry(run.registry, meter=context)
     context.stage("Fetching")
     base = context.work / "base"
     context.inputs["base"] = fetch(run.base, base, registry)
@@ -50,7 +51,7 @@ def adapt(run: TrainRun, context: Context) -> Report:
             "the tokenizer has no chat template; add chat_template.jinja, or set data.template",
         )
     wanted = run.hyperparameters
-    encoded, dropped = encode(tokenizer, training, wanted.max_sequence_length, context.work / "tokens")
+    encoded, dropped = encode(tokenizer, context.going(training), wanted.max_sequence_length, context.work / "tokens")
     if not encoded:
         raise RunFailed(Reason.INVALID_DATA, f"no record to train on: {dropped} of {len(training)} are longer than "
                         f"maxSequenceLength {wanted.max_sequence_length}")  # fmt: skip
@@ -67,7 +68,7 @@ def adapt(run: TrainRun, context: Context) -> Report:
     proven(made, run)
     context.stage("Publishing")
     files = {name: made / name for name in FILES}
-    artifact = registry.push_artifact(run.output, files, ADAPTER_TYPE, context.lineage(run))
+    artifact = beside(registry, run, context, files, ADAPTER_TYPE)
     learned = Learning(steps=telling.steps, curve=telling.curve())
     return Report(outcome="Succeeded", artifacts={"adapter": artifact}, learning=learned)
 

@@ -24,7 +24,7 @@ PROMPTS = ("Hello.", "Set the lights to 40 percent at 06:30.", "What is the weat
 
 def quantize(run: QuantizeRun, context: Context) -> Report:
     """Build one variant and publish it."""
-    registry = Registry(run.registry)
+    registry = Registry(run.registry, meter=context)
     context.stage("Fetching")
     model = context.work / "model"
     context.inputs["model"] = fetch(run.model, model, registry)

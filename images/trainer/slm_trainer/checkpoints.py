@@ -52,6 +52,8 @@ class Checkpoints:
         """How often the training was taken up again."""
         self.lost = 0
         """Steps that were made and had to be made again."""
+        self._useless: list[Path] = []
+        """What ``load`` passed over."""
         folder.mkdir(parents=True, exist_ok=True)
 
     def due(self, step: int) -> bool:
@@ -102,6 +104,7 @@ class Checkpoints:
                 state, tensors = self._read(folder, parts)
             except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
                 log.warning("checkpoint", extra={"skipped": folder.name, "because": f"{type(error).__name__}: {error}"})
+                self._useless.append(folder)
                 continue
             for name, part in parts.items():
                 part.load_state_dict(_unpacked(state["parts"][name], tensors[name]))
@@ -114,6 +117,13 @@ class Checkpoints:
             log.info("checkpoint", extra={"resumed": step, "lost": lost})
             return step
         return 0
+
+    def prune(self) -> None:
+        """Remove what ``load`` passed over: torn, or of another training. It would count among those that are kept, and
+        before the new ones where its step is higher."""
+        for folder in self._useless:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._useless.clear()
 
     def _read(self, folder: Path, parts: Mapping[str, Part]) -> tuple[dict[str, Any], dict[str, dict[str, Tensor]]]:
         """Everything is read and compared before anything is changed."""

@@ -54,9 +54,9 @@ class Group:
     def average(self, parameters: Iterable[Tensor]) -> None:
         """The mean of gradients outside of the wrapped model, in each process."""
 
-    def total(self, value: float) -> float:
-        """The sum of all processes' values, in each."""
-        return value
+    def total(self, value: float, stopping: bool) -> tuple[float, bool]:
+        """The sum of all processes' values, and whether any of them was told to stop: the same in each."""
+        return value, stopping
 
     def agree(self, value: int, what: str) -> None:
         """Raise RunFailed where the processes do not hold the same number: they would wait for each other for ever."""
@@ -102,11 +102,12 @@ class Ranks(Group):
                 dist.all_reduce(parameter.grad)
                 parameter.grad /= self.size
 
-    def total(self, value: float) -> float:
-        """In double precision where the device has it."""
-        whole = torch.tensor([value], dtype=torch.float64, device=self._device)
+    def total(self, value: float, stopping: bool) -> tuple[float, bool]:
+        """Both in one exchange, in double precision."""
+        whole = torch.tensor([value, stopping], dtype=torch.float64, device=self._device)
         dist.all_reduce(whole)
-        return float(whole)
+        value, stops = whole.tolist()
+        return value, stops > 0
 
     def agree(self, value: int, what: str) -> None:
         """The lowest and the highest have to be the same."""

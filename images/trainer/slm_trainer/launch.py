@@ -6,6 +6,7 @@ which a training is taken up again, whatever was lost.
 """
 
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch.distributed import DistError, PrefixStore, TCPStore
-from torch.distributed.elastic.multiprocessing import SignalException
+from torch.distributed.elastic.multiprocessing import PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.elastic.rendezvous import (
     RendezvousError,
@@ -27,11 +28,22 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from slmkit.run import write_report
 from slmkit.stop import EXIT_TERMINATED
-from slmops.contract import RENDEZVOUS_PORT, TERMINATION_PATH, AnyRun, Reason, Report, TrainRun
+from slmops.contract import (
+    GRACE_SECONDS,
+    GRACE_SECONDS_WITH_VOLUME,
+    RENDEZVOUS_PORT,
+    TERMINATION_PATH,
+    AnyRun,
+    Reason,
+    Report,
+    TrainRun,
+)
 
 BACKEND = "fixed"
 JOIN_SECONDS = 900
 """How long a pod waits for the others; they may have larger images to pull."""
+MARGIN = 5
+"""Seconds before the kubelet kills the pod that its processes are."""
 
 
 def needed(arguments: list[str]) -> TrainRun | None:
@@ -80,6 +92,8 @@ def launch(run: TrainRun, *command: str) -> int:
                           rdzv_backend=BACKEND, rdzv_endpoint=f"{leader}:{RENDEZVOUS_PORT}",
                           rdzv_configs={"rank": rank}, max_restarts=0, monitor_interval=0.5)  # fmt: skip
     rendezvous_handler_registry.register(BACKEND, _fixed)
+    kept = run.hyperparameters.checkpoint is not None
+    _let_end((GRACE_SECONDS_WITH_VOLUME if kept else GRACE_SECONDS) - MARGIN)
     try:
         elastic_launch(config, sys.executable)(*command)
     except SignalException:
@@ -90,6 +104,18 @@ def launch(run: TrainRun, *command: str) -> int:
         print(f"the other pods of the group did not come: {error}", file=sys.stderr)
         return EXIT_TERMINATED
     return 0
+
+
+def _let_end(seconds: int) -> None:
+    """Give processes that are told to stop as long as the pod has. The launcher kills them after half a minute, which a
+    step and the checkpoint of a large model do not always fit into, and has no setting for it."""
+    original = getattr(PContext.close, "original", PContext.close)
+
+    def close(self: PContext, death_sig: signal.Signals | None = None, timeout: int = 0) -> None:
+        original(self, death_sig, seconds)
+
+    close.original = original  # type: ignore[attr-defined]
+    PContext.close = close  # type: ignore[method-assign]
 
 
 def _fixed(parameters: RendezvousParameters) -> FixedRanks:

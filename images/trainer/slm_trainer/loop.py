@@ -63,7 +63,7 @@ def fit(
             with group.exchanging(called, whole is batches[-1]):
                 scaler.scale(loss * group.size).backward()
             value += float(loss.detach())
-        value = group.total(value)
+        value, stopping = group.total(value, context.stopping.is_set())
         if not math.isfinite(value):
             raise RunFailed(Reason.TRAINING_DIVERGED, f"the loss is {value} at step {step} of {steps}")
         group.average(objective.extra.parameters())
@@ -80,7 +80,7 @@ def fit(
         watch.curves.add(step, train_loss=value, learning_rate=wanted.learning_rate * share, tokens_per_second=speed)
         with pace.paused():
             over = watch.look(model, step, steps, every)
-            kept.after(step, last or over)
+            kept.after(step, last or over, stopping)
         if step % REPORT_EVERY == 0 or last or step == begin + 1:
             report(context, kept, step, pace)
         if over:

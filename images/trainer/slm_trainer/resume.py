@@ -8,8 +8,8 @@ from slm_trainer.checkpoints import Checkpoints, Part, Weights
 from slm_trainer.distributed import Group
 from slm_trainer.store import Record, digest
 from slmkit.hold import hold
-from slmkit.run import Context
-from slmops.contract import Hyperparameters
+from slmkit.run import Context, RunFailed
+from slmops.contract import Hyperparameters, Reason
 
 
 class Kept:
@@ -33,19 +33,22 @@ class Kept:
         """Bring all parts to where the last attempt was kept. Returns the steps that are made already."""
         step = self._all.load(self._parts) if self._all else 0
         self._group.agree(step, "the newest checkpoint")
-        if step and self._all and self._group.leads:
-            self._all.mark(step)
+        if self._all and self._group.leads:
+            self._all.prune()
+            if step:
+                self._all.mark(step)
         self._tell()
         return step
 
-    def after(self, step: int, last: bool) -> None:
-        """A step was made. Raises RunFailed when the pod is being taken away, once the step is kept."""
-        stopping = self._context.stopping.is_set()
+    def after(self, step: int, last: bool, stopping: bool) -> None:
+        """A step was made. Raises RunFailed when a pod of the group is being taken away, once the step is kept: all end
+        after the same one, for the others could not make another without it."""
         if self._all is not None and self._group.leads:
             self._all.note(step)
             if last or stopping or self._all.due(step):
                 self.save(step)
-        self._context.check()
+        if stopping:
+            raise RunFailed(Reason.TERMINATED, "a pod of the training was told to stop")
 
     def save(self, step: int) -> None:
         """Keep this step."""

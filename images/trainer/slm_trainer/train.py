@@ -27,7 +27,7 @@ from slmkit.adapters import publish_layer
 from slmkit.data import Example
 from slmkit.metrics import Measured
 from slmkit.metrics.roles import side_by_side
-from slmkit.publish import publish
+from slmkit.publish import beside, publish
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
@@ -43,13 +43,15 @@ def train(run: TrainRun, context: Context) -> Report:
     sets = prepare(run, context, registry)
     tasks.check(run.task, sets.training, sets.held_out)
     model, tokenizer = _model(run, context, registry, sets.training)
-    records, dropped = lessons(run, tokenizer, sets.training, context.work / "tokens")
+    context.check()
+    records, dropped = lessons(run, tokenizer, sets.training, context.work / "tokens", context)
     sets.tally.lose("SequenceTooLong", dropped)
     measured = choose(sets.held_out, run.evaluation.samples, run.hyperparameters.seed)
     if not measured:
         raise RunFailed(Reason.INVALID_DATA, "no held-out record has an answer to measure by")
     kept = base_task(run, context, registry)
     objective = objective_of(run, _teacher(run, context, registry), model, tokenizer, records, context)
+    context.check()
     seen: dict[str, Measured] = {}
     if run.evaluation.untrained_baseline and group.leads and run.trial is None:
         context.stage("Evaluating baseline")
@@ -76,6 +78,7 @@ def train(run: TrainRun, context: Context) -> Report:
             group.finish()
             return Report(outcome="Succeeded", trial=referee.result(learned.eval_loss))
     else:
+        context.stage("Fetching")
         adopted = context.work / "adopted"
         context.inputs["adapter"] = fetch(run.adapter, adopted, registry, "dataset")  # it has no licence of its own
         model, recipe = adopt.prepare(model, adopted), adopt
@@ -89,15 +92,16 @@ def train(run: TrainRun, context: Context) -> Report:
     if kept:
         seen["baseTask"] = measure(context.work / "model", kept, matching(run), context)
     for name, source in run.evaluation.compare.items():
-        context.stage(f"Evaluating {name}"[:32])
+        context.stage("Fetching")
         folder = _fetch(source, f"compare-{name}", name, context, registry)
+        context.stage(f"Evaluating {name}"[:32])
         seen[name] = measure(folder, measured, run.evaluation, context)
     figures = side_by_side(seen)
     context.check()
     context.stage("Publishing")
     artifacts = {}
     if logs:
-        artifacts["logs"] = registry.push_artifact(run.output, logs, LOGS_TYPE, context.lineage(run))
+        artifacts["logs"] = beside(registry, run, context, logs, LOGS_TYPE)
     if adapter:
         artifacts["adapter"] = publish(registry, run, context, adapter, ADAPTER_TYPE, figures)
     if adapter and run.layer:
@@ -105,12 +109,10 @@ def train(run: TrainRun, context: Context) -> Report:
     if not adapter or run.merge:
         artifacts["model"] = publish(registry, run, context, files, MODEL_TYPE, figures)
     if run.filters is not None:
-        artifacts["data"] = registry.push_artifact(
-            run.output, sets.report(run, context), REPORT_TYPE, context.lineage(run)
-        )
+        artifacts["data"] = beside(registry, run, context, sets.report(run, context), REPORT_TYPE)
     if run.searched is not None:
         page = write_page(run.searched, run.run, context.work / "search-page")
-        artifacts["search"] = registry.push_artifact(run.output, page, REPORT_TYPE, context.lineage(run))
+        artifacts["search"] = beside(registry, run, context, page, REPORT_TYPE)
     group.finish()
     return Report(outcome="Succeeded", artifacts=artifacts, evaluation=figures, learning=learned,
                   dataset=sets.counts(records.answers))  # fmt: skip

@@ -13,6 +13,10 @@ STATE_DIR = "/state"
 """Where the volume of ``run.volume`` is mounted: it outlives the pod, and the next attempt of the same Job finds it."""
 MODEL_DIR = "/models"
 """Where an image volume with a model image is mounted; its files lie at ``/models/models/<name>``."""
+GRACE_SECONDS = 30
+"""What a pod gets to end once it is told to stop, …"""
+GRACE_SECONDS_WITH_VOLUME = 120
+"""… and where it has a step to end and a checkpoint to write."""
 PROGRESS_PORT = 9090
 RENDEZVOUS_PORT = 29400
 """Where the first pod of a training on several nodes waits for the others."""

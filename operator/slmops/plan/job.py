@@ -43,8 +43,6 @@ NOT_WISHED = {"run", "registry", "annotations", "image", "budget", "egress", "pa
 """Fields of a run that change nothing of what it makes."""
 ROLE = 11
 """Characters of a role in a Job's name: with a resource's name of 40, a hash and a rank the pods' host names are 63."""
-CHECKPOINT_SECONDS = 120
-"""What a pod gets to end its step and write a checkpoint when its node is drained."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +148,7 @@ def work(
         mounts=mounts,
     )
     if kept is not None:
-        pod["terminationGracePeriodSeconds"] = CHECKPOINT_SECONDS
+        pod["terminationGracePeriodSeconds"] = contract.GRACE_SECONDS_WITH_VOLUME
     selector = dict(run_spec.node_selector) | ({"kubernetes.io/hostname": node} if node else {})
     pod |= {
         "restartPolicy": "Never",
@@ -221,7 +219,7 @@ def pod_spec(
     return {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
-        "terminationGracePeriodSeconds": 30,
+        "terminationGracePeriodSeconds": contract.GRACE_SECONDS,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,

@@ -3,8 +3,8 @@
 from slmops.contract import Reason
 
 REMEDIES: dict[str, str] = {
-    Reason.INVALID_CONFIGURATION: "Operator and image do not fit together; install images of the operator's version, "
-    "then set the annotation slmops.dev/retry.",
+    Reason.INVALID_CONFIGURATION: "Mend the field that the message names. Where it names none of the spec's, operator and "
+    "image do not fit together: install images of the operator's version, then set the annotation slmops.dev/retry.",
     Reason.INVALID_DATA: "Mend the named record, publish the data again, and change the spec or set the annotation "
     "slmops.dev/retry.",
     Reason.SOURCE_UNREACHABLE: "Check the address in the spec and the network path from the node to it, then set the "
@@ -19,7 +19,8 @@ REMEDIES: dict[str, str] = {
     "spec.labelling.egress), or use another source.",
     Reason.LICENSE_REFUSED: "Use a model with a licence that spec.licensePolicy lets in, or, once somebody who may has "
     "read it, add that licence to spec.licensePolicy.allow.",
-    Reason.UNSUPPORTED_MODEL: "Use a model architecture that the message lists as supported.",
+    Reason.UNSUPPORTED_MODEL: "Change the setting that the message names, or use another model; where it lists supported "
+    "architectures, one of those.",
     Reason.TEACHER_UNREACHABLE: "Check spec.teacher.endpoint.url from inside the cluster, then set the annotation "
     "slmops.dev/retry.",
     Reason.TOO_FEW_ANSWERS: "RateLimited, TimedOut and ServerError pass: lower spec.teacher.endpoint.concurrency, or set "
@@ -42,7 +43,8 @@ REMEDIES: dict[str, str] = {
     Reason.ADAPTER_UNUSABLE: "Look at the Job's log for the engine's own words; use spec.engine: PyTorch, or another "
     "learning rate.",
     Reason.OUT_OF_MEMORY: "Raise spec.run.resources.limits.memory, or lower training.batchSize or maxSequenceLength.",
-    Reason.DISK_FULL: "Use a node with more ephemeral storage.",
+    Reason.DISK_FULL: "Raise spec.run.volume.size where the message names run.volume (of a labelling: "
+    "spec.labelling.volume.size); else use a node with more ephemeral storage.",
     Reason.BUDGET_EXCEEDED: "Raise spec.budget.gpuHours or spec.budget.max, and the run starts again by itself; or ask "
     "for less with training.epochs or training.maxSteps.",
     Reason.TERMINATED: "The node took the pod away; set the annotation slmops.dev/retry to try again.",

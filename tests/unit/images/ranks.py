@@ -1,7 +1,7 @@
 """One process of a group, as the launcher starts it: trains a toy and writes down what came out.
 
 ``python -m tests.unit.images.ranks FOLDER SETTINGS``: the checkpoints are in FOLDER; SETTINGS are JSON, hyperparameters and
-besides ``die_at`` (a batch), ``records`` (how many) and ``paired`` (whether there is a worse answer to each).
+besides ``die_at`` and ``stop_at`` (a batch), ``records`` (how many) and ``paired`` (whether each has a worse answer).
 """
 
 import json
@@ -28,7 +28,8 @@ torch.set_num_threads(1)
 def main(folder: Path, settings: dict[str, Any]) -> int:
     """Train. The exit code is what the program of the image would make of it."""
     group = group_of_this_process()
-    die_at, count, paired = settings.pop("die_at", None), settings.pop("records", 64), settings.pop("paired", False)
+    die_at, stop_at = settings.pop("die_at", None), settings.pop("stop_at", None)
+    count, paired = settings.pop("records", 64), settings.pop("paired", False)
     judge, lessons = (by_contrast(Contrast()).loss, pairs(count)) if paired else (by_labels, records(count))
     torch.manual_seed(7 + group.rank)  # what differs at the start is the leader's in all of them
     model, seen, curve = Toy(), [], []
@@ -38,13 +39,16 @@ def main(folder: Path, settings: dict[str, Any]) -> int:
         seen.append(len(batch[1]))
         if die_at is not None and len(seen) > die_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if len(seen) == stop_at:
+            context.stopping.set()
         return judge(*batch)
 
     total = group.total
 
-    def told(value: float) -> float:
-        curve.append(total(value))
-        return curve[-1]
+    def told(value: float, stopping: bool) -> tuple[float, bool]:
+        whole, stops = total(value, stopping)
+        curve.append(whole)
+        return whole, stops
 
     group.total = told  # type: ignore[method-assign]
     try:
@@ -55,7 +59,7 @@ def main(folder: Path, settings: dict[str, Any]) -> int:
     said = context.progress
     (folder / f"rank-{group.rank}.json").write_text(json.dumps({
         "curve": curve, "rows": sum(seen), "weights": weights(model).tolist(), "resumes": said.resumes,
-        "last_checkpoint": said.last_checkpoint,
+        "lost": said.lost_steps, "last_checkpoint": said.last_checkpoint,
     }))  # fmt: skip
     group.finish()
     if not group.leads:

@@ -8,8 +8,9 @@ import pytest
 
 from slmkit.adapters import join, publish_layer
 from slmkit.lineage import walk
+from slmkit.publish import beside
 from slmkit.run import Context, RunFailed
-from slmops.contract import ADAPTER_TYPE, Artifact, JoinRun, Reason, Report, TrainRun
+from slmops.contract import ADAPTER_TYPE, REPORT_TYPE, Artifact, JoinRun, Reason, Report, TrainRun
 from tests.unit.images.fakeregistry import FakeRegistry
 
 REPOSITORY = "slm/adapters"
@@ -24,7 +25,7 @@ def published(registry: FakeRegistry, work: Path, name: str, content: bytes) -> 
     files = {path.name: path for path in folder.iterdir()}
     run = TrainRun.model_validate({
         "run": f"train-{name}", "layer": name, "train": {"source": {"uri": "oci://x/y"}, "format": "Messages"},
-        "output": {"repository": f"{registry.host}/{REPOSITORY}"},
+        "output": {"repository": f"{registry.host}/{REPOSITORY}"}, "image": "registry.example/trainer@sha256:1",
     })  # fmt: skip
     context = Context(work=work)
     context.inputs["base"] = "hf://a/b@1234567"
@@ -62,6 +63,24 @@ def test_the_image_of_all_has_a_layer_for_each_below_its_name(registry: FakeRegi
         with tarfile.open(fileobj=io.BytesIO(registry.blobs[REPOSITORY, digest])) as tar:
             inside = {member.name for member in tar if member.isfile()}
         assert inside == {f"adapters/{name}/adapter_config.json", f"adapters/{name}/adapter_model.safetensors"}
+
+
+def test_a_layer_and_what_lies_beside_a_model_say_what_they_are_from(registry: FakeRegistry, tmp_path: Path) -> None:
+    _, layer = published(registry, tmp_path, "irrigation", b"x")
+    run = TrainRun.model_validate({
+        "run": "train", "train": {"source": {"uri": "oci://x/y"}, "format": "Messages"}, "annotations": {"who": "a"},
+        "output": {"repository": f"{registry.host}/{REPOSITORY}"}, "image": "registry.example/trainer@sha256:1",
+    })  # fmt: skip
+    context = Context(work=tmp_path)
+    context.inputs["base"] = "hf://a/b@1234567"
+    (tmp_path / "report.html").write_text("<p>")
+    page = beside(registry.client(), run, context, {"report.html": tmp_path / "report.html"}, REPORT_TYPE)
+    for made in (layer, page):
+        said = registry.manifest(REPOSITORY, made.reference.partition("@")[2])["annotations"]
+        assert said["slmops.dev/input.base"] == "hf://a/b@1234567"
+        assert said["slmops.dev/image"] == "registry.example/trainer@sha256:1"
+        assert said["slmops.dev/configuration"].startswith("sha256:")
+    assert said["who"] == "a"
 
 
 def test_a_change_of_one_sends_that_layer_alone_and_joining_sends_none(registry: FakeRegistry, tmp_path: Path) -> None:

@@ -81,6 +81,22 @@ def test_what_was_spent_on_nothing_adds_up_and_is_no_answer(path: Path) -> None:
         assert (journal.get("a"), "b" in journal) == (ONE, False)
 
 
+@pytest.mark.parametrize("between", [b"", b"half a line"])
+def test_an_answer_that_another_process_wrote_in_between_is_never_taken_for_the_asked_one(
+    path: Path, between: bytes
+) -> None:
+    with Journal(path) as journal, Journal(path, path.with_name("other")) as other:
+        journal.add("a", ONE)
+        if between:
+            with path.open("ab") as file:
+                file.write(between)
+        else:
+            other.add("b", TWO)
+        journal.add("c", TWO)
+        assert journal.get("a") == ONE
+        assert journal.get("c") is None
+
+
 def test_nothing_is_synced_twice(path: Path) -> None:
     with Journal(path) as journal:
         assert not journal.dirty

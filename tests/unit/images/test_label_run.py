@@ -92,6 +92,14 @@ def job(tmp_path: Path, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch)
     return Job(tmp_path, registry, monkeypatch)
 
 
+def test_bytes_of_the_data_set_are_counted_while_it_is_published(job: Job) -> None:
+    job.give(*({"prompt": f"p{n}"} for n in range(8)))
+    job.label()
+    said = job.context.progress
+    assert (said.stage, said.unit) == ("Publishing", "Bytes")
+    assert said.step == said.of > 0
+
+
 def test_the_answers_become_a_data_set(job: Job) -> None:
     job.give({"prompt": "a"}, {"prompt": "b"})
     report = job.label(FakeLLM(lambda text, time: Reply(f"to {text}")), annotations={"k": "v"})

@@ -5,6 +5,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,12 +14,16 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from slmkit.full import told
+from slmkit.registry import Registry
 from slmkit.run import PERMANENT, Context, RunFailed, execute, write_report
 from slmops.contract import (
+    MODEL_TYPE,
     REPORT_LIMIT,
     Artifact,
     Figures,
@@ -26,8 +31,10 @@ from slmops.contract import (
     Reason,
     Report,
     Round,
+    Sink,
     TargetFigures,
 )
+from tests.unit.images.fakeregistry import FakeRegistry
 
 ROOT = Path(__file__).parents[3]
 DIGEST = f"sha256:{'0' * 64}"
@@ -75,6 +82,10 @@ class PanicException(BaseException):
     """As pyo3 names what a library in Rust ends with: the tokenizers library at Oniguruma's limit."""
 
 
+class SafetensorError(Exception):
+    """As safetensors' is named, which is no OSError."""
+
+
 ENDS: list[tuple[BaseException, Reason, str]] = [
     (RunFailed(Reason.INVALID_DATA, "line 3"), Reason.INVALID_DATA, "line 3"),
     (RunFailed(Reason.INVALID_DATA, "a\n\tb  c\r\n"), Reason.INVALID_DATA, "a b c"),
@@ -84,6 +95,13 @@ ENDS: list[tuple[BaseException, Reason, str]] = [
     (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), Reason.OUT_OF_MEMORY, "RuntimeError: Default"),
     (OSError(errno.ENOSPC, "No space left on device", "/scratch/x"), Reason.DISK_FULL, "no space left: /scratch/x"),
     (OSError(errno.EDQUOT, "Disk quota exceeded", "/scratch/x"), Reason.DISK_FULL, "no space left: /scratch/x"),
+    (
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+        Reason.DISK_FULL,
+        "no space left:",
+    ),
+    (SafetensorError("I/O error: (os error 122)"), Reason.DISK_FULL, "no space left:"),
+    (SafetensorError("I/O error: (os error 285)"), Reason.INTERNAL_ERROR, "SafetensorError: I/O"),
     (
         OSError(errno.EIO, "I/O error", "/scratch/x"),
         Reason.INTERNAL_ERROR,
@@ -116,6 +134,24 @@ def test_every_way_to_fail_is_a_report(
 def test_who_ends_the_process_is_not_kept_from_it(configuration: Path, termination: Path, error: BaseException) -> None:
     with pytest.raises(type(error)):
         end_of(raising(error), configuration, termination)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "/state/checkpoints/x"), "no space left on run.volume: /state/"),
+        (OSError(errno.ENOSPC, "No space left on device", "/work/x"), "no space left: /work/x"),
+        (SafetensorError("No space left on device (os error 28)"), "no space left on run.volume:"),
+    ],
+    ids=["a file on it", "a file elsewhere", "no file"],
+)  # fmt: skip
+def test_a_full_volume_is_told_from_a_full_node(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+) -> None:
+    free = {Path("/state"): 4096, Path("/work"): 1 << 30}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free[path]))
+    assert told(error, Path("/state"), Path("/work")).startswith(message)
+    assert told(error, None, Path("/work")).startswith("no space left:")
 
 
 @pytest.mark.parametrize("letter", ["x", "ä", "\U0001f600", "\x00", '"', "\\", "\ud800", "line\n"])
@@ -266,8 +302,50 @@ def test_a_run_that_is_told_to_stop_stops_at_the_next_check() -> None:
     assert failed.value.reason not in PERMANENT
 
 
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda context: context.stage("Publishing"),
+        lambda context: context.advance(1 << 20),
+        lambda context: list(context.going(["a record"])),
+    ],
+    ids=["a stage", "bytes", "records"],
+)
+def test_what_nobody_has_to_keep_is_left_at_once(act: Callable[[Context], object]) -> None:
+    context = Context()
+    act(context)
+    context.stopping.set()
+    with pytest.raises(RunFailed) as failed:
+        act(context)
+    assert failed.value.reason is Reason.TERMINATED
+
+
+def test_a_step_is_counted_also_while_the_pod_is_taken_away() -> None:
+    """A training keeps it, and whoever labels waits for the answers that are on their way."""
+    context = Context()
+    context.stage("Labelling", of=9)
+    context.stopping.set()
+    context.step(5)
+    assert context.progress.step == 5
+
+
+def test_a_push_that_is_told_to_stop_stops(registry: FakeRegistry, tmp_path: Path) -> None:
+    context = Context()
+    client = Registry(registry.settings, meter=context)
+    (tmp_path / "weights").write_bytes(b"x" * 3_000_000)
+    context.stage("Publishing")
+    context.stopping.set()
+    with pytest.raises(RunFailed) as failed:
+        client.push_artifact(
+            Sink(repository=f"{registry.host}/slm/m"), {"weights": tmp_path / "weights"}, MODEL_TYPE, {}
+        )
+    assert failed.value.reason is Reason.TERMINATED
+
+
 PROGRAM = """
 import sys
+import time
+from slmkit import run as running
 from slmkit.run import RunFailed, main
 from slmops.contract import PullRun, Reason, Report
 
@@ -282,8 +360,13 @@ def handler(run, context):
         print("waiting", flush=True)
         assert context.stopping.wait(60)
         context.check()
+    if run.model_path == "load":
+        print("waiting", flush=True)
+        time.sleep(60)
     return Report(outcome="Succeeded")
 
+if '"load"' in open(sys.argv[1]).read():
+    running.MARGIN = 29.9
 sys.exit(main({PullRun: handler}))
 """
 
@@ -332,6 +415,17 @@ def test_while_it_runs_it_shows_its_progress_and_on_sigterm_it_ends_with_a_repor
     assert (report.reason, process.returncode) == (Reason.TERMINATED, 143)
 
 
+def test_who_looks_at_nothing_when_told_to_stop_ends_before_the_kubelet_kills_it(tmp_path: Path) -> None:
+    """A library that loads or converts a model; a kill would be exit code 137, which counts as a failure."""
+    with program(tmp_path, "load", 0) as process:
+        assert process.stdout is not None
+        assert any(line.strip() == "waiting" for line in process.stdout)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    report = Report.model_validate_json((tmp_path / "termination-log").read_bytes())
+    assert (report.reason, process.returncode) == (Reason.TERMINATED, 143)
+
+
 def test_a_run_that_is_told_to_stop_while_it_imports_ends_at_once_and_has_not_failed() -> None:
     code = (
         "from slmkit.stop import stoppable; import signal; stoppable(); print('importing', flush=True); signal.pause()"
@@ -346,11 +440,11 @@ def test_a_run_that_is_told_to_stop_while_it_imports_ends_at_once_and_has_not_fa
 
 
 def test_logs_are_lines_of_json_whatever_is_in_them() -> None:
-    from slmkit.run import _Json
+    from slmkit.lines import Lines
 
     record = logging.LogRecord("x", logging.INFO, "f", 1, "a %s\n{", ("\udc80",), None)
     record.stage = {"un", "serializable"}
-    line = _Json().format(record)
+    line = Lines().format(record)
     assert "\n" not in line
     assert json.loads(line)["message"] == "a \udc80\n{"
 

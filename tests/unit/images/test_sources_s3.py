@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from slmkit.run import RunFailed
+from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch, s3
 from slmkit.sources.s3 import Account, signed
 from slmops import contract
@@ -125,10 +125,20 @@ def test_keys_that_cannot_sign_are_never_quoted(store: Store, tmp_path: Path, co
     assert store.requests == []
 
 
+def test_bytes_are_counted_as_they_come(store: Store, tmp_path: Path) -> None:
+    from slmkit.registry import Registry
+
+    context = Context()
+    context.stage("Fetching")
+    registry = Registry(contract.Registry(plain_http=(store.host,)), meter=context)
+    fetch(Source(uri="s3://bucket/data", endpoint=f"http://{store.host}"), tmp_path, registry, "dataset")
+    assert context.progress.step == context.progress.of == len(b"one\ntwo\n")
+
+
 def test_the_right_region_is_named(store: Store, tmp_path: Path) -> None:
     store.status, store.headers = 301, {"x-amz-bucket-region": "eu-north-1"}
     failed = failure(store, tmp_path)
-    assert failed.reason is Reason.INVALID_CONFIGURATION
+    assert failed.reason is Reason.SOURCE_UNAUTHORIZED
     assert "eu-north-1" in failed.message
     assert "AWS_REGION" in failed.message
 

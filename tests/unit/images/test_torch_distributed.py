@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -30,14 +31,18 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def together(folder: Path, ranks: int, die: dict[int, int] | None = None, **settings: Any) -> list[int]:
-    """Train in so many processes; their exit codes. ``die``: the batch at which a rank is killed."""
+def together(
+    folder: Path, ranks: int, die: dict[int, int] | None = None, stop: dict[int, int] | None = None, **settings: Any
+) -> list[int]:
+    """Train in so many processes; their exit codes. ``die``, ``stop``: the batch at which a rank is killed, or told to
+    stop."""
     folder.mkdir(exist_ok=True)
     port, made = str(free_port()), []
     for rank in range(ranks):
         named = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "MASTER_ADDR": "127.0.0.1",
                  "MASTER_PORT": port, "USE_LIBUV": "0", "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
-        told = json.dumps(settings | ({"die_at": die[rank]} if die and rank in die else {}))
+        ends = {"die_at": (die or {}).get(rank), "stop_at": (stop or {}).get(rank)}
+        told = json.dumps(settings | ends)
         made.append(subprocess.Popen([sys.executable, "-m", "tests.unit.images.ranks", str(folder), told], cwd=ROOT,
                                      env=os.environ | named, stderr=subprocess.PIPE, text=True))  # fmt: skip
     for process in made:
@@ -113,6 +118,20 @@ def test_who_loses_another_is_interrupted_and_all_go_on_from_the_checkpoint(
     assert found["weights"] == pytest.approx(alone["weights"], abs=1e-4)
 
 
+@pytest.mark.parametrize("stop", [{0: 13}, {1: 13}, {1: 13, 0: 14}])
+def test_all_stop_after_the_same_step_and_nothing_is_lost(
+    tmp_path: Path, alone: dict[str, Any], stop: dict[int, int]
+) -> None:
+    """Pods are told one after the other, and a drain tells one of them alone."""
+    kept = {"checkpoint": {"every_steps": 5, "keep": 2}}
+    assert together(tmp_path, 2, stop=stop, **kept) == [143, 143]
+    assert (tmp_path / "checkpoints" / "step-000000013").is_dir()
+    assert together(tmp_path, 2, **kept) == [0, 0]
+    found = outcome(tmp_path)
+    assert (found["resumes"], found["lost"]) == (1, 0)
+    assert found["curve"] == pytest.approx(alone["curve"][13:], abs=1e-5)
+
+
 # --- the launcher ----------------------------------------------------------------------------------------------------
 
 LAUNCHED = """
@@ -165,6 +184,35 @@ def test_each_process_of_a_pod_works_in_a_folder_of_its_own(rank: str, folder: s
     assert done.stdout.split() == [folder], done.stderr
 
 
+SLOW = """
+import pathlib, signal, sys, time
+
+def end(*_):
+    time.sleep(1)
+    pathlib.Path(sys.argv[1]).write_text("kept")
+    sys.exit(143)
+
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("margin", "kept"), [(5, True), (30, False)], ids=["the pod's time", "none"])
+def test_processes_that_are_told_to_stop_have_as_long_as_the_pod(tmp_path: Path, margin: int, kept: bool) -> None:
+    script = LAUNCHED.replace("run = ", f"launch.MARGIN = {margin}; run = ")
+    named = {"USE_LIBUV": "0", "GLOO_SOCKET_IFNAME": "lo", "TERMINATION_PATH": str(tmp_path / "report")}
+    command = [sys.executable, "-c", script, RUN, "-c", SLOW, str(tmp_path / "checkpoint")]
+    with subprocess.Popen(command, cwd=ROOT, env=os.environ | named, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, text=True) as pod:  # fmt: skip
+        assert pod.stdout is not None
+        assert [pod.stdout.readline(), pod.stdout.readline()] == ["ready\n", "ready\n"]
+        pod.send_signal(signal.SIGTERM)
+        pod.communicate(timeout=60)
+    assert pod.returncode == 143
+    assert (tmp_path / "checkpoint").exists() is kept
+
+
 # --- one process' part -----------------------------------------------------------------------------------------------
 
 
@@ -194,7 +242,7 @@ def test_one_alone_does_all_of_it() -> None:
     group = Group()
     assert group.share(batch) is batch
     assert group.wrapped(tokens) is tokens
-    assert group.total(2.5) == 2.5
+    assert group.total(2.5, True) == (2.5, True)
     assert group.leads
 
 

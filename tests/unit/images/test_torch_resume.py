@@ -275,6 +275,33 @@ def test_a_checkpoint_from_before_a_tag_was_moved_is_not_taken(tmp_path: Path, m
     assert len(training.losses) == (20 if moved == "nothing" else 30)
 
 
+def test_what_another_training_kept_makes_no_room_scarce(tmp_path: Path) -> None:
+    """Data that was published again, after a failure far along: the volume has higher steps than those to come."""
+    before = Training(tmp_path, **EVERY)
+    with pytest.raises(Killed):
+        before.attempt(kill_at=28)
+    assert before.kept == ["step-000000020", "step-000000025"]
+    training = Training(tmp_path, **EVERY)
+    training.records = records(56)
+    with pytest.raises(Killed):
+        training.attempt(kill_at=13)
+    assert training.kept == ["step-000000005", "step-000000010"]
+    training.attempt()
+    assert len(training.losses) == 20, "it goes on from its own"
+
+
+def test_a_torn_checkpoint_does_not_push_out_the_next_that_is_whole(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"checkpoint": {"every_steps": 5, "keep": 1}}
+    training = Training(tmp_path, **settings)
+    with pytest.raises(Killed):
+        training.attempt(kill_at=28)
+    (tmp_path / "checkpoints" / "step-000000025" / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(Killed):
+        training.attempt(kill_at=13)
+    training.attempt()
+    assert len(training.losses) == 20
+
+
 def test_no_more_are_kept_than_was_asked(tmp_path: Path) -> None:
     training = Training(tmp_path, checkpoint={"every_steps": 4, "keep": 3})
     training.attempt()

@@ -44,7 +44,9 @@ def running(resource: FineTune, seconds: float) -> Observed:
     made = [live(manifest) for manifest in planned(resource).apply]
     begun = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
     job = next(m for m in made if m["kind"] == "Job")
-    return Observed(children=tuple(made), pods=(pod(job, 0, RUNNING, startTime=begun),))
+    one = pod(job, 0, RUNNING, startTime=begun)
+    one["metadata"]["creationTimestamp"] = begun
+    return Observed(children=tuple(made), pods=(one,))
 
 
 def kinds(manifests: tuple[Manifest, ...]) -> list[str]:

@@ -70,8 +70,8 @@ def test_nobody_is_told_to_pay_a_teacher_twice() -> None:
     [
         ("Unheard", "it broke", "it broke"),
         ("Unheard", "", ""),
-        (Reason.DISK_FULL, "", "Use a node with more ephemeral storage."),
-        (Reason.DISK_FULL, "it is full.", "it is full. Use a node with more ephemeral storage."),
+        (Reason.TRAINING_DIVERGED, "", "Lower spec.training.learningRate, or raise warmupRatio."),
+        (Reason.TRAINING_DIVERGED, "no.", "no. Lower spec.training.learningRate, or raise warmupRatio."),
     ],
 )
 def test_message_and_remedy_are_two_sentences(reason: str, message: str, expected: str) -> None:

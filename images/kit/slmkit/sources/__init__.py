@@ -27,9 +27,9 @@ def fetch(source: Source, into: Path, registry: Registry, kind: Literal["model",
     elif scheme in ("https", "http"):
         address = web.download(source, into, registry.plain_http, registry.meter)
     elif scheme == "s3":
-        address = s3.download(source, rest, into, registry.plain_http)
+        address = s3.download(source, rest, into, registry.plain_http, registry.meter)
     elif scheme == "hf":
-        address = hub.snapshot(source, rest, into, kind)
+        address = hub.snapshot(source, rest, into, kind, registry.meter)
     elif scheme == "pvc":
         address = claim.link(source, rest, into, PVC_ROOT)
     else:

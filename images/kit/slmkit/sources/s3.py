@@ -18,6 +18,7 @@ import httpx
 
 from slmkit.access import fit_for_a_header
 from slmkit.net import Gate, Transport
+from slmkit.registry import Meter
 from slmkit.run import RunFailed
 from slmkit.sources.web import promised, refuse_plain, refuse_status, save
 from slmops.contract import Credentials, Reason, Source
@@ -96,9 +97,9 @@ class Bucket:
 
     def __init__(
         self, source: Source, name: str, plain_http: Iterable[str],
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = lambda: datetime.now(UTC), meter: Meter | None = None,
     ) -> None:  # fmt: skip
-        self._source, self.name, self._now = source, name, now
+        self._source, self.name, self._now, self._meter = source, name, now, meter
         self._account = account(source.credentials)
         self._base = source.endpoint or f"https://s3.{self._account.region}.amazonaws.com"
         gate = Gate(trusted=plain_http)
@@ -127,7 +128,7 @@ class Bucket:
         url = address(self._base, self.name, key)
         with self._client.stream("GET", url, headers=signed(self._account, "GET", url, self._now())) as answer:
             self._refuse(answer)
-            return save(answer, file, self._source.uri)
+            return save(answer, file, self._source.uri, self._meter)
 
     def close(self) -> None:
         """Close the connections."""
@@ -152,7 +153,7 @@ class Bucket:
 
     def _refuse(self, answer: httpx.Response) -> None:
         if answer.status_code in (301, 307, 400) and (region := answer.headers.get("x-amz-bucket-region")):
-            raise RunFailed(Reason.INVALID_CONFIGURATION, f"{self._source.uri}: the bucket is in region {region[:32]}; "
+            raise RunFailed(Reason.SOURCE_UNAUTHORIZED, f"{self._source.uri}: the bucket is in region {region[:32]}; "
                             "set AWS_REGION in the Secret")  # fmt: skip
         refuse_status(answer, self._source.uri)
 
@@ -160,13 +161,13 @@ class Bucket:
         return RunFailed(Reason.UNSAFE_SOURCE, f"{self._source.uri}: {what}")
 
 
-def download(source: Source, rest: str, into: Path, plain_http: Iterable[str]) -> str:
+def download(source: Source, rest: str, into: Path, plain_http: Iterable[str], meter: Meter | None = None) -> str:
     """One object, or all below a prefix as a folder. Returns the address with a digest over all that came: the sha256
     of the lines ``<sha256 of the file>  <name>``, sorted by name, as ``sha256sum`` writes them."""
     rest, _, fragment = rest.partition("#")
     name, _, prefix = rest.partition("/")
     wanted = promised(source, fragment)
-    bucket = Bucket(source, name, plain_http)
+    bucket = Bucket(source, name, plain_http, meter=meter)
     try:
         files = {target: bucket.get(key, into / target) for key, target in _targets(bucket, source, prefix).items()}
     except (httpx.HTTPError, httpx.InvalidURL) as error:

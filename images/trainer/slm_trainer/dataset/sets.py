@@ -53,12 +53,12 @@ def prepare(run: TrainRun, context: Context, registry: Registry) -> Sets:
     else:
         held_out = (e for e in read_examples(run.train, train) if is_held_out(e, run.validation_split))
     seen = Seen(work / "seen")
-    sets.held_out.write(counted(_remembered(held_out, seen), (), sets.tally))
+    sets.held_out.write(counted(_remembered(context.going(held_out), seen), (), sets.tally))
     rest = read_examples(run.train, train)
     training = rest if apart is not None else (e for e in rest if not is_held_out(e, run.validation_split))
     with prompt_filters(run.filters, seen, work) as filters:
         chosen: list[Filter] = [unanswered, *filters, *answer_filters(run.filters)]
-        sets.training.write(counted(training, chosen, sets.tally))
+        sets.training.write(counted(context.going(training), chosen, sets.tally))
     seen.close()
     if not sets.training:
         left = ", ".join(f"{count} {reason}" for reason, count in sorted(sets.tally.dropped.items()))

@@ -31,7 +31,7 @@ JOURNAL = "answers.jsonl"
 
 def label(run: LabelRun, context: Context) -> Report:
     """Label prompts and publish the data set."""
-    registry = Registry(run.registry)
+    registry = Registry(run.registry, meter=context)
     context.stage("Fetching")
     given = _prompts(run.train, "train", run, context, registry)
     if run.validation is not None:
@@ -90,7 +90,7 @@ def _teacher(run: LabelRun, context: Context, registry: Registry) -> Teacher:
 def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: Registry) -> Spool:
     folder = context.work / f"data-{role}"
     context.inputs[role] = fetch(data.source, folder, registry, "dataset")
-    found = read_examples(data, folder)
+    found = context.going(read_examples(data, folder))
     if role != "evaluation":
         found = checked(run, found, role)
     if run.system_prompt is not None:
