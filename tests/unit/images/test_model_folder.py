@@ -109,8 +109,9 @@ def test_dimensions_of_thousands_of_digits_take_no_time(tmp_path: Path) -> None:
     header = b'{"a": {"dtype": "F32", "shape": [%s], "data_offsets": [0, 0]}}' % shape
     (tmp_path / "x.safetensors").write_bytes(safetensors({}, header=header))
     began = time.process_time()
-    with pytest.raises(RunFailed, match="the header is not understood"):
+    with pytest.raises(RunFailed, match="the header is not understood") as failed:
         check_model_folder(tmp_path)
+    assert failed.value.reason is Reason.UNSAFE_SOURCE
     assert time.process_time() - began < 1
 
 

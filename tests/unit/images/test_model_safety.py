@@ -29,7 +29,7 @@ from tests.unit.images.modelfolder import refused
 )  # fmt: skip
 def test_a_configuration_beyond_a_plain_model_is_refused(tmp_path: Path, name: str, content: dict[str, Any]) -> None:
     (tmp_path / name).write_text(json.dumps(content))
-    refused(tmp_path, name)
+    assert refused(tmp_path, name) is Reason.UNSAFE_SOURCE
 
 
 def test_an_adapter_as_peft_writes_it_passes(tmp_path: Path) -> None:
