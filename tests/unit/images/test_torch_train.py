@@ -131,7 +131,11 @@ def test_early_stopping_publishes_the_weights_of_the_best_step(registry: FakeReg
 @pytest.mark.parametrize(
     ("fields", "reason", "words"),
     [
-        ({"task": "Summarization"}, Reason.INVALID_DATA, "task Summarization: record 1: the summary is no shorter"),
+        (
+            {"task": "Summarization"},
+            Reason.INVALID_DATA,
+            "task Summarization: train.jsonl line 1: the summary is no shorter",
+        ),
         ({"template": "{% for m in messages %}"}, Reason.INVALID_TEMPLATE, "data.template: line 1"),
         ({"training": {"max_sequence_length": 3}}, Reason.INVALID_DATA, "are longer than maxSequenceLength 3"),
         ({"lora": {"target_modules": ("nowhere",)}}, Reason.INVALID_CONFIGURATION, "lora.targetModules"),
