@@ -84,7 +84,7 @@ class Operator:
             self.cache,
             self._settings,
             phase_seen=lambda key, phase: self.metrics.phase(key.kind, key.namespace, key.name, phase),
-            progress_seen=lambda key, progress: self.metrics.progress(key.kind, key.namespace, key.name, progress),
+            progress_seen=lambda key, status: self.metrics.progress(key.kind, key.namespace, key.name, status),
             wake=lambda key: self.queue.wake(key, 0.0),
             spent=self.metrics.spent,
         ).reconcile

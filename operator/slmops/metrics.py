@@ -34,7 +34,7 @@ PHASES = frozenset((
 """What a phase can begin with. A running pod names its stage itself, and may name a new one each time it is asked."""
 OTHER = "Other"
 FINAL = ("Succeeded", "Failed")
-NAMES = ("kind", "namespace", "name")
+NAMES = ("kind", "namespace", "name", "adapter")
 PROGRESS = {
     "step": ("step", "How much of the running stage is done: optimizer steps, bytes, samples, records or trials."),
     "of": ("of", "How much the running stage is in all."),
@@ -71,7 +71,8 @@ class Metrics:
         self._pod_seconds = self._counter("run_pod_seconds", "Seconds that Jobs' pods were on a node.", "kind")
         self._cost = self._counter("run_cost", "What Jobs have cost, where a budget has a price.", "kind", "currency")
         self._phases: dict[tuple[str, str, str], str] = {}
-        self._running: dict[tuple[str, str, str], dict[str, float]] = {}
+        self._running: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
+        """Figures by adapter, which is empty where a resource has no several."""
         for field, (name, text) in PROGRESS.items():
             read = partial(self._of_all, field)
             self.registry.register(_Read(GaugeMetricFamily, f"slmops_progress_{name}", text, NAMES, read))
@@ -127,17 +128,27 @@ class Metrics:
         if growth.amount:
             self._cost.labels(kind, growth.currency).inc(growth.amount)
 
-    def progress(self, kind: str, namespace: str, name: str, progress: Mapping[str, Any] | None) -> None:
-        """How far a resource is, as its status says; None or a stage that is over: nothing of it runs."""
-        found = {field: value for field in PROGRESS if (value := (progress or {}).get(field)) is not None}
-        figures = {field: READ.get(field, float)(value) for field, value in found.items()}
-        if progress is None or progress.get("stage") in FINAL:
-            self._running.pop((kind, namespace, name), None)
+    def progress(self, kind: str, namespace: str, name: str, status: Mapping[str, Any] | None) -> None:
+        """How far a resource is, or each of its adapters, as its status says; None: it is gone."""
+        status = status or {}
+        parts = {part["name"]: part.get("progress") for part in status.get("adapters") or []}
+        running = {
+            part: _figures(progress)
+            for part, progress in (parts or {"": status.get("progress")}).items()
+            if progress is not None and progress.get("stage") not in FINAL
+        }
+        if running:
+            self._running[kind, namespace, name] = running
         else:
-            self._running[kind, namespace, name] = figures
+            self._running.pop((kind, namespace, name), None)
 
     def _of_all(self, field: str) -> dict[tuple[str, ...], float]:
-        return {key: figures[field] for key, figures in list(self._running.items()) if field in figures}
+        return {
+            (*key, part): figures[field]
+            for key, parts in list(self._running.items())
+            for part, figures in parts.items()
+            if field in figures
+        }
 
     def watch(self, name: str, text: str, value: Callable[[], float]) -> None:
         """A gauge that is read when Prometheus asks."""
@@ -156,6 +167,11 @@ class Metrics:
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self.registry)
+
+
+def _figures(progress: Mapping[str, Any]) -> dict[str, float]:
+    found = {field: value for field in PROGRESS if (value := progress.get(field)) is not None}
+    return {field: READ.get(field, float)(value) for field, value in found.items()}
 
 
 def _known(phase: str) -> str:

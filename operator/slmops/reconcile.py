@@ -59,7 +59,7 @@ class Reconciler:
         settings: Settings,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         phase_seen: Callable[[Key, str | None], None] = lambda key, phase: None,
-        progress_seen: Callable[[Key, Manifest | None], None] = lambda key, progress: None,
+        progress_seen: Callable[[Key, Manifest | None], None] = lambda key, status: None,
         wake: Callable[[Key], None] = lambda key: None,
         spent: Callable[[str, Growth], None] = lambda kind, growth: None,
     ) -> None:
@@ -101,7 +101,7 @@ class Reconciler:
         grown = growth(getattr(resource.status, "cost", None), getattr(status, "cost", None))
         if grown is not None:
             self._spent(kind.model.kind(), grown)
-        self._progress_seen(key, content.get("progress"))
+        self._progress_seen(key, content)
         if isinstance(failure, InternalError):
             raise failure  # now that it is said; the queue knows how long to wait
         return REFUSED_RETRY_SECONDS if failure is not None else plan.deadline

@@ -33,8 +33,10 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
     )
 
 
-TRAINING = {"stage": "Training", "step": 420, "of": 1200, "percent": 35, "loss": 0.41, "tokensPerSecond": 5120.0,
-            "eta": "6m10s", "lastCheckpoint": 400, "resumes": 1, "lostSteps": 12}  # fmt: skip
+TRAINING = {"progress": {
+    "stage": "Training", "step": 420, "of": 1200, "percent": 35, "loss": 0.41, "tokensPerSecond": 5120.0, "eta": "6m10s",
+    "lastCheckpoint": 400, "resumes": 1, "lostSteps": 12,
+}}  # fmt: skip
 
 
 @pytest.fixture
@@ -187,9 +189,9 @@ def test_events_that_were_given_up_are_a_counter(everything: Metrics) -> None:
     assert scrape(everything)["slmops_events_dropped"].type == "counter"
 
 
-def progress(metrics: Metrics) -> dict[str, float]:
+def progress(metrics: Metrics, adapter: str = "") -> dict[str, float]:
     """What is said of the resource farm/a."""
-    named = {"kind": "FineTune", "namespace": "farm", "name": "a"}
+    named = {"kind": "FineTune", "namespace": "farm", "name": "a", "adapter": adapter}
     return {
         name.removeprefix("slmops_progress_"): sample.value
         for name, family in scrape(metrics).items()
@@ -206,11 +208,25 @@ def test_whoever_runs_shows_how_far_it_is_in_base_units() -> None:
         "step": 420, "of": 1200, "ratio": 0.35, "loss": 0.41, "tokens_per_second": 5120, "eta_seconds": 370,
         "last_checkpoint": 400, "resumes": 1, "lost_steps": 12,
     }  # fmt: skip
-    metrics.progress("FineTune", "farm", "a", {"stage": "Fetching", "step": 7, "of": 0})
+    metrics.progress("FineTune", "farm", "a", {"progress": {"stage": "Fetching", "step": 7, "of": 0}})
     assert progress(metrics) == {"step": 7, "of": 0}
 
 
-@pytest.mark.parametrize("after", [None, {"stage": "Succeeded", "percent": 100, "resumes": 1}])
+def test_each_of_several_adapters_shows_how_far_it_is() -> None:
+    metrics = Metrics()
+    rows = [{"name": "b", **TRAINING}, {"name": "c", "progress": {"stage": "Fetching", "step": 7}}, {"name": "d"}]
+    metrics.progress("FineTune", "farm", "a", TRAINING | {"adapters": rows})
+    assert progress(metrics) == {}
+    assert progress(metrics, "b")["step"] == 420
+    assert progress(metrics, "c") == {"step": 7}
+    metrics.progress("FineTune", "farm", "a", {"adapters": [{"name": "b"}, rows[1]]})
+    assert (progress(metrics, "b"), progress(metrics, "c")) == ({}, {"step": 7})
+
+
+@pytest.mark.parametrize(
+    "after",
+    [None, {}, {"progress": {"stage": "Succeeded", "percent": 100, "resumes": 1}}, {"adapters": [{"name": "b"}]}],
+)
 def test_whoever_has_ended_or_is_gone_leaves_no_series(after: dict[str, Any] | None) -> None:
     metrics = Metrics()
     metrics.progress("FineTune", "farm", "a", TRAINING)
