@@ -95,8 +95,9 @@ class ModelSource(ApiModel):
 
     uri: Uri | None = None
     """Address of a model in safetensors format: oci://repository[:tag|@sha256:…], hf://org/name[@revision],
-    https://…, s3://bucket/prefix, pvc://claim/path. Tags and revisions are resolved to a digest once. #sha256=… after
-    https:// and s3:// is compared with what comes."""
+    https://…, s3://bucket/prefix, pvc://claim/path. Each attempt of a Job resolves tags and revisions to a digest, which
+    status.inputs shows: name a digest where attempts, trials or adapters must not differ. #sha256=… after https:// and
+    s3:// is compared with what comes."""
     endpoint: Annotated[str, Field(pattern=ENDPOINT, max_length=256)] | None = None
     """Server of an s3:// address, for example https://minio.example:9000; Amazon's when absent."""
     distillation: Reference | None = None
