@@ -4,7 +4,7 @@ Each adapter is one training with a spec of its own, so a change of one changes 
 take the others with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from slmops import contract
 from slmops.api.adapters import Adapter
@@ -80,6 +80,7 @@ def _join(
     spec = resource.spec
     sources = Sources(observed)
     jobs = {item.step.role: item.step.name for item in works}
+    _check_base({a.name: jobs[train_role(a.name)] for a in adapters}, observed)
     run = contract.JoinRun(
         run="",
         adapters={a.name: _member(spec, jobs[train_role(a.name)], observed, sources) for a in adapters},
@@ -87,6 +88,16 @@ def _join(
     )
     place = RunSpec.model_validate(spec.run.model_dump(exclude={"resources", "runtime_class_name"}))
     return work(resource, JOIN, run, image=settings.images.trainer, run_spec=place, sources=sources, settings=settings)
+
+
+def _check_base(trainings: Mapping[str, str], observed: Observed) -> None:
+    """An image of several adapters is good for one base. A tag may have been moved between two trainings."""
+    reports = {name: observed.job(job).report for name, job in trainings.items()}
+    bases = {name: report.inputs["base"] for name, report in reports.items() if report and "base" in report.inputs}
+    if len(set(bases.values())) > 1:
+        told = ", ".join(f"{name} on {base}" for name, base in bases.items())
+        text = f"the adapters were trained on different bases, no image can hold them all: {told}; name spec.base by digest"
+        raise Unresolved(Problem(ConditionType.INPUTS_RESOLVED, "BasesDiffer", text))
 
 
 def _member(spec: FineTuneSpec, job: str, observed: Observed, sources: Sources) -> contract.Member:

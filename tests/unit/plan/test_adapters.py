@@ -219,6 +219,24 @@ def test_a_report_without_a_layer_is_told_and_not_tried_again() -> None:
     assert problem.reason == "AdapterMissing"
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_adapters_of_different_bases_are_not_joined(moved: bool) -> None:
+    resource = several("irrigation", "greenhouse", parallelism=2)
+    first = [live(job, COMPLETE) for job in jobs(plan_of(resource))]
+    pods = []
+    for number, job in enumerate(first):
+        base = f"oci://registry/base@sha256:{'1' if moved and number else '0'}"
+        told = said(report("adapter", "layer", inputs={"base": base, "train": f"data-{number}"}))
+        pods.append(pod(job, state=ended(0, told)))
+    plan = plan_of(resource, Observed(children=tuple(first), pods=tuple(pods)))
+    assert [job["metadata"]["labels"]["slmops.dev/role"] for job in jobs(plan)] == ([] if moved else ["join"])
+    assert (plan.problem is not None) is moved
+    if plan.problem is not None:
+        assert plan.problem.reason == "BasesDiffer"
+        assert "greenhouse on oci://registry/base@sha256:1" in plan.problem.message
+        assert plan.remove == (), "hours of work stay"
+
+
 def test_a_finetune_of_neither_data_nor_adapters_is_told_so() -> None:
     problem = plan_of(finetune({"data": None})).problem
     assert problem is not None
