@@ -172,7 +172,9 @@ class Loop:
         if queue:
             self._queues[namespace] = queue
         state = self._states[key]
-        state.ready, state.running, state.asked = False, True, self._asked(key)
+        state.ready, state.running = False, True
+        if state.failures or state.outages:  # to look costs as much as a small pass, so it is done where it matters
+            state.asked = self._asked(key)
         self._last_start = self._clock()
         return key
 
@@ -241,9 +243,10 @@ class Loop:
 
     def _block(self, key: Key, state: _State, delay: float) -> float:
         """Let the key wait so long, or a second where its pass did not see what is asked by now."""
-        if self._asked(key) != state.asked:
+        asked = self._asked(key)
+        if state.failures + state.outages > 1 and asked != state.asked:
             delay = min(delay, BACKOFF_FIRST)
-        state.failed_at = self._clock()
+        state.asked, state.failed_at = asked, self._clock()
         state.blocked_until = state.failed_at + delay
         return delay
 
