@@ -114,4 +114,5 @@ def free_port() -> int:
 
 def heed_sigterm() -> None:
     """A polite end is an interruption like Ctrl-C: everything is put back."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells start what is in the background deaf to it
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
