@@ -32,10 +32,10 @@ from bench.process import Process
 from demo.steps import Kubectl
 from slmops.api.finetune import FineTune
 from slmops.contract import Artifact, Figures, Report
+from slmops.kinds import KINDS
 from slmops.plan.finetune import plan_finetune
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_REPORT, CONTAINER, JOB_NAME_LABEL, Observed
-from slmops.status.finetune import finetune_status
 
 NAMESPACE = "slmops-bench-memory"
 LIMIT_BYTES = 120e6
@@ -83,7 +83,7 @@ async def finished(api: Api, index: int) -> None:
     observed = Observed(children=({**config_map, "kind": "ConfigMap"}, {**job, "kind": "Job"}), pods=(pod,))
     plan = plan_finetune(resource, observed, Settings())
     assert not plan.apply, "a finished FineTune has nothing to make"
-    status = finetune_status(resource, observed, plan, datetime.now(UTC)).dump()
+    status = KINDS["FineTune"].status(resource, observed, plan, datetime.now(UTC)).dump()
     assert status["phase"] == "Succeeded", status
     await api.merge(lives.path(NAMESPACE, made["metadata"]["name"], "status"), {"status": status})
 
