@@ -217,9 +217,9 @@ class Reconciler:
         desired = {**body, "status": status}
         if status_differs(desired, body):
             try:
-                self._keep(await self._cluster.apply_status(desired))
+                self._keep(await self._cluster.set_status(desired))
             except NotFound:
-                return  # deleted since the pass began: its children go with it
+                return  # deleted since the pass began, or replaced: its children go with it
             meta = body["metadata"]
             for key in self._cache.referrers(Key(body["kind"], meta["namespace"], meta["name"])):
                 self._wake(key)

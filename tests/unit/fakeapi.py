@@ -366,7 +366,7 @@ class FakeApi:
                 if changed["metadata"]["uid"] != value:
                     return status(422, "Invalid", "the server rejected our request due to an error in our request")
             else:
-                assert (kind, path) == ("replace", "/status"), operation
+                assert (kind, path) == ("add", "/status"), operation
                 changed["status"] = value
         return web.json_response(self._record(gvk, "MODIFIED", key, changed))
 

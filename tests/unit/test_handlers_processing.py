@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from kopf._core.reactor import processing
+from kopf._core.reactor import queueing
 
 from slmops import handlers
 from slmops.cluster.objects import FINE_TUNE, GVK, Manifest
@@ -13,7 +13,7 @@ from tests.unit.watching import Watching, play
 
 
 def test_a_kopf_that_processes_events_in_its_own_way_tells_them_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processing, "process_resource_event", handlers._kopfs_own)
+    monkeypatch.setattr(queueing, "watcher", handlers._kopfs_own)
 
     async def scenario(api: FakeApi, watching: Watching) -> None:
         api.put(FINE_TUNE, "a")

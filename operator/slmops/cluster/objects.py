@@ -189,7 +189,7 @@ def differs(desired: Manifest, live: Manifest) -> bool:
 
 def status_differs(desired: Manifest, live: Manifest) -> bool:
     """Whether two resources' statuses differ. Ours alone, so a field that is no longer set is a difference too."""
-    return _normal(desired.get("status")) != _normal(live.get("status"))
+    return not _same(desired.get("status"), live.get("status"))
 
 
 def _covers(live: object, desired: object, path: tuple[str, ...]) -> bool:
@@ -250,13 +250,22 @@ def _empty(value: object) -> bool:
     return value is None or (isinstance(value, str | dict | list | tuple) and not value)
 
 
-def _normal(value: object) -> object:
-    """A value without its empty parts, and with truth told from one."""
-    if _empty(value):
-        return None
+def _same(one: object, other: object) -> bool:
+    """Whether two values are equal but for empty parts of them. Truth is not one, nor a lie zero."""
+    if isinstance(one, dict) or isinstance(other, dict):
+        left, right = _parts(one), _parts(other)
+        if left is None or right is None:
+            return False
+        return all(_same(left.get(key), right.get(key)) for key in left.keys() | right.keys())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if _empty(one) or _empty(other):
+        return _empty(one) and _empty(other)
+    return one == other and (type(one) is bool) is (type(other) is bool)
+
+
+def _parts(value: object) -> dict[str, Any] | None:
+    """A map; an empty value is one without keys, and anything else is none."""
     if isinstance(value, dict):
-        parts = {key: _normal(part) for key, part in value.items()}
-        return {key: part for key, part in parts.items() if not _empty(part)} or None
-    if isinstance(value, list | tuple):
-        return [_normal(part) for part in value] or None
-    return (type(value) is bool, value)
+        return value
+    return {} if _empty(value) else None

@@ -197,7 +197,7 @@ def test_every_request_is_counted_with_its_code() -> None:
     async def scenario(api: FakeApi, cluster: Cluster) -> None:
         await cluster.apply(child())
         await cluster.list(JOB)
-        await cluster.apply_status({**api.put(FINE_TUNE, "a"), "status": {"phase": "x"}})
+        await cluster.set_status({**api.put(FINE_TUNE, "a"), "status": {"phase": "x"}})
         api.faults.append(broken)
         with pytest.raises(Unavailable):
             await cluster.create(child())
@@ -207,7 +207,7 @@ def test_every_request_is_counted_with_its_code() -> None:
         ("get", "jobs", 404),
         ("apply", "jobs", 201),
         ("list", "jobs", 200),
-        ("apply", "finetunes/status", 200),
+        ("patch", "finetunes/status", 200),
         ("create", "jobs", 0),
     ]
 
