@@ -8,11 +8,13 @@ from slmops import confidence
 from slmops.api.base import quantity, ratio, seconds
 from slmops.api.batch import GateStatus, Outcome
 from slmops.api.evaluation import QualityGate
+from slmops.api.quantizedmodel import VariantGate
 from slmops.confidence import Interval
 from slmops.contract import Figures, Metric
 
 RATIOS = {"ExactMatch", "Accuracy", "F1", "BLEU", "ROUGE", "AccuracyRetained", "InferenceTimeReduction",
-          "WeightsReduction", "PeakMemoryReduction", "ErrorRate", "BaseAccuracyRetained"}  # fmt: skip
+          "WeightsReduction", "PeakMemoryReduction", "ErrorRate", "BaseAccuracyRetained", "SizeReduction",
+          "PerplexityIncrease"}  # fmt: skip
 TIMES = {"InferenceTime", "TimeToFirstToken", "RequestLatency"}
 BYTES = {"PeakMemory", "WeightBytes"}
 FIELDS = {
@@ -35,8 +37,13 @@ COMPARED = {
     "InferenceTimeReduction": ("InferenceTime",),
     "WeightsReduction": ("WeightBytes",),
     "PeakMemoryReduction": ("PeakMemory",),
+    "PerplexityIncrease": ("Perplexity",),
 }
 """What a comparison is made from: the first that both have."""
+
+
+BYTES_EACH = {"FP32": 4, "FP16": 2}
+"""Of a parameter, by precision."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,28 @@ def comparison(model: Figures, reference: Figures) -> dict[str, Figure]:
     return out
 
 
+def compression(measured: Mapping[str, Figures]) -> Shown:
+    """A variant and the unquantized model, and what the variant has cost and saved."""
+    out = dict(evaluation(measured, ("reference",)))
+    model, reference = measured.get("model"), measured.get("reference")
+    if model is None or reference is None:
+        return out
+    compared = dict(out.get("comparison", {}))
+    # Both are measured on the same records, so no interval of the ratio follows from the two.
+    grown = _share(_bare(model, Metric.PERPLEXITY), _bare(reference, Metric.PERPLEXITY), 0.0)
+    if grown is not None:
+        compared["PerplexityIncrease"] = Figure(grown.value - 1)
+    if model.weight_bytes is not None and model.parameters:
+        for precision, each in BYTES_EACH.items():
+            compared[f"SizeReduction{precision}"] = Figure(1 - model.weight_bytes / (each * model.parameters))
+    return out | ({"comparison": compared} if compared else {})
+
+
+def _bare(figures: Figures, name: str) -> Figure | None:
+    found = _figure(figures, name)
+    return Figure(found.value) if found is not None else None
+
+
 def forgetting(measured: Mapping[str, Figures]) -> dict[str, Figure]:
     """What an adaptation has cost on the base's own task. Below zero: it has helped there."""
     before, after = (
@@ -142,20 +171,20 @@ def intervals(evaluation: Shown) -> dict[str, dict[str, list[float]]]:
     return {who: found for who, found in out.items() if found}
 
 
-def quality_gates(gates: Sequence[QualityGate], evaluation: Shown) -> list[GateStatus]:
+def quality_gates(gates: Sequence[QualityGate | VariantGate], evaluation: Shown) -> list[GateStatus]:
     """What each gate says. A figure that was not measured is never a pass, nor is one that may as well lie on the other
     side of its bound. A figure on the edge of its interval is as sure as can be: nothing is more right than all."""
     known = {**evaluation.get("model", {}), **evaluation.get("comparison", {})}
     out = []
     for gate in gates:
-        figure = known.get(gate.metric)
+        figure = known.get(gate.figure)
         limit = gate.min if gate.min is not None else gate.max
         assert limit is not None
         sign = "min" if gate.min is not None else "max"
         sure = figure.interval if figure is not None else None
         out.append(
             GateStatus(
-                metric=gate.metric,
+                metric=gate.figure,
                 outcome=_outcome(figure, sign, bound(limit)),
                 value=None if figure is None else display(gate.metric, figure.value),
                 interval=None if sure is None else " to ".join(display(gate.metric, end) for end in sure),

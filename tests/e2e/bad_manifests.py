@@ -129,6 +129,8 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     ),
     "gate on a base task of a student": (DISTILLATION, {"spec.gates.0": RETAINED}),
     "gate on a base task of a quantized model": (QUANTIZED, {"spec.gates.0": RETAINED}),
+    "reduction of the size against nothing": (QUANTIZED, {"spec.gates.0": {"metric": "SizeReduction", "min": "75%"}}),
+    "baseline of another metric": (QUANTIZED, {"spec.gates.0": {"metric": "F1", "min": "75%", "baseline": "FP16"}}),
     "search for several adapters": (FINETUNE, SEVERAL | {"spec.search": SEARCH}),
     "search by Olive": (FINETUNE, {"spec.engine": "Olive", "spec.search": SEARCH}),
     "trials on two nodes": (FINETUNE, {"spec.run.nodes": 2, "spec.search": SEARCH}),

@@ -16,6 +16,7 @@ from slmkit.metrics.roles import side_by_side
 from slmkit.publish import describe, licence
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
+from slmkit.safety.weights import parameters
 from slmkit.sources import check_model_folder, fetch
 from slmops.contract import QuantizeRun, Reason, Report
 
@@ -41,10 +42,11 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     seen: dict[str, Measured] = {}
     if examples and run.evaluation is not None:
         context.stage("Evaluating")
-        seen["model"] = seen["reference"] = measure(built, pairs, examples, run.evaluation, context)
+        count = parameters(model)
+        seen["model"] = seen["reference"] = measure(built, pairs, examples, run.evaluation, context, count)
         if run.precision != "FP32":
             full = convert(model, run.model_copy(update={"precision": "FP32"}), context.work)
-            seen["reference"] = measure(full, pairs, examples, run.evaluation, context)
+            seen["reference"] = measure(full, pairs, examples, run.evaluation, context, count)
     figures = side_by_side(seen)
     context.check()
     context.stage("Publishing")

@@ -20,15 +20,16 @@ if (local := os.environ.get("LOCAL_RANK", "0")) != "0":  # of several processes 
     # Each fetches and encodes for itself: in one folder, it would read what another is just writing.
     os.environ["WORK_DIR"] = f"{os.environ.get('WORK_DIR', WORK_DIR)}/process-{local}"
 
+from slm_trainer.comparison.run import compare
 from slm_trainer.label import label
 from slm_trainer.launch import launch, needed
 from slm_trainer.search.suggest import suggest
 from slm_trainer.train import train
 from slmkit.adapters import join
 from slmkit.run import main
-from slmops.contract import JoinRun, LabelRun, SuggestRun, TrainRun
+from slmops.contract import CompareRun, JoinRun, LabelRun, SuggestRun, TrainRun
 
 if __name__ == "__main__":
     together = needed(sys.argv[1:])
-    runs = {LabelRun: label, TrainRun: train, SuggestRun: suggest, JoinRun: join}
+    runs = {LabelRun: label, TrainRun: train, SuggestRun: suggest, JoinRun: join, CompareRun: compare}
     sys.exit(launch(together, "-m", "slm_trainer", sys.argv[1]) if together else main(runs))

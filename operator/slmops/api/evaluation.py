@@ -29,10 +29,19 @@ class Evaluation(ApiModel):
     """Longest answer that is generated for a record."""
 
 
-class QualityGate(ApiModel):
-    """A bound that a made model has to keep, else the resource fails and nothing downstream takes the model."""
+class Limit(ApiModel):
+    """A bound in one direction."""
 
-    rules: ClassVar = (exactly_one_of("min", "max"),)
+    rules: ClassVar[tuple[Rule, ...]] = (exactly_one_of("min", "max"),)
+
+    min: Bound | None = None
+    """Smallest value that passes, for example 92%."""
+    max: Bound | None = None
+    """Largest value that passes, for example 200ms."""
+
+
+class QualityGate(Limit):
+    """A bound that a made model has to keep, else the resource fails and nothing downstream takes the model."""
 
     metric: Literal[
         Measure, "WeightBytes", "AccuracyRetained", "InferenceTimeReduction", "WeightsReduction", "PeakMemoryReduction",
@@ -43,10 +52,11 @@ class QualityGate(ApiModel):
     WeightsReduction, PeakMemoryReduction: one minus the ratio to the reference. BaseAccuracyRetained: ExactMatch of a
     FineTune on its baseTask as a share of the base's. A bound within the 95 % confidence interval of its figure makes the
     gate Inconclusive, which is no pass."""
-    min: Bound | None = None
-    """Smallest value that passes, for example 92%."""
-    max: Bound | None = None
-    """Largest value that passes, for example 200ms."""
+
+    @property
+    def figure(self) -> str:
+        """The name of the figure that it bounds."""
+        return self.metric
 
 
 NO_BASE_TASK = Rule(

@@ -6,10 +6,12 @@ from pydantic import Field
 
 from slmops.api.base import ApiModel, Name, Rule
 from slmops.api.batch import BatchStatus, GateStatus, Intervals, Number, ProgressStatus
-from slmops.api.evaluation import NO_BASE_TASK, Evaluation, QualityGate
+from slmops.api.evaluation import Evaluation, Limit, Measure
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
 from slmops.api.sources import ModelSource, Output
+
+Precision = Literal["INT4", "INT8", "FP32"]
 
 
 class Target(ApiModel):
@@ -35,7 +37,7 @@ class Variant(ApiModel):
 
     name: Name
     """Name of the variant, unique in the list."""
-    precision: Literal["INT4", "INT8", "FP32"] = "INT4"
+    precision: Precision = "INT4"
     """Number format of the weights."""
     algorithm: Literal["RTN", "KQuant"] = "RTN"
     """How weights are rounded: RTN to the nearest value, KQuant with more bits for the layers that need them."""
@@ -45,6 +47,34 @@ class Variant(ApiModel):
     """Whether zero is in the middle of the range (INT4)."""
     target: Target = Target()
     """What the variant is built for."""
+
+
+class VariantGate(Limit):
+    """A bound that each variant has to keep."""
+
+    rules: ClassVar = (
+        *Limit.rules,
+        Rule("has(self.baseline) == (self.metric == 'SizeReduction')",
+             "SizeReduction needs a baseline (FP32 or FP16), and no other metric has one", "baseline"),
+    )  # fmt: skip
+
+    metric: Literal[
+        Measure, "WeightBytes", "SizeReduction", "AccuracyRetained", "PerplexityIncrease", "InferenceTimeReduction",
+        "WeightsReduction", "PeakMemoryReduction",
+    ]  # fmt: skip
+    """What evaluation.metrics explains, or WeightBytes: bytes of the weights. SizeReduction: one minus their ratio to what
+    all parameters of the model take in the baseline's precision. AccuracyRetained: Accuracy, where it is not measured
+    ExactMatch, as a share of the unquantized model's. PerplexityIncrease: by how much of it the unquantized model's
+    perplexity grows. InferenceTimeReduction, WeightsReduction, PeakMemoryReduction: one minus the ratio to the unquantized
+    model in ONNX, FP32. A bound within the 95 % confidence interval of its figure makes the gate Inconclusive, which is no
+    pass."""
+    baseline: Literal["FP32", "FP16"] | None = None
+    """Precision that SizeReduction compares with."""
+
+    @property
+    def figure(self) -> str:
+        """The name of the figure that it bounds."""
+        return f"{self.metric}{self.baseline or ''}"
 
 
 class Generation(ApiModel):
@@ -73,8 +103,12 @@ class QuantizedModelSpec(ApiModel):
     """Defaults that the model is shipped with."""
     evaluation: Evaluation | None = None
     """What is measured of each variant and of the unquantized model, on data that it has to name. Needed for gates."""
-    gates: Annotated[list[QualityGate], Field(max_length=16)] = []
+    gates: Annotated[list[VariantGate], Field(max_length=16)] = []
     """Bounds that each variant has to keep."""
+    fallback: Annotated[list[Precision], Field(max_length=2)] = []
+    """What is built instead, one after the other, where a variant misses a gate or cannot be converted: the precisions
+    among these that keep more than the one before. status.variants[].tried tells what was tried and why it was not good
+    enough."""
     run: RunSpec = RunSpec()
     """Where and how the Jobs run, one a variant."""
     output: Output
@@ -85,8 +119,20 @@ class QuantizedModelSpec(ApiModel):
              "evaluation needs data: a QuantizedModel has no training data of which a part could be taken", "evaluation"),
         Rule("!has(self.gates) || size(self.gates) == 0 || has(self.evaluation)",
              "gates need evaluation.data: without it nothing is measured", "gates"),
-        NO_BASE_TASK,
     )  # fmt: skip
+
+
+class TriedStatus(ApiModel):
+    """A precision that was not good enough."""
+
+    precision: str
+    """Number format of the weights."""
+    outcome: Literal["Rejected", "Failed"]
+    """Rejected: built, and a gate was missed. Failed: it could not be built."""
+    message: str
+    """Why it was not good enough."""
+    reference: str | None = None
+    """The image, where one was built."""
 
 
 class VariantStatus(ApiModel):
@@ -102,6 +148,8 @@ class VariantStatus(ApiModel):
     """Size of all layers."""
     precision: str
     """Number format of the weights."""
+    tried: Annotated[list[TriedStatus], Field(max_length=2)] = []
+    """What was tried before."""
     architecture: str
     """CPU architecture it was built for."""
     evaluation: dict[str, dict[str, Number]] = {}
@@ -116,6 +164,25 @@ class VariantStatus(ApiModel):
     """Why it failed or waits."""
 
 
+class ComparisonRow(ApiModel):
+    """One variant beside the others."""
+
+    name: str
+    """Name of the variant."""
+    precision: str
+    """Number format of the weights."""
+    quality: str
+    """Accuracy, where it is not measured ExactMatch."""
+    latency: str | None = None
+    """Median time of an answer."""
+    memory: str | None = None
+    """Most memory of the process while it answered."""
+    size: str
+    """Bytes of the weights."""
+    optimal: bool
+    """Whether no other variant is as good in all of these and better in one (Pareto)."""
+
+
 class QuantizedModelStatus(BatchStatus):
     """What was made."""
 
@@ -125,6 +192,12 @@ class QuantizedModelStatus(BatchStatus):
     """What became of each variant."""
     ready: str | None = None
     """Variants that are published, of all: 1/2."""
+    comparison: Annotated[
+        list[ComparisonRow], Field(max_length=16, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
+    ] = []
+    """The measured variants beside each other, once all are built."""
+    report: str | None = None
+    """The same as an OCI artefact: a page with pictures, and comparison.json for machines."""
 
 
 class QuantizedModel(Resource[QuantizedModelSpec, QuantizedModelStatus]):

@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from slmops.contract.base import *
+from slmops.contract.compare import *
 from slmops.contract.edge import *
 from slmops.contract.filters import *
 from slmops.contract.join import *
@@ -23,6 +24,6 @@ from slmops.contract.sources import *
 from slmops.contract.train import *
 
 AnyRun = Annotated[
-    LabelRun | TrainRun | SuggestRun | JoinRun | QuantizeRun | ServeRun | PullRun | BenchRun,
+    LabelRun | TrainRun | SuggestRun | JoinRun | QuantizeRun | CompareRun | ServeRun | PullRun | BenchRun,
     Field(discriminator="type"),
 ]

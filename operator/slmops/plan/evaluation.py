@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from slmops import contract
 from slmops.api.evaluation import Evaluation, QualityGate
+from slmops.api.quantizedmodel import VariantGate
 from slmops.api.sources import DataSource
 from slmops.contract import Metric, Task
 from slmops.plan.sources import Sources
@@ -17,12 +18,16 @@ WORDS: Mapping[Task, tuple[Metric, ...]] = {
 """What is asked of the words of an answer where the spec does not say."""
 ALWAYS = (Metric.PERPLEXITY, Metric.INFERENCE_TIME, Metric.TIME_TO_FIRST_TOKEN, Metric.PEAK_MEMORY)
 """The same whatever an answer is."""
-COMPARED = {"InferenceTimeReduction": Metric.INFERENCE_TIME, "PeakMemoryReduction": Metric.PEAK_MEMORY}
+COMPARED = {
+    "InferenceTimeReduction": Metric.INFERENCE_TIME,
+    "PeakMemoryReduction": Metric.PEAK_MEMORY,
+    "PerplexityIncrease": Metric.PERPLEXITY,
+}
 """What a comparison is made from, where that is not measured in any case."""
 
 
 def evaluation(
-    spec: Evaluation, gates: Sequence[QualityGate], task: Task, sources: Sources,
+    spec: Evaluation, gates: Sequence[QualityGate | VariantGate], task: Task, sources: Sources,
     compare: Mapping[str, contract.Source] | None = None,
 ) -> contract.Evaluation:  # fmt: skip
     """What is measured at the end."""
@@ -36,7 +41,7 @@ def evaluation(
     )
 
 
-def _metrics(spec: Evaluation, gates: Sequence[QualityGate], task: Task) -> tuple[Metric, ...]:
+def _metrics(spec: Evaluation, gates: Sequence[QualityGate | VariantGate], task: Task) -> tuple[Metric, ...]:
     """In the order of ``Metric``, so that an order in a spec makes no other Job."""
     wished = {Metric(name) for name in spec.metrics} or {*WORDS[task], *ALWAYS}
     needed = {COMPARED.get(gate.metric, gate.metric) for gate in gates}

@@ -1,8 +1,15 @@
-"""QuantizedModel -> one Job for each variant, all at once: a variant that fails does not take the others with it."""
+"""QuantizedModel -> one Job for each variant, all at once: a variant that fails does not take the others with it. One that
+is not good enough gets another Job in the next precision; once all are built, one more Job lays them side by side.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 from slmops import contract
 from slmops.api.conditions import ConditionType
 from slmops.api.quantizedmodel import QuantizedModel, Variant
+from slmops.api.run import RunSpec
+from slmops.ladder import COMPARE, Climb, comparison, forms, rung, wanting
 from slmops.plan.batch import batch_plan
 from slmops.plan.evaluation import evaluation, task_of
 from slmops.plan.job import Work, work
@@ -22,11 +29,46 @@ def plan_quantizedmodel(resource: QuantizedModel, observed: Observed, settings: 
     if doubled := sorted({name for name in names if names.count(name) > 1}):
         message = f"spec.variants: the name {doubled[0]} is used twice; names tell variants apart"
         return Plan(problem=Problem(ConditionType.ACCEPTED, "DuplicateName", message))
+    works: list[Work] = []
+    climbs: list[Climb] = []
     try:
-        works = [_variant(resource, variant, observed, settings) for variant in resource.spec.variants]
+        for variant in resource.spec.variants:
+            own, climb = _climb(resource, variant, observed, settings)
+            works += own
+            climbs.append(climb)
+        if (side_by_side := _compare(resource, climbs, observed, settings)) is not None:
+            works.append(side_by_side)
     except Unresolved as unresolved:
         return batch_plan(resource, observed, [], unresolved.problem)
-    return batch_plan(resource, observed, works)
+    past = {rung.job for climb in climbs for rung in climb.rungs[:-1]}
+    return replace(batch_plan(resource, observed, works, settled=past), detail=tuple(climbs))
+
+
+def _climb(
+    resource: QuantizedModel, variant: Variant, observed: Observed, settings: Settings
+) -> tuple[list[Work], Climb]:
+    """The Jobs of the precisions so far: the next one is tried when the one before is done and not good enough."""
+    works, rungs, gates = [], [], resource.spec.gates
+    for form in forms(resource.spec, variant):
+        item = _variant(resource, form, observed, settings)
+        works.append(item)
+        rungs.append(rung(form, item.step.name, observed.job(item.step.name), gates))
+        if not wanting(rungs[-1], gates):
+            break
+    return works, Climb(tuple(rungs))
+
+
+def _compare(resource: QuantizedModel, climbs: Sequence[Climb], observed: Observed, settings: Settings) -> Work | None:
+    """The Job that lays them side by side, once all are built and there is something to compare. It computes nothing, so it
+    gets no GPU."""
+    measure, rows = comparison(climbs)
+    if len(rows) < 2 or not all(climb.now.state.finished for climb in climbs):
+        return None
+    spec, sources = resource.spec, Sources(observed)
+    run = contract.CompareRun(run="", measure=measure, rows=rows, output=sources.sink(spec.output))
+    place = RunSpec.model_validate(spec.run.model_dump(exclude={"resources", "runtime_class_name"}))
+    return work(resource, COMPARE, run, image=settings.images.trainer, run_spec=place, sources=sources,
+                settings=settings)  # fmt: skip
 
 
 def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, settings: Settings) -> Work:

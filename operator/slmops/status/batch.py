@@ -51,10 +51,14 @@ def judged(gates: Sequence[GateStatus], incomparable: Mapping[str, str] = NONE) 
     failed = [gate for gate in bad if gate.outcome == "Failed"]
     alone = all(gate.value is None and gate.metric in incomparable for gate in bad)
     reason = "GateFailed" if failed else "NotComparable" if alone else "GateInconclusive"
-    text = "; ".join(
-        f"{gate.metric} is {_seen(gate, incomparable.get(gate.metric))}, wanted {gate.bound}" for gate in failed or bad
+    return false(C.EVALUATED, reason, with_remedy(reason, shortfall(failed or bad, incomparable)))
+
+
+def shortfall(gates: Sequence[GateStatus], incomparable: Mapping[str, str] = NONE) -> str:
+    """What was seen of gates that did not pass, and what was wanted."""
+    return "; ".join(
+        f"{gate.metric} is {_seen(gate, incomparable.get(gate.metric))}, wanted {gate.bound}" for gate in gates
     )
-    return false(C.EVALUATED, reason, with_remedy(reason, text))
 
 
 def _seen(gate: GateStatus, why: str | None) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
-from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus, Variant, VariantStatus
-from slmops.figures import evaluation, incomparable, intervals, quality_gates, size, values
+from slmops.api.quantizedmodel import ComparisonRow, QuantizedModel, QuantizedModelStatus, TriedStatus, VariantStatus
+from slmops.contract import Artifact, Compared
+from slmops.figures import display, incomparable, intervals, size, values
+from slmops.ladder import COMPARE, Climb, Rung, comparison
 from slmops.state import JobState, Observed, Plan
-from slmops.status.batch import conditions, intake, judged, phase, progress, succeeded
+from slmops.status.batch import conditions, intake, judged, phase, progress, shortfall, stage, succeeded
 from slmops.status.remedies import with_remedy
 
 C = ConditionType
@@ -17,52 +19,102 @@ def quantizedmodel_status(
     resource: QuantizedModel, observed: Observed, plan: Plan, now: datetime
 ) -> QuantizedModelStatus:
     """What has become of the QuantizedModel."""
-    # By name: where the plan refused a name that is used twice, the status has it once.
-    wanted = list({variant.name: variant for variant in resource.spec.variants}.values())
-    states = [observed.job(step.name) for step in plan.steps] or [JobState("Absent")] * len(wanted)
-    variants = [_variant(resource, v, s) for v, s in zip(wanted, states, strict=True)]
+    climbs = plan.detail if isinstance(plan.detail, tuple) else ()
+    variants = [_variant(climb) for climb in climbs] or _unplanned(resource)
+    states = [climb.now.state for climb in climbs] or [JobState("Absent")] * len(variants)
     done = all(state.phase == "Succeeded" for state in states)
+    last = next((observed.job(step.name) for step in plan.steps if step.role == COMPARE), None)
+    page = last.report.artifacts.get("comparison") if last and last.report and last.phase == "Succeeded" else None
     facts: list[Fact] = [
         *intake(plan),
         _together(C.QUANTIZED, "Built", variants, states),
         _judged(variants) if done else unknown(C.EVALUATED, "Pending"),
-        true(C.PUBLISHED, "Pushed") if done else unknown(C.PUBLISHED, "Pending"),
+        _published(last) if done else unknown(C.PUBLISHED, "Pending"),
     ]
     facts.append(succeeded(facts, ""))
-    running = next((state for state in states if state.phase == "Running"), states[0])
+    running = next((state for state in states if state.phase == "Running"), (last if done and last else states[0]))
     return QuantizedModelStatus(
-        phase=phase(facts, (running, "Quantizing")),
+        phase=phase(facts, (running, "Publishing" if running is last else "Quantizing")),
         observed_generation=resource.metadata.generation,
         inputs={k: v for state in states if state.report for k, v in state.report.inputs.items()},
         progress=progress(running),
         variants=variants,
         ready=f"{sum(v.phase == 'Ready' for v in variants)}/{len(variants)}",
+        comparison=[_row(row) for row in comparison(climbs)[1]] if done else [],
+        report=page.reference if page else None,
         conditions=conditions(resource, facts, now),
     )
 
 
-def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> VariantStatus:
-    report = state.report if state.phase == "Succeeded" else None
-    image = report.artifacts.get("image") if report else None
-    figures = evaluation(report.evaluation if report else {}, ("reference",))
-    gates = quality_gates(resource.spec.gates, figures) if report else []
-    missed = judged(gates, incomparable(gates, values(figures), "reference"))
-    message = with_remedy(state.reason, state.message) if state.failing else state.message
-    if report and missed.status != "True":
-        message = missed.message
+def _unplanned(resource: QuantizedModel) -> list[VariantStatus]:
+    """Variants of which nothing is known. By name: where the plan refused one that is used twice, it is there once."""
+    wanted = {variant.name: variant for variant in resource.spec.variants}.values()
+    return [_variant(Climb((Rung(variant, "", JobState("Absent")),))) for variant in wanted]
+
+
+def _variant(climb: Climb) -> VariantStatus:
+    rung = climb.now
+    state = rung.state
+    image = _image(rung)
+    missed = _gates(rung)
     return VariantStatus(
-        name=variant.name,
+        name=rung.variant.name,
         phase=_phase(state, missed),
         reference=image.reference if image else None,
         size=size(image.size) if image else None,
-        precision=variant.precision,
-        architecture=variant.target.architecture,
-        evaluation=values(figures),
-        intervals=intervals(figures),
-        gates=gates,
+        precision=rung.variant.precision,
+        tried=[_tried(earlier) for earlier in climb.rungs[:-1]],
+        architecture=rung.variant.target.architecture,
+        evaluation=values(rung.figures),
+        intervals=intervals(rung.figures),
+        gates=rung.gates,
         progress=progress(state),
-        message=message or None,
+        message=_message(rung, missed) or None,
     )
+
+
+def _tried(rung: Rung) -> TriedStatus:
+    image = _image(rung)
+    return TriedStatus(
+        precision=rung.variant.precision,
+        outcome="Rejected" if image else "Failed",
+        # What to do about it is done.
+        message=shortfall([gate for gate in rung.gates if gate.outcome != "Passed"]) if image else rung.state.message,
+        reference=image.reference if image else None,
+    )
+
+
+def _image(rung: Rung) -> Artifact | None:
+    report = rung.state.report if rung.state.phase == "Succeeded" else None
+    return report.artifacts.get("image") if report else None
+
+
+def _gates(rung: Rung) -> Fact:
+    return judged(rung.gates, incomparable(rung.gates, values(rung.figures), "reference"))
+
+
+def _message(rung: Rung, missed: Fact) -> str:
+    state = rung.state
+    if state.phase == "Succeeded":
+        return "" if missed.status == "True" else missed.message
+    return with_remedy(state.reason, state.message) if state.failing else state.message
+
+
+def _row(row: Compared) -> ComparisonRow:
+    return ComparisonRow(
+        name=row.name,
+        precision=row.precision,
+        quality=display("Accuracy", row.quality),
+        latency=None if row.seconds is None else display("InferenceTime", row.seconds),
+        memory=None if row.memory_bytes is None else size(row.memory_bytes),
+        size=size(row.weight_bytes),
+        optimal=row.optimal,
+    )
+
+
+def _published(last: JobState | None) -> Fact:
+    """The images are there once they are built; the page beside them where there is something to compare."""
+    return true(C.PUBLISHED, "Pushed") if last is None else stage(C.PUBLISHED, "Pushed", last)
 
 
 def _judged(variants: Sequence[VariantStatus]) -> Fact:

@@ -18,6 +18,24 @@ BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "
         "C64": 64}  # fmt: skip
 
 
+def parameters(folder: Path) -> int:
+    """Numbers in all safetensors files of a checked folder. Weights that two layers share are counted once: the format
+    holds them once."""
+    return sum(
+        math.prod(tensor["shape"])
+        for path in folder.glob("*.safetensors")
+        for name, tensor in _header(path).items()
+        if name != "__metadata__"
+    )
+
+
+def _header(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        found = parse(file.read(struct.unpack("<Q", file.read(8))[0]))
+    assert isinstance(found, dict)
+    return found
+
+
 def check_safetensors(path: Path) -> None:
     """The header is bounded, each tensor as long as its shape says, and they lie side by side to the file's end."""
     size = path.stat().st_size

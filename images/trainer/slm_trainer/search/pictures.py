@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pygal
 
-from slm_trainer.dataset.pictures import FAINT, MARK, style, without_scripts
+from slm_trainer.pages.pictures import FAINT, MARK, style, without_scripts
 
 MOST_LABELS = 20
 

@@ -1,0 +1,1 @@
+"""Variants of a model side by side: what each costs, and what it is worth."""
