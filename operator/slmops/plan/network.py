@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from slmops import contract
-from slmops.api.egress import NODE, Network, of_the_node
+from slmops.api.egress import NODE, Network, of_the_node, within
 from slmops.api.run import RunSpec
 from slmops.settings import Settings
 from slmops.state import JOB_NAME_LABEL, LABEL_KIND, LABEL_NAME, Manifest
@@ -86,18 +86,8 @@ def service_namespace(host: str, own: str) -> str | None:
 
 
 def _block(network: Network, but: Iterable[str]) -> Manifest:
-    excepted = [
-        text for text in but if (n := ipaddress.ip_network(text)).version == network.version and _within(n, network)
-    ]
+    excepted = [text for text in but if (n := ipaddress.ip_network(text)) != network and within(n, network)]
     return {"ipBlock": {"cidr": str(network), **({"except": excepted} if excepted else {})}}
-
-
-def _within(inner: Network, outer: Network) -> bool:
-    return inner != outer and _overlap(inner, outer) and inner.prefixlen > outer.prefixlen
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
 
 
 def _network(host: str) -> Network | None:
