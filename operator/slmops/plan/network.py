@@ -72,8 +72,9 @@ def _rule(peer: contract.Peer, namespace: str, settings: Settings) -> Manifest |
     if (inside := service_namespace(peer.host, namespace)) is not None:
         # A policy sees the port of the pod, which the Service's name does not tell.
         return {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": inside}}}]}
-    blocks = [_block(ipaddress.ip_network(text), (*internal, *NODE)) for text in EVERYWHERE]
-    return {"to": blocks, "ports": ports}
+    outside = [text for text in EVERYWHERE if text not in internal]
+    blocks = [_block(ipaddress.ip_network(text), (*internal, *NODE)) for text in outside]
+    return {"to": blocks, "ports": ports} if blocks else None  # a rule to nobody is one to everybody
 
 
 def service_namespace(host: str, own: str) -> str | None:
