@@ -60,9 +60,9 @@ def attempts(before: CostStatus | None, observed: Observed, now: datetime) -> tu
         count = _gpus_of(job)
         for pod in observed.pods_of(job):
             start = (pod.get("status") or {}).get("startTime")
-            if moment(start):
+            if began := moment(start):
                 name = pod["metadata"]["name"]
-                here[name] = _by_one_clock(pod, Attempt(pod=name, gpus=count, start=start, end=_end(pod)))
+                here[name] = _by_one_clock(pod, began, Attempt(pod=name, gpus=count, start=start, end=_end(pod)))
     known = remembered(before)
     gone = known.gone or Gone()
     for old in known.attempts:
@@ -175,26 +175,27 @@ def money(amount: Decimal) -> str:
     return f"{amount:.2f}" if amount >= 1 or not amount else f"{amount:.4f}"
 
 
-def _by_one_clock(pod: Manifest, told: Attempt) -> Attempt:
+def _by_one_clock(pod: Manifest, began: datetime, told: Attempt) -> Attempt:
     """The same time from when the control plane says that a node took the pod. A node's own clock, which may be hours off,
     says only how long it was from there to the end."""
-    status = pod["status"]
-    scheduled = [c.get("lastTransitionTime") for c in status.get("conditions") or [] if c.get("type") == "PodScheduled"]
-    try:
-        began = datetime.fromisoformat(told.start)
-        start = max(datetime.fromisoformat(str((*filter(None, scheduled), told.start)[0])),
-                    datetime.fromisoformat(str(pod["metadata"].get("creationTimestamp") or told.start)))  # fmt: skip
-        end = datetime.fromisoformat(told.end) + (start - began) if told.end else None
-    except (ValueError, TypeError, OverflowError):  # no time, or one without its zone
-        return told
+    start = max(_scheduled(pod) or began, moment(pod["metadata"].get("creationTimestamp")) or began)
     if start == began:
         return told
-    seen = [
-        ((c.get("state") or {}).get("terminated") or {}).get("finishedAt")
-        for c in status.get("containerStatuses") or []
-    ]
-    ended = end.isoformat() if end and told.end in seen else told.end  # others' times are not the node's
-    return told.model_copy(update={"start": start.isoformat(), "end": ended})
+    ended, end = moment(told.end), told.end
+    if ended and end in _finishes(pod):  # others' times are not the node's
+        try:
+            end = (ended + (start - began)).isoformat()
+        except OverflowError:  # no clock is thousands of years off
+            return told
+    return told.model_copy(update={"start": start.isoformat(), "end": end})
+
+
+def _scheduled(pod: Manifest) -> datetime | None:
+    """When a node was found for a pod, as the scheduler says."""
+    times = (
+        c.get("lastTransitionTime") for c in pod["status"].get("conditions") or [] if c.get("type") == "PodScheduled"
+    )
+    return next(filter(None, map(moment, times)), None)
 
 
 def budget_of(resource: Any) -> Budget | None:
@@ -222,18 +223,23 @@ def _told_soon(observed: Observed) -> set[str]:
 def _end(pod: Manifest) -> str | None:
     """When a pod ended; None while it runs."""
     status = pod["status"]
-    ends = [
-        ((container.get("state") or {}).get("terminated") or {}).get("finishedAt")
-        for container in status.get("containerStatuses") or []
-    ]
-    if ends and all(moment(end) for end in ends):
-        return max(str(end) for end in ends)
+    ends = _finishes(pod)
+    if ends and all(map(moment, ends)):
+        return max(ends)
     if status.get("phase") not in ("Succeeded", "Failed"):
         return None
     # Evicted, or lost with its node: nobody saw the container end.
     times = [c.get("lastTransitionTime") for c in status.get("conditions") or [] if c.get("type") == "DisruptionTarget"]
     found = (*times, pod["metadata"].get("deletionTimestamp"), status["startTime"])
     return next(str(time) for time in found if moment(time))
+
+
+def _finishes(pod: Manifest) -> list[str]:
+    """When each of a pod's containers ended, as their node says; a text that is no time for one that has not."""
+    return [
+        str(((container.get("state") or {}).get("terminated") or {}).get("finishedAt"))
+        for container in pod["status"].get("containerStatuses") or []
+    ]
 
 
 def _suspended(job: Manifest) -> str:

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from slm_trainer.dataset.agreement import agreed
 from slm_trainer.dataset.choose import answer_filters, prompt_filters
 from slm_trainer.dataset.seen import Seen, key
-from slm_trainer.dataset.spool import Spool
 from slm_trainer.dataset.tally import Tally, counted
 from slmkit.data import Example
 from slmops.contract import Balance, Filters
@@ -63,15 +62,3 @@ def test_samples_agree_where_enough_of_them_say_the_same(answers: list[str], at_
         assert max(counts.values()) < at_least
     else:
         assert counts[answers[index].strip()] == max(counts.values()) >= at_least
-
-
-@settings(max_examples=40, deadline=None)
-@given(examples)
-def test_a_spool_gives_back_what_it_was_given_as_often_as_it_is_asked(
-    tmp_path_factory: pytest.TempPathFactory, examples: list[Example]
-) -> None:
-    spool = Spool(tmp_path_factory.mktemp("spool") / "records")
-    spool.write(examples[:3])
-    spool.write(examples[3:])
-    assert list(spool) == list(spool) == examples
-    assert len(spool) == len(examples)

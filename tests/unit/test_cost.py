@@ -143,6 +143,26 @@ def test_a_time_that_is_none_changes_nothing(made: object) -> None:
     assert seconds(seen(one), 100) == (60, 60)
 
 
+@pytest.mark.parametrize("time", UNREADABLE)
+def test_of_two_times_the_one_that_can_be_read_says_when_a_pod_began(time: str) -> None:
+    one, other = (a_pod(0, -3600, 300 - 3600) for _ in range(2))
+    one["status"]["conditions"] = [condition("PodScheduled") | {"lastTransitionTime": time}]
+    one["metadata"]["creationTimestamp"] = stamp(0)
+    other["status"]["conditions"] = [condition("PodScheduled") | {"lastTransitionTime": stamp(0)}]
+    other["metadata"]["creationTimestamp"] = time
+    for each in (one, other):
+        (found,), _ = attempts(None, seen(each), at(5000))
+        assert (found.start, found.end) == (at(0).isoformat(), at(300).isoformat())
+
+
+def test_a_clock_that_is_thousands_of_years_off_stops_nothing() -> None:
+    one = a_pod(0, 0, 60)
+    one["status"]["startTime"] = "0001-01-01T00:00:00Z"
+    one["status"]["containerStatuses"][0]["state"]["terminated"]["finishedAt"] = "9999-12-31T00:00:00Z"
+    one["metadata"]["creationTimestamp"] = stamp(0)
+    assert attempts(None, seen(one), at(100))[0][0].start == "0001-01-01T00:00:00Z"
+
+
 def test_the_price_is_of_gpus_and_of_nodes() -> None:
     assert Used(gpu_seconds=7200, pod_seconds=3600).amount(PRICE) == 2 * PRICE.hourly(1) - PRICE.hourly(0)
     assert money(Used(7200, 3600).amount(PRICE)) == "5.10"

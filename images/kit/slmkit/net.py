@@ -18,15 +18,12 @@ import httpx
 
 from slmkit import peers
 from slmkit.run import RunFailed
-from slmops.contract import Reason
+from slmops.contract import NODE, Reason
 
 FOR = "slmkit.for"
 """Extension of a request: the host that was asked for, where the one of the request was named by an answer."""
-NEVER = tuple(map(ipaddress.ip_network, ("0.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/128", "fe80::/10", "ff00::/8",
-                                         "fd00:ec2::/32", "fd20:ce::254/128", "100.100.100.200/32", "168.63.129.16/32",
-                                         "192.0.0.192/32")))  # fmt: skip
-"""Nobody, the node's own link and what clouds have beside it (they keep the node's credentials there: Amazon, Google,
-Alibaba, Azure, Oracle), and everybody at once."""
+NEVER = tuple(map(ipaddress.ip_network, (*NODE, "0.0.0.0/8", "::/128", "224.0.0.0/3", "ff00::/8")))
+"""What is the node's own, nobody, and everybody at once."""
 WRAPPED = ipaddress.IPv6Network("64:ff9b::/96")
 """IPv4 behind a translator (RFC 6052)."""
 KEPT_SECONDS = 30.0

@@ -177,13 +177,11 @@ class Registry:
     ) -> Artifact:
         """Publish a document that refers to an artefact in the same repository, and is found from it."""
         access = _push_access(sink)
-        digest = subject.reference.partition("@")[2]
-        body = self._wire.request("GET", access, f"manifests/{digest}", headers={"Accept": ACCEPT})
+        kind, body = self._published(access, subject)
         self._upload(access, _sha256(content), len(content), lambda: [content])
         layers = [{"mediaType": artifact_type, "digest": _sha256(content), "size": len(content)}]
         manifest = self._artifact(access, artifact_type, layers, annotations)
-        manifest["subject"] = {"mediaType": body.headers.get("Content-Type", MANIFEST), "digest": digest,
-                               "size": len(body.content)}  # fmt: skip
+        manifest["subject"] = {"mediaType": kind, "digest": subject.digest, "size": len(body)}
         return self._publish(access, manifest, layers)
 
     def _artifact(
@@ -198,10 +196,13 @@ class Registry:
     def tag(self, sink: Sink, made: Artifact, name: str) -> None:
         """Give something published a name that people can remember; it can be given to something else later."""
         access = _push_access(sink)
-        digest = made.reference.partition("@")[2]
-        body = self._wire.request("GET", access, f"manifests/{digest}", headers={"Accept": ACCEPT})
-        headers = {"Content-Type": body.headers.get("Content-Type", MANIFEST)}
-        self._wire.request("PUT", access, f"manifests/{name}", content=body.content, headers=headers)
+        kind, body = self._published(access, made)
+        self._wire.request("PUT", access, f"manifests/{name}", content=body, headers={"Content-Type": kind})
+
+    def _published(self, access: Access, made: Artifact) -> tuple[str, bytes]:
+        """The manifest of something published, by its media type and as it lies there."""
+        answer = self._wire.request("GET", access, f"manifests/{made.digest}", headers={"Accept": ACCEPT})
+        return answer.headers.get("Content-Type", MANIFEST), answer.content
 
     def push_image(
         self, sink: Sink, layers: Sequence[Layer], annotations: Mapping[str, str], *, architecture: str

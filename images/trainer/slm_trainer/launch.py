@@ -26,7 +26,7 @@ from torch.distributed.elastic.rendezvous import (
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from slmkit.run import write_report
+from slmkit.run import MARGIN, write_report
 from slmkit.stop import EXIT_TERMINATED
 from slmops.contract import (
     GRACE_SECONDS,
@@ -42,8 +42,6 @@ from slmops.contract import (
 BACKEND = "fixed"
 JOIN_SECONDS = 900
 """How long a pod waits for the others; they may have larger images to pull."""
-MARGIN = 5
-"""Seconds before the kubelet kills the pod that its processes are."""
 
 
 def needed(arguments: list[str]) -> TrainRun | None:
@@ -106,7 +104,7 @@ def launch(run: TrainRun, *command: str) -> int:
     return 0
 
 
-def _let_end(seconds: int) -> None:
+def _let_end(seconds: float) -> None:
     """Give processes that are told to stop as long as the pod has. The launcher kills them after half a minute, which a
     step and the checkpoint of a large model do not always fit into, and has no setting for it."""
     original = getattr(PContext.close, "original", PContext.close)

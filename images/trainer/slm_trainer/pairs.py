@@ -19,31 +19,31 @@ class Pairs(Sequence[Record]):
     """The records with their better answers; the worse ones lie beside, in the same order."""
 
     def __init__(self, better: Sequence[Record], worse: Sequence[Record]) -> None:
-        self._better, self.worse = better, worse
+        self.better, self.worse = better, worse
 
     def __len__(self) -> int:
-        return len(self._better)
+        return len(self.better)
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
-        return self._better[index]
+        return self.better[index]
 
     @property
     def answers(self) -> int:
         """Tokens of all better answers together."""
-        return sum(len(record.tokens) - record.start for record in self._better)
+        return sum(len(record.tokens) - record.start for record in self.better)
 
     def batches(self, size: int, pad: int, seed: int) -> Iterator[Batch]:
         """One epoch of batches of ``size`` pairs: first the better answers, then the worse ones. Pairs of like length
         share a batch, the batches come in random order."""
         rng = np.random.default_rng(seed)
-        order = np.lexsort((rng.random(len(self)), np.maximum(lengths(self._better), lengths(self.worse))))
+        order = np.lexsort((rng.random(len(self)), np.maximum(lengths(self.better), lengths(self.worse))))
         for begin in rng.permutation(np.arange(0, len(order), size)):
             chosen = [int(number) for number in order[begin : begin + size]]
-            rows = [*(self._better[number] for number in chosen), *(self.worse[number] for number in chosen)]
+            rows = [*(self.better[number] for number in chosen), *(self.worse[number] for number in chosen)]
             tokens, mask, labels = collate(rows, pad)
             yield Batch(tokens, mask, labels, answered=len(chosen), paired=True)
 

@@ -6,7 +6,7 @@ Memory hardly grows with the data: what was read lately is in the system's cache
 import hashlib
 import os
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Self, overload
@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 TOKEN = np.dtype("<u4")
 ENTRY = np.dtype([("end", "<u8"), ("start", "<u4")])
 """Of each record: where its tokens end, counted from the beginning of the file, and where its answer begins."""
+BLOCK = 1 << 20
+"""Bytes of tokens that are read at a time, where no record is asked for."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ class TokenStore(Sequence[Record]):
         np.subtract(ends[1:], ends[:-1], out=made[1:], casting="unsafe")  # no copy of the ends on the way
         return made
 
+    def content(self) -> Iterator[bytes | memoryview]:
+        """All that the records are, as bytes in blocks: their entries, which say how many tokens follow, and the tokens."""
+        yield self._entries.view(np.uint8).data
+        begin = 0
+        while block := os.pread(self._tokens, BLOCK, begin):
+            yield block
+            begin += len(block)
+
     @property
     def answers(self) -> int:
         """Tokens of all answers together: what is learned."""
@@ -100,9 +110,21 @@ def lengths(records: Sequence[Record]) -> NDArray[np.uint32]:
 
 
 def digest(records: Sequence[Record]) -> str:
-    """A hash of all tokens, and of where the answers begin; of pairs, of both answers."""
+    """A SHA-256 of all tokens, and of where the answers begin; of pairs, of both answers. The same wherever the records
+    lie."""
     whole = hashlib.sha256()
-    for part in (records, getattr(records, "worse", ())):
-        for record in part:
-            whole.update(np.array([len(record.tokens), record.start, *record.tokens], TOKEN).tobytes())
+    for part in (getattr(records, "better", records), getattr(records, "worse", ())):
+        whole.update(len(part).to_bytes(8, "little"))
+        for block in part.content() if isinstance(part, TokenStore) else _content(part):
+            whole.update(block)
     return whole.hexdigest()
+
+
+def _content(records: Sequence[Record]) -> Iterator[bytes | memoryview]:
+    """What a store of these records has as its content."""
+    entries = np.empty(len(records), ENTRY)
+    entries["end"] = np.cumsum(lengths(records), dtype=np.uint64)
+    entries["start"] = [record.start for record in records]
+    yield entries.view(np.uint8).data
+    for record in records:
+        yield np.asarray(record.tokens, TOKEN).tobytes()

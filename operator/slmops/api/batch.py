@@ -7,6 +7,7 @@ from pydantic import Field, WithJsonSchema
 from slmops.api.base import ApiModel
 from slmops.api.budget import CostStatus
 from slmops.api.conditions import Condition
+from slmops.api.resource import Column
 
 Number = Annotated[float, WithJsonSchema({"type": "number"})]
 
@@ -136,3 +137,21 @@ class TrainedStatus(BatchStatus):
     """How the training went."""
     logs: ArtifactStatus | None = None
     """The curves as files for TensorBoard, as an OCI artefact."""
+
+
+HOW_FAR = (
+    Column("Phase", ".status.phase"),
+    Column("Progress", ".status.progress.percent", "integer"),
+    Column("Done", ".status.progress.done"),
+    Column("Loss", ".status.progress.loss", "number"),
+    Column("Tokens/s", ".status.progress.tokensPerSecond", "number"),
+    Column("ETA", ".status.progress.eta"),
+)
+WHAT_CAME = (
+    Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
+    Column("Checkpoint", ".status.progress.lastCheckpoint", "integer", priority=1),
+    Column("Artifact", ".status.artifact.reference", priority=1),
+    Column("Cost", ".status.cost.amount", priority=1),
+    Column("Age", ".metadata.creationTimestamp", "date"),
+)
+"""Columns of the kinds that train: the first ones, and the last ones."""

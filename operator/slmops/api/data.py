@@ -55,12 +55,15 @@ class LabellingFilters(Filters):
     them do; drop the prompt otherwise (Disagreement). Where absent, each different answer is a record."""
 
 
+ONE_VALIDATION = Rule(
+    "!(has(self.validation) && has(self.validationSplit))", "set validation or validationSplit, not both"
+)
+
+
 class FineTuneData(ApiModel):
     """Records to learn from."""
 
-    rules: ClassVar = (
-        Rule("!(has(self.validation) && has(self.validationSplit))", "set validation or validationSplit, not both"),
-    )
+    rules: ClassVar = (ONE_VALIDATION,)
 
     train: DataSource
     """Records with answers."""

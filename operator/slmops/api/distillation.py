@@ -5,9 +5,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Rule, exactly_one_of
-from slmops.api.batch import ArtifactStatus, TrainedStatus
+from slmops.api.batch import HOW_FAR, WHAT_CAME, ArtifactStatus, TrainedStatus
 from slmops.api.budget import Budget
-from slmops.api.data import DatasetStatus, LabellingFilters
+from slmops.api.data import ONE_VALIDATION, DatasetStatus, LabellingFilters
 from slmops.api.evaluation import NO_BASE_TASK, Evaluation, QualityGate
 from slmops.api.lora import Lora
 from slmops.api.objective import KNOWN_LAYERS, NEEDS_WEIGHTS, UNPACKED, Objective
@@ -75,9 +75,7 @@ class Student(ApiModel):
 class DistillationData(ApiModel):
     """Prompts for the teacher."""
 
-    rules: ClassVar = (
-        Rule("!(has(self.validation) && has(self.validationSplit))", "set validation or validationSplit, not both"),
-    )
+    rules: ClassVar = (ONE_VALIDATION,)
 
     train: PromptSource
     """Prompts that the student learns from. Answers in the records are not shown to the teacher."""
@@ -167,18 +165,9 @@ class Distillation(Resource[DistillationSpec, DistillationStatus]):
     plural = "distillations"
     short_names = ("distill",)
     columns = (
-        Column("Phase", ".status.phase"),
-        Column("Progress", ".status.progress.percent", "integer"),
-        Column("Done", ".status.progress.done"),
-        Column("Loss", ".status.progress.loss", "number"),
-        Column("Tokens/s", ".status.progress.tokensPerSecond", "number"),
-        Column("ETA", ".status.progress.eta"),
+        *HOW_FAR,
         Column("Retained", ".status.evaluation.comparison.AccuracyRetained", "number"),
-        Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
-        Column("Checkpoint", ".status.progress.lastCheckpoint", "integer", priority=1),
-        Column("Artifact", ".status.artifact.reference", priority=1),
-        Column("Cost", ".status.cost.amount", priority=1),
-        Column("Age", ".metadata.creationTimestamp", "date"),
+        *WHAT_CAME,
     )
 
     spec: DistillationSpec

@@ -6,14 +6,13 @@ from typing import Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
+from slmops import contract
 from slmops.api.base import ApiModel, Rule, exactly_one_of
 
 HOST = r"^([*][.])?[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
 CIDR = r"^[0-9a-fA-F.:]+/[0-9]{1,3}$"
-NODE = ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32", "fe80::/10", "fd00:ec2::/32",
-        "fd20:ce::254/128", "64:ff9b::a9fe:0/112", "2002:a9fe::/32")  # fmt: skip
-"""A node's own link, also dressed as IPv6, and the addresses beside it where clouds (Alibaba, Azure, Oracle, Amazon,
-Google) keep the node's credentials. Nothing of it can be listed."""
+NODE = (*contract.NODE, "64:ff9b::a9fe:0/112", "2002:a9fe::/32")
+"""What is a node's own, its link also dressed as IPv6. Nothing of it can be listed."""
 REFUSED = "a node's own link (169.254.0.0/16, fe80::/10) and a cloud's metadata service cannot be listed"
 NUMBERS = r"(^|[.])([0-9]+|0x[0-9a-f]*)$"
 """How names end that a resolver takes for addresses: 2852039166 is 169.254.169.254."""
@@ -25,8 +24,12 @@ def of_the_node(network: Network) -> bool:
     mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
     if mapped is not None and network.prefixlen >= 96:
         network = ipaddress.IPv4Network((mapped, network.prefixlen - 96))
-    links = [ipaddress.ip_network(text) for text in NODE]
-    return any(network.version == n.version and network.overlaps(n) and network.prefixlen >= n.prefixlen for n in links)
+    return any(within(network, ipaddress.ip_network(text)) for text in NODE)
+
+
+def within(inner: Network, outer: Network) -> bool:
+    """Whether all of one network lies in the other, which may be the same."""
+    return inner.version == outer.version and inner.overlaps(outer) and inner.prefixlen >= outer.prefixlen
 
 
 def _range(text: str) -> str:

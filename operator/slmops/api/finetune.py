@@ -6,7 +6,7 @@ from pydantic import Field
 
 from slmops.api.adapters import ADAPTERS, BASE_TASK, Adapters, AdapterStatuses, Task
 from slmops.api.base import ApiModel, Rule, exactly_one_of
-from slmops.api.batch import ArtifactStatus, TrainedStatus
+from slmops.api.batch import HOW_FAR, WHAT_CAME, ArtifactStatus, TrainedStatus
 from slmops.api.budget import Budget
 from slmops.api.data import DatasetStatus, FineTuneData
 from slmops.api.evaluation import Evaluation, QualityGate
@@ -154,20 +154,11 @@ class FineTune(Resource[FineTuneSpec, FineTuneStatus]):
     plural = "finetunes"
     short_names = ("ft",)
     columns = (
-        Column("Phase", ".status.phase"),
-        Column("Progress", ".status.progress.percent", "integer"),
-        Column("Done", ".status.progress.done"),
-        Column("Loss", ".status.progress.loss", "number"),
-        Column("Tokens/s", ".status.progress.tokensPerSecond", "number"),
-        Column("ETA", ".status.progress.eta"),
+        *HOW_FAR,
         Column("Exact-Match", ".status.evaluation.model.ExactMatch", "number"),
         Column("Adapters", ".status.ready"),
         Column("Forgetting", ".status.adapters[*].evaluation.comparison.Forgetting", priority=1),
-        Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
-        Column("Checkpoint", ".status.progress.lastCheckpoint", "integer", priority=1),
-        Column("Artifact", ".status.artifact.reference", priority=1),
-        Column("Cost", ".status.cost.amount", priority=1),
-        Column("Age", ".metadata.creationTimestamp", "date"),
+        *WHAT_CAME,
     )
 
     spec: FineTuneSpec

@@ -56,6 +56,11 @@ class Artifact(Message):
     size: Count
     """Bytes, all layers."""
 
+    @property
+    def digest(self) -> str:
+        """``sha256:…``"""
+        return self.reference.partition("@")[2]
+
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -4,6 +4,11 @@ from enum import StrEnum
 
 from slmops.contract.base import Message
 
+NODE = ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32", "fe80::/10", "fd00:ec2::/32",
+        "fd20:ce::254/128")  # fmt: skip
+"""A node's own link, and the addresses beside it where clouds (Alibaba, Azure, Oracle, Amazon, Google) keep the node's
+credentials. No run asks there."""
+
 
 class Credentials(Message):
     """A Secret's key mounted as a file; the value itself never appears in a message."""

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel
 
 from slmops import contract
-from slmops.api.egress import NODE, Network, of_the_node
+from slmops.api.egress import NODE, Network, of_the_node, within
 from slmops.api.run import RunSpec
 from slmops.settings import Settings
 from slmops.state import JOB_NAME_LABEL, LABEL_KIND, LABEL_NAME, Manifest
@@ -72,8 +72,9 @@ def _rule(peer: contract.Peer, namespace: str, settings: Settings) -> Manifest |
     if (inside := service_namespace(peer.host, namespace)) is not None:
         # A policy sees the port of the pod, which the Service's name does not tell.
         return {"to": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": inside}}}]}
-    blocks = [_block(ipaddress.ip_network(text), (*internal, *NODE)) for text in EVERYWHERE]
-    return {"to": blocks, "ports": ports}
+    outside = [text for text in EVERYWHERE if text not in internal]
+    blocks = [_block(ipaddress.ip_network(text), (*internal, *NODE)) for text in outside]
+    return {"to": blocks, "ports": ports} if blocks else None  # a rule to nobody is one to everybody
 
 
 def service_namespace(host: str, own: str) -> str | None:
@@ -86,18 +87,8 @@ def service_namespace(host: str, own: str) -> str | None:
 
 
 def _block(network: Network, but: Iterable[str]) -> Manifest:
-    excepted = [
-        text for text in but if (n := ipaddress.ip_network(text)).version == network.version and _within(n, network)
-    ]
+    excepted = [text for text in but if (n := ipaddress.ip_network(text)) != network and within(n, network)]
     return {"ipBlock": {"cidr": str(network), **({"except": excepted} if excepted else {})}}
-
-
-def _within(inner: Network, outer: Network) -> bool:
-    return inner != outer and _overlap(inner, outer) and inner.prefixlen > outer.prefixlen
-
-
-def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
 
 
 def _network(host: str) -> Network | None:

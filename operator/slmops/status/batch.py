@@ -154,7 +154,7 @@ def dataset(kind: type[Dataset], report: Report, made: str = "", shown: str = "d
         return None
     return kind(
         **report.dataset.model_dump(),
-        digest=published.reference.partition("@")[2] if published else None,
+        digest=published.digest if published else None,
         report=page.reference if page else None,
     )
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slm_trainer import store
 from slm_trainer.encoding import CHAT_TEMPLATE, encode, ends
 from slm_trainer.store import Record, TokenStore, Writer, digest, lengths
 from slmkit.data import Example
@@ -28,15 +29,16 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, recor
     with Writer(folder) as writer:
         for record in records:
             writer.extend([record])
-    store = TokenStore(folder)
-    assert list(store) == records
-    assert store[1:5] == records[1:5]
-    assert list(lengths(store)) == list(lengths(records)) == [len(record.tokens) for record in records]
-    assert store.answers == sum(len(record.tokens) - record.start for record in records)
+    stored = TokenStore(folder)
+    assert list(stored) == records
+    assert stored[1:5] == records[1:5]
+    assert list(lengths(stored)) == list(lengths(records)) == [len(record.tokens) for record in records]
+    assert digest(stored) == digest(records)
+    assert stored.answers == sum(len(record.tokens) - record.start for record in records)
     if records:
-        assert store[-1] == records[-1]
+        assert stored[-1] == records[-1]
     with pytest.raises(IndexError):
-        store[len(records)]
+        stored[len(records)]
 
 
 def test_a_digest_is_of_every_token_and_of_where_answers_begin(tmp_path: Path) -> None:
@@ -47,6 +49,18 @@ def test_a_digest_is_of_every_token_and_of_where_answers_begin(tmp_path: Path) -
     with Writer(tmp_path) as writer:
         writer.extend(some)
     assert digest(TokenStore(tmp_path)) == digest(some)
+
+
+def test_a_digest_of_a_store_takes_no_record_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A million of them would cost seconds, of every process and at every start."""
+    some = [Record([1, 2, 3], 1), Record([4], 0), Record([5, 6], 2)]
+    with Writer(tmp_path) as writer:
+        writer.extend(some)
+    expected = digest(some)
+    monkeypatch.delattr(TokenStore, "__getitem__")
+    for bytes_at_a_time in (1 << 20, 16, 1):
+        monkeypatch.setattr(store, "BLOCK", bytes_at_a_time)
+        assert digest(TokenStore(tmp_path)) == expected
 
 
 def user(text: str, answer: str) -> Example:

@@ -16,7 +16,8 @@ from slm_trainer.loop import fit
 from slm_trainer.losses import IGNORED, answer_loss, contrastive_loss, log_likelihood
 from slm_trainer.model import train_tokenizer
 from slm_trainer.objectives.contrast import by_contrast
-from slm_trainer.pairs import encode_pairs
+from slm_trainer.pairs import Pairs, encode_pairs
+from slm_trainer.store import Record, digest
 from slm_trainer.tokens import collate
 from slm_trainer.train import seed_everything
 from slmkit.data import Example
@@ -150,3 +151,10 @@ def test_a_record_without_a_worse_answer_is_named(tmp_path: Path) -> None:
         encode_pairs(tokenizer, [asked("good", "bad"), asked("good", None)], 40, tmp_path)
     assert failed.value.reason is Reason.INVALID_DATA
     assert "record 2" in failed.value.message
+
+
+def test_a_digest_of_pairs_is_of_both_answers_each_in_its_place() -> None:
+    one, two, three = Record([1, 2], 1), Record([1, 3], 1), Record([1, 4], 1)
+    all_of_them = [Pairs([one], [two]), Pairs([two], [one]), Pairs([one], [three]), Pairs([three], [two]),
+                   Pairs([one, two], [three, three]), Pairs([one, three], [two, three]), [one], [one, two]]  # fmt: skip
+    assert len({digest(records) for records in all_of_them}) == len(all_of_them)

@@ -118,6 +118,14 @@ def test_a_name_opens_its_port_to_public_addresses_and_not_to_ours() -> None:
     ]  # fmt: skip
 
 
+def test_where_all_is_ours_a_name_opens_nothing() -> None:
+    four = Settings(egress=Egress(internal_ranges=("0.0.0.0/0",)))
+    assert rules(peer("a.example"), settings=four) == [
+        {"to": [{"ipBlock": {"cidr": "::/0", "except": SIX}}], "ports": tcp(443)}
+    ]
+    assert rules(peer("a.example"), settings=Settings(egress=Egress(internal_ranges=("0.0.0.0/0", "::/0")))) == []
+
+
 def test_an_address_is_itself_and_a_range_never_holds_the_nodes_link() -> None:
     assert rules(peer("10.77.0.1", 5000)) == [{"to": [{"ipBlock": {"cidr": "10.77.0.1/32"}}], "ports": tcp(5000)}]
     for listed in (False, True):

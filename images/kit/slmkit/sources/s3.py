@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -20,7 +21,7 @@ from slmkit.access import fit_for_a_header
 from slmkit.net import Gate, Transport
 from slmkit.registry import Meter
 from slmkit.run import RunFailed
-from slmkit.sources.web import promised, refuse_plain, refuse_status, save
+from slmkit.sources.web import named, promised, refuse_plain, refuse_status, save
 from slmops.contract import Credentials, Reason, Source
 
 OBJECTS, PAGE_LIMIT = 10_000, 4 << 20
@@ -168,15 +169,8 @@ def download(source: Source, rest: str, into: Path, plain_http: Iterable[str], m
     name, _, prefix = rest.partition("/")
     wanted = promised(source, fragment)
     bucket = Bucket(source, name, plain_http, meter=meter)
-    try:
+    with named(source), closing(bucket):
         files = {target: bucket.get(key, into / target) for key, target in _targets(bucket, source, prefix).items()}
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise RunFailed(Reason.SOURCE_UNREACHABLE, f"{source.uri}: {type(error).__name__}: {error}") from None
-    except RunFailed as failed:
-        told = failed.message.startswith(source.uri)
-        raise RunFailed(failed.reason, failed.message if told else f"{source.uri}: {failed.message}") from None
-    finally:
-        bucket.close()
     lines = "".join(f"{digest}  {target}\n" for target, digest in sorted(files.items()))
     found = hashlib.sha256(lines.encode()).hexdigest()
     if wanted not in ("", found):

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -28,19 +29,26 @@ def download(source: Source, into: Path, plain_http: Iterable[str], meter: Meter
     address, _, fragment = source.uri.partition("#")
     wanted = promised(source, fragment)
     gate = Gate(trusted=plain_http)
-    with httpx.Client(transport=Transport(gate), timeout=60, follow_redirects=False) as client:
-        try:
-            url = httpx.URL(address)
-            refuse_plain(gate, url, source, wanted)
-            digest = _follow(client, gate, url, source, into / file_name(url), wanted, meter or Unmetered())
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise RunFailed(Reason.SOURCE_UNREACHABLE, f"{source.uri}: {type(error).__name__}: {error}") from None
-        except RunFailed as failed:
-            told = failed.message.startswith(source.uri)
-            raise RunFailed(failed.reason, failed.message if told else f"{source.uri}: {failed.message}") from None
+    client = httpx.Client(transport=Transport(gate), timeout=60, follow_redirects=False)
+    with named(source), client:
+        url = httpx.URL(address)
+        refuse_plain(gate, url, source, wanted)
+        digest = _follow(client, gate, url, source, into / file_name(url), wanted, meter or Unmetered())
     if wanted not in ("", digest):
         raise RunFailed(Reason.UNSAFE_SOURCE, f"{source.uri}: the file's digest is sha256={digest}")
     return f"{address}#sha256={digest}"
+
+
+@contextmanager
+def named(source: Source) -> Iterator[None]:
+    """Whatever fails meanwhile is a RunFailed that begins with the source."""
+    try:
+        yield
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise RunFailed(Reason.SOURCE_UNREACHABLE, f"{source.uri}: {type(error).__name__}: {error}") from None
+    except RunFailed as failed:
+        told = failed.message.startswith(source.uri)
+        raise RunFailed(failed.reason, failed.message if told else f"{source.uri}: {failed.message}") from None
 
 
 def promised(source: Source, fragment: str) -> str:

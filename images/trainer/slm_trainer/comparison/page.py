@@ -3,10 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from slm_trainer import pages
 from slm_trainer.comparison.pictures import scatter
-from slm_trainer.pages import render
 from slmops.contract import Compared, CompareRun
 
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 MILLI, MIB = 1e3, 1 / 2**20
 COSTS: dict[str, Callable[[Compared], float | None]] = {
     "weights (MiB)": lambda row: row.weight_bytes * MIB,
@@ -31,7 +32,7 @@ def page(run: CompareRun, name: str) -> str:
         > 1
     }
     content = {"name": name, "measure": run.measure, "table": table, "costs": list(COSTS), "pictures": pictures}
-    return render(Path(__file__).parent, content)
+    return pages.render(TEMPLATE, content)
 
 
 def _number(value: float | None) -> str:

@@ -4,15 +4,14 @@ The same data give the same report, letter by letter: it is part of artefacts th
 needs nothing from elsewhere, and may run nothing: texts of records are in it.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from slm_trainer import pages
 from slm_trainer.dataset.tally import Tally
-from slm_trainer.pages import render
 from slm_trainer.pages.pictures import bars
 from slmops.contract import Filters
 
@@ -33,6 +32,7 @@ WHY = {
 
 FEW = 64
 """Different answers up to which their balance is shown however often each one is given."""
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 BARS = 64
 """Of a picture at most; all of them are in ``report.json``."""
 
@@ -53,11 +53,7 @@ class Subject:
 def write_report(tally: Tally, subject: Subject, folder: Path) -> dict[str, Path]:
     """Write both files. Returns them by name."""
     content = as_data(tally, subject)
-    files = {"report.json": json.dumps(content, ensure_ascii=False, indent=1), "report.html": page(content)}
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files.items():
-        (folder / name).write_text(text + "\n", encoding="utf-8")
-    return {name: folder / name for name in files}
+    return pages.write(folder, "report", content, page(content))
 
 
 def as_data(tally: Tally, subject: Subject) -> dict[str, Any]:
@@ -111,7 +107,7 @@ def page(content: Mapping[str, Any]) -> str:
         "answers": bars("answers", _first(content["answers"])) if content["answers"] else "",
         "categories": bars("categories", _first(content["categories"])) if content["categories"] else "",
     }
-    return render(Path(__file__).parent, {**content, "why": WHY, "pictures": pictures, "bars": BARS})
+    return pages.render(TEMPLATE, content, why=WHY, pictures=pictures, bars=BARS)
 
 
 def _first(counts: Mapping[str, int]) -> dict[str, int]:

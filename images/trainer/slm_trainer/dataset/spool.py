@@ -1,34 +1,43 @@
 """Records on disk, in our own form, to be read again and again."""
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import TypeAdapter
 
 from slmkit.data import Example
 
+T = TypeVar("T")
 
-class Spool:
-    """The records that ``write`` was given, in their order."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+class Lines(Generic[T]):
+    """What ``write`` was given, in its order: a line of JSON each, so that the number of them costs no memory."""
+
+    def __init__(self, type: type[T], path: Path) -> None:
+        self._form, self._path = TypeAdapter(type), path
         self._count = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
 
-    def write(self, examples: Iterable[Example]) -> None:
-        """Append records as they come."""
-        with self._path.open("a", encoding="utf-8") as file:
-            for example in examples:
-                record = [example.prompt, example.completion, example.category, example.rejected, example.origin]
-                file.write(json.dumps(record) + "\n")
+    def write(self, items: Iterable[T]) -> None:
+        """Append them as they come."""
+        with self._path.open("ab") as file:
+            for item in items:
+                file.write(self._form.dump_json(item) + b"\n")
                 self._count += 1
 
     def __len__(self) -> int:
         return self._count
 
-    def __iter__(self) -> Iterator[Example]:
-        with self._path.open(encoding="utf-8") as file:
+    def __iter__(self) -> Iterator[T]:
+        with self._path.open("rb") as file:
             for line in file:
-                prompt, *rest = json.loads(line)
-                yield Example(tuple(prompt), *rest)
+                yield self._form.validate_json(line)
+
+
+class Spool(Lines[Example]):
+    """Records."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(Example, path)

@@ -1,6 +1,7 @@
-"""Pages that stand beside what was made, one look for all. They need nothing from elsewhere, and may run nothing: texts of
-records and names that others gave are in them."""
+"""What is published for machines, as JSON, and for people, as a page: one look for all. A page needs nothing from elsewhere,
+and may run nothing: texts of records and names that others gave are in it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,22 @@ from typing import Any
 import jinja2
 
 HERE = Path(__file__).parent
-TEMPLATE = "page.html.jinja"
+"""Where the frame of all pages is."""
 
 
-def render(folder: Path, content: Mapping[str, Any]) -> str:
-    """The page of the template in this folder, as HTML."""
+def write(folder: Path, name: str, content: Mapping[str, Any], page: str) -> dict[str, Path]:
+    """Write ``name.json`` and ``name.html``. Returns them by name."""
+    files = {f"{name}.json": json.dumps(content, ensure_ascii=False, indent=1), f"{name}.html": page}
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, text in files.items():
+        (folder / file).write_text(text + "\n", encoding="utf-8")
+    return {file: folder / file for file in files}
+
+
+def render(template: Path, content: Mapping[str, Any], **more: object) -> str:
+    """A page as HTML. Texts are escaped; what a template names has to be there."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([folder, HERE]), autoescape=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader([template.parent, HERE]), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template(TEMPLATE).render(content)
+    return environment.get_template(template.name).render(content, **more)

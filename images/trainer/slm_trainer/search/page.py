@@ -3,24 +3,21 @@
 The same search gives the same page, letter by letter. The page needs nothing from elsewhere, and may run nothing.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slm_trainer.pages import render
+from slm_trainer import pages
 from slm_trainer.search.pictures import trials
 from slmops.contract import Search, Tried
+
+TEMPLATE = Path(__file__).with_name("page.html.jinja")
 
 
 def write_page(search: Search, name: str, folder: Path) -> dict[str, Path]:
     """Write both files. Returns them by name."""
     content = as_data(search, name)
-    files = {"search.json": json.dumps(content, ensure_ascii=False, indent=1), "search.html": page(content)}
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, text in files.items():
-        (folder / file).write_text(text + "\n", encoding="utf-8")
-    return {file: folder / file for file in files}
+    return pages.write(folder, "search", content, page(content))
 
 
 def as_data(search: Search, name: str) -> dict[str, Any]:
@@ -44,7 +41,7 @@ def page(content: dict[str, Any]) -> str:
     values = [row["value"] for row in content["trials"]]
     drawn = content["best"] is not None  # of failures alone there is nothing to draw
     picture = trials("trials", values, _best_so_far(values, content["direction"])) if drawn else ""
-    return render(Path(__file__).parent, {**content, "picture": picture})
+    return pages.render(TEMPLATE, content, picture=picture)
 
 
 def _outcome(tried: Tried) -> str:
