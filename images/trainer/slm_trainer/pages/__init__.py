@@ -1,5 +1,5 @@
-"""What is published for machines, as JSON, and for people, as a page: one look for all. A page needs nothing from elsewhere,
-and may run nothing: texts of records and names that others gave are in it."""
+"""What is published for machines, as JSON, and for people, as a page: one look for all. A page needs nothing from
+elsewhere, and may run nothing: texts of records and names that others gave are in it."""
 
 import json
 from collections.abc import Mapping
