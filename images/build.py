@@ -26,8 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ("operator/slmops/__init__.py", "operator/slmops/contract")
 LESSONS = tuple(
     f"images/trainer/slm_trainer/{name}"
-    for name in ("__init__.py", "dataset", "early.py", "encoding.py", "pages", "schedule.py", "split.py", "store.py", "tasks.py",
-                 "template.py")
+    for name in ("__init__.py", "dataset", "early.py", "encoding.py", "pages", "schedule.py", "split.py", "store.py",
+                 "tasks.py", "template.py")
 )  # fmt: skip
 """What the quantizer needs of the trainer: which records are learned, and how they become tokens."""
 KIT = "images/kit/slmkit"
