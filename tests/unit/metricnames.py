@@ -20,7 +20,8 @@ OWN = ("_total", "_count", "_sum", "_bucket", "_created")
 
 def faults(text: str, labels: Set[str]) -> list[str]:
     """What is wrong with each family of a scrape. ``labels``: those whose values nobody outside can multiply."""
-    counters = re.findall(r"^# TYPE (\S+) counter$", text, re.MULTILINE)  # the parser puts _total to all of their samples
+    # The parser puts _total to the samples of all counters.
+    counters = re.findall(r"^# TYPE (\S+) counter$", text, re.MULTILINE)
     found = [f"{name} is a counter and does not end with _total" for name in counters if not name.endswith("_total")]
     series = set()
     for family in text_string_to_metric_families(text):
