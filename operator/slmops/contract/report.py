@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slmops.contract.base import Message
+from slmops.contract.base import Message, Metric
 
 
 class Reason(StrEnum):
@@ -81,6 +81,23 @@ class Figures(Message):
     """95 % confidence intervals, by ``Metric``, in the figure's unit."""
     correlation: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Of a reference: phi coefficient of its right answers with the model's on the same records."""
+
+
+FIGURE_FIELDS = {
+    str(Metric.EXACT_MATCH): "exact_match",
+    str(Metric.ACCURACY): "accuracy",
+    str(Metric.F1): "f1",
+    str(Metric.BLEU): "bleu",
+    str(Metric.ROUGE): "rouge",
+    str(Metric.PERPLEXITY): "perplexity",
+    str(Metric.INFERENCE_TIME): "inference_seconds",
+    str(Metric.TIME_TO_FIRST_TOKEN): "first_token_seconds",
+    str(Metric.PEAK_MEMORY): "peak_memory_bytes",
+    "WeightBytes": "weight_bytes",
+    "Parameters": "parameters",
+    "Samples": "samples",
+}
+"""The fields of ``Figures`` by their names in the API, in status, annotations and documents."""
 
 
 class CurvePoint(Message):
