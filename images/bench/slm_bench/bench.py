@@ -49,7 +49,8 @@ def bench(run: BenchRun, context: Context) -> Report:
     """Measure."""
     context.stage("Fetching")
     folder = context.work / "data"
-    context.inputs["data"] = fetch(run.data.source, folder, Registry(run.registry, meter=context), "dataset")
+    registry = Registry(run.registry, meter=context)
+    context.inputs["data"] = fetch(run.data.source, folder, registry, "dataset", run.data.path)
     examples = list(itertools.islice(read_examples(run.data, folder), 100_000))
     if not examples:
         raise RunFailed(Reason.INVALID_DATA, f"{run.data.source.uri}: no record")

@@ -65,7 +65,7 @@ def _examples(run: QuantizeRun, context: Context, registry: Registry) -> list[Ex
     if wanted is None or wanted.data is None:
         return []
     folder: Path = context.work / "data"
-    context.inputs["evaluation"] = fetch(wanted.data.source, folder, registry, "dataset")
+    context.inputs["evaluation"] = fetch(wanted.data.source, folder, registry, "dataset", wanted.data.path)
     found = [example for example in read_examples(wanted.data, folder) if example.completion is not None]
     if not found:
         raise RunFailed(Reason.INVALID_DATA, f"{wanted.data.source.uri}: no record has an answer to measure by")

@@ -134,6 +134,19 @@ def test_the_statement_is_about_the_artefact_and_names_what_it_is_made_from() ->
     )
 
 
+@pytest.mark.parametrize(
+    ("address", "algorithm"),
+    [("https://example.com/train.jsonl", "sha256"), ("s3://bucket/data", "dirHash"), ("pvc://claim/data", "dirHash")],
+)
+def test_digests_of_files_and_of_folders_are_told_apart(address: str, algorithm: str) -> None:
+    """As in-toto's specification of digests calls them."""
+    uri = f"{address}#sha256={'cd' * 32}"
+    said = json.loads(provenance.statement(MADE, facts(inputs={"train": uri}), BEGAN, ENDED))
+    assert said["predicate"]["buildDefinition"]["resolvedDependencies"] == [
+        {"name": "train", "uri": uri, "digest": {algorithm: "cd" * 32}}
+    ]
+
+
 def test_the_digest_in_the_annotation_is_that_of_the_configuration_in_the_statement() -> None:
     said = json.loads(provenance.statement(MADE, facts(), BEGAN, ENDED))
     asked = said["predicate"]["buildDefinition"]["externalParameters"]

@@ -74,7 +74,7 @@ def unanswered(example: Example) -> str | None:
 
 def _folder(data: Data, role: str, context: Context, registry: Registry) -> Path:
     folder = context.work / f"data-{role}"
-    context.inputs[role] = fetch(data.source, folder, registry, "dataset")
+    context.inputs[role] = fetch(data.source, folder, registry, "dataset", data.path)
     return folder
 
 

@@ -89,7 +89,7 @@ def _teacher(run: LabelRun, context: Context, registry: Registry) -> Teacher:
 
 def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: Registry) -> Spool:
     folder = context.work / f"data-{role}"
-    context.inputs[role] = fetch(data.source, folder, registry, "dataset")
+    context.inputs[role] = fetch(data.source, folder, registry, "dataset", data.path)
     found = context.going(read_examples(data, folder))
     if role != "evaluation":
         found = checked(run, found, role)
