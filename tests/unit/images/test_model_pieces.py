@@ -67,7 +67,7 @@ def test_a_vocabulary_as_it_is_published_passes(tmp_path: Path, name: str) -> No
 GARBLED: dict[str, tuple[bytes, str]] = {
     "a long piece": (vocabulary("a", "x" * 4097), "a token of more than 4096"),
     "many long pieces": (vocabulary(*[f"{n:04}" + "x" * 4000 for n in range(17)]), "too long to be taken apart"),
-    "cut off": (vocabulary("a", "b" * 40)[:-1], "ends in the middle" ),
+    "cut off": (vocabulary("a", "b" * 40)[:-1], "longer than what holds it"),
     "a piece longer than the file": (b"\x0a" + number(1 << 40), "longer than what holds it"),
     "a text longer than its piece": (field(1, b"\x0a\x7fa"), "longer than what holds it"),
     "a number without end": (b"\x0a\x02\x18\x01" + b"\xff" * 11, "a number without an end"),
