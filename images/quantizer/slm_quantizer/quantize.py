@@ -6,9 +6,9 @@ from transformers import AutoTokenizer
 
 from slm_quantizer.convert import convert
 from slm_quantizer.evaluate import measure
-from slm_quantizer.pack import finish, layers
+from slm_quantizer.pack import finish, layers, name_end
 from slm_quantizer.verify import verify
-from slm_trainer.encoding import texts
+from slm_trainer.encoding import texts, turn_end
 from slmkit.data import Example, read_examples
 from slmkit.facts import IMAGE_TYPE, Facts
 from slmkit.metrics import Measured
@@ -31,10 +31,11 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     check_model_folder(model)
     examples = _examples(run, context, registry)
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-    pairs = [texts(tokenizer, example) for example in examples]
+    pairs, end = [texts(tokenizer, example) for example in examples], turn_end(tokenizer)
     context.stage("Converting")
     built = convert(model, run, context.work)
     finish(built, run)
+    name_end(built, end)
     context.check()
     context.stage("Verifying")
     verify(model, built, run.precision, [*PROMPTS, *(prompt for prompt, _ in pairs[:8])])
@@ -44,6 +45,7 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
         seen["model"] = seen["reference"] = measure(built, pairs, examples, run.evaluation, context)
         if run.precision != "FP32":
             full = convert(model, run.model_copy(update={"precision": "FP32"}), context.work)
+            name_end(full, end)
             seen["reference"] = measure(full, pairs, examples, run.evaluation, context)
     figures = side_by_side(seen)
     context.check()

@@ -1,5 +1,6 @@
 """A training run, top to bottom: sources, data, model, loop, evaluation, publication."""
 
+import logging
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from slm_trainer import tasks
 from slm_trainer.curves import Curves
 from slm_trainer.dataset.sets import prepare
 from slm_trainer.distributed import Group, group_of_this_process
+from slm_trainer.encoding import turn_end
 from slm_trainer.evaluate import choose, measure
 from slm_trainer.forgetting import base_task, matching
 from slm_trainer.lessons import lessons
@@ -33,6 +35,8 @@ from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
 from slmops.contract import ADAPTER_TYPE, LOGS_TYPE, MODEL_TYPE, REPORT_TYPE, Reason, Report, Source, TrainRun
 
+log = logging.getLogger("slm_trainer")
+
 
 def train(run: TrainRun, context: Context) -> Report:
     """Train a model and publish it."""
@@ -43,6 +47,9 @@ def train(run: TrainRun, context: Context) -> Report:
     sets = prepare(run, context, registry)
     tasks.check(run.task, sets.training, sets.held_out)
     model, tokenizer = _model(run, context, registry, sets.training)
+    endless = turn_end(tokenizer) is None
+    if endless:
+        log.warning("the chat template ends an answer with no token of its own: answers go on to their limit")
     context.check()
     records, dropped = lessons(run, tokenizer, sets.training, context.work / "tokens", context)
     sets.tally.lose("SequenceTooLong", dropped)
@@ -73,6 +80,7 @@ def train(run: TrainRun, context: Context) -> Report:
         if not group.leads:
             group.wait(context.stopping)
             return Report(outcome="Succeeded")
+        learned = learned.model_copy(update={"endless": endless})
         logs = watch.curves.close()
         if referee and run.trial and (referee.pruned or run.trial.search.metric == "evalLoss"):
             group.finish()

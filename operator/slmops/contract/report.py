@@ -124,6 +124,8 @@ class Learning(Message):
     """Ended by early stopping; the weights are those of ``best_step``."""
     overfitted: bool = False
     """In the end the loss rose on held-out records while it fell on those that were trained on."""
+    endless: bool = False
+    """The chat template ends an answer with no token of its own, so whoever generates does not see the end."""
     curve: Annotated[tuple[CurvePoint, ...], Field(max_length=16)] = ()
 
 
