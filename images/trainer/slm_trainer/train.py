@@ -45,7 +45,7 @@ def train(run: TrainRun, context: Context) -> Report:
     seed_everything(run.hyperparameters.seed)
     context.stage("Fetching")
     sets = prepare(run, context, registry)
-    tasks.check(run.task, sets.training, sets.held_out)
+    tasks.check(run.task, sets.training, *sets.apart)
     model, tokenizer = _model(run, context, registry, sets.training)
     endless = turn_end(tokenizer) is None
     if endless:
@@ -53,7 +53,11 @@ def train(run: TrainRun, context: Context) -> Report:
     context.check()
     records, dropped = lessons(run, tokenizer, sets.training, context.work / "tokens", context)
     sets.tally.lose("SequenceTooLong", dropped)
-    measured = choose(sets.held_out, run.evaluation.samples, run.hyperparameters.seed)
+    watched, measured = (
+        choose(part, run.evaluation.samples, run.hyperparameters.seed) for part in (sets.watched, sets.held_out)
+    )
+    if run.trial:  # what is chosen by the last figures would flatter them
+        measured = watched
     if not measured:
         raise RunFailed(Reason.INVALID_DATA, "no held-out record has an answer to measure by")
     kept = base_task(run, context, registry)
@@ -75,7 +79,7 @@ def train(run: TrainRun, context: Context) -> Report:
         if run.hyperparameters.gradient_checkpointing:
             save_memory(model)
         referee = Referee(run.trial) if run.trial else None
-        watch = _watch(run, context, tokenizer, measured, group, referee)
+        watch = _watch(run, context, tokenizer, watched, group, referee)
         learned = fit(model, records, run.hyperparameters, tokenizer.pad_token_id, objective, context, watch, group)
         if not group.leads:
             group.wait(context.stopping)
@@ -127,11 +131,11 @@ def train(run: TrainRun, context: Context) -> Report:
 
 
 def _watch(
-    run: TrainRun, context: Context, tokenizer: Any, measured: list[Example], group: Group, referee: Referee | None
+    run: TrainRun, context: Context, tokenizer: Any, watched: list[Example], group: Group, referee: Referee | None
 ) -> Watch:
     """Held-out records whose loss is followed while the model trains."""
     longest = run.hyperparameters.max_sequence_length
-    held_out, _ = encode(tokenizer, measured, longest, context.work / "held-out-tokens")
+    held_out, _ = encode(tokenizer, watched, longest, context.work / "held-out-tokens")
     if not held_out and (run.hyperparameters.early_stopping or referee):
         raise RunFailed(Reason.INVALID_DATA, f"{'a search' if referee else 'early stopping'} needs held-out records: all "
                         f"of them are longer than maxSequenceLength {longest}")  # fmt: skip

@@ -314,6 +314,19 @@ def test_answers_of_no_use_are_paid_for_and_counted_in_whatever_attempt_they_cam
     assert report.dataset.reused == 1
 
 
+def test_prompts_that_nobody_needs_are_not_asked(job: Job) -> None:
+    """Where the student is measured by records of their own none is held out: what is paid for is learned."""
+    job.give(*({"prompt": str(i)} for i in range(40)))
+    job.give({"prompt": "x", "completion": "x"}, name="judge")
+    report = job.label(validation_split=0.5, evaluation=data("judge"))
+    assert len(job.made(report, "train")) == 40
+    assert job.file(report, "validation.jsonl") == b"\n", "no record, and not a file that registries refuse"
+    assert sorted(job.llm.prompts()) == sorted([*map(str, range(40)), "x"])
+    without = FakeLLM(port=job.llm.port)
+    report = job.label(without, validation_split=0.5)
+    assert 10 < len(job.made(report, "validation")) < 30
+
+
 def asked(llm: FakeLLM, **fields: Any) -> dict[str, Any]:
     """A teacher behind an address."""
     return {"url": f"{llm.url}/v1", "model": "m"} | fields
