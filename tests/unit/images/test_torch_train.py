@@ -12,7 +12,7 @@ pytest.importorskip("peft")
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from slm_trainer import train as module
-from slm_trainer.model import train_tokenizer
+from slm_trainer.model import load_tokenizer, train_tokenizer
 from slm_trainer.train import seed_everything, train
 from slmkit.data import Example
 from slmkit.registry import Registry
@@ -196,10 +196,8 @@ def test_the_training_is_followed_by_the_validation_and_the_figures_are_of_the_e
 ) -> None:
     base(registry, tmp_path / "base")
     give(registry, *LINES)
-    held, judge = (
-        part(registry, "held", *(f"shut gate {n}" for n in range(5))),
-        part(registry, "judge", "lock it", "bar it"),
-    )
+    held = part(registry, "held", *(f"shut gate {number}" for number in range(5)))
+    judge = part(registry, "judge", "lock it", "bar it")
     measured = {"samples": 9, "max_new_tokens": 2, "untrained_baseline": False}
     alone = ran(registry, tmp_path / "alone", validation=held, evaluation=measured)
     both = ran(registry, tmp_path / "both", validation=held, evaluation=measured | {"data": judge})
@@ -233,7 +231,9 @@ def test_what_is_published_ends_its_answers_where_the_template_does(
     made = ran(registry, tmp_path / "made")
     model = pulled(registry, made.artifacts["model"].reference, tmp_path / "model")
     named = json.loads((model / "generation_config.json").read_text())["eos_token_id"]
-    assert named == (1 if endless else [1, 300])
+    tokenizer = load_tokenizer(model)
+    turn = tokenizer.convert_tokens_to_ids("<|turn|>")
+    assert named == (tokenizer.eos_token_id if endless else [tokenizer.eos_token_id, turn])
     assert made.learning is not None
     assert made.learning.endless is endless
     assert ("answers go on to their limit" in caplog.text) is endless
