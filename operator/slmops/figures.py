@@ -10,28 +10,13 @@ from slmops.api.batch import GateStatus, Outcome
 from slmops.api.evaluation import QualityGate
 from slmops.api.quantizedmodel import VariantGate
 from slmops.confidence import Interval
-from slmops.contract import Figures, Metric
+from slmops.contract import FIGURE_FIELDS, Figures, Metric
 
 RATIOS = {"ExactMatch", "Accuracy", "F1", "BLEU", "ROUGE", "AccuracyRetained", "InferenceTimeReduction",
           "WeightsReduction", "PeakMemoryReduction", "ErrorRate", "BaseAccuracyRetained", "SizeReduction",
           "PerplexityIncrease"}  # fmt: skip
 TIMES = {"InferenceTime", "TimeToFirstToken", "RequestLatency"}
 BYTES = {"PeakMemory", "WeightBytes"}
-FIELDS = {
-    Metric.EXACT_MATCH: "exact_match",
-    Metric.ACCURACY: "accuracy",
-    Metric.F1: "f1",
-    Metric.BLEU: "bleu",
-    Metric.ROUGE: "rouge",
-    Metric.PERPLEXITY: "perplexity",
-    Metric.INFERENCE_TIME: "inference_seconds",
-    Metric.TIME_TO_FIRST_TOKEN: "first_token_seconds",
-    Metric.PEAK_MEMORY: "peak_memory_bytes",
-    "WeightBytes": "weight_bytes",
-    "Parameters": "parameters",
-    "Samples": "samples",
-}
-"""The names of a report's figures in the API."""
 COMPARED = {
     "AccuracyRetained": ("Accuracy", "ExactMatch"),
     "InferenceTimeReduction": ("InferenceTime",),
@@ -72,11 +57,11 @@ def evaluation(measured: Mapping[str, Figures], reference: Sequence[str]) -> Sho
 
 def shown(figures: Figures) -> dict[str, Figure]:
     """A report's figures by their API names."""
-    return {str(name): found for name in FIELDS if (found := _figure(figures, name)) is not None}
+    return {name: found for name in FIGURE_FIELDS if (found := _figure(figures, name)) is not None}
 
 
 def _figure(figures: Figures, name: str) -> Figure | None:
-    value = getattr(figures, FIELDS[name])
+    value = getattr(figures, FIGURE_FIELDS[name])
     if value is None:
         return None
     told = figures.intervals.get(name)

@@ -64,7 +64,7 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         {"spec.data.train": {"uri": "s3://bucket/x", "credentials": {"secret": "minio", "key": "token"}}},
     ),
     "digest that is none": (FINETUNE, {"spec.data.train.uri": "https://data.example/x.jsonl#sha256=12"}),
-    "digest of a volume": (FINETUNE, {"spec.data.train.uri": f"pvc://claim/x#sha256={'0' * 64}"}),
+    "digest of a hub": (FINETUNE, {"spec.data.train.uri": f"hf://org/data#sha256={'0' * 64}"}),
     "policy without licences": (FINETUNE, {"spec.licensePolicy": {}}),
     "licence in words": (FINETUNE, {"spec.licensePolicy": {"allow": ["Apache 2.0"]}}),
     "peer without a name": (FINETUNE, {"spec.run.egress": [{"port": 443}]}),

@@ -254,9 +254,6 @@ def _fits(daemon_set: Manifest, labels: Mapping[str, str]) -> bool:
 
 def _matches(expression: Manifest, labels: Mapping[str, str]) -> bool:
     match expression["operator"]:
-        case "Exists":
-            assert "values" not in expression
-            return expression["key"] in labels
         case "In":
             assert expression["values"]
             return labels.get(expression["key"]) in expression["values"]

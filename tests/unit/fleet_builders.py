@@ -206,11 +206,14 @@ def track(daemon_set: Manifest) -> str:
 
 
 def hosts(daemon_set: Manifest) -> tuple[str, set[str]]:
-    """What a DaemonSet's affinity says of host names: ``In`` or ``NotIn`` some, or ``Exists``."""
+    """What a DaemonSet's affinity says of host names: ``In`` or ``NotIn`` some, or nothing, which is ``Any``."""
     affinity = daemon_set["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
     (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    (named,) = [e for e in term["matchExpressions"] if e["key"] == "kubernetes.io/hostname"]
-    return named["operator"], set(named.get("values", []))
+    named = [e for e in term["matchExpressions"] if e["key"] == "kubernetes.io/hostname"]
+    if not named:
+        return "Any", set()
+    (named,) = named
+    return named["operator"], set(named["values"])
 
 
 def configuration(config_map: Manifest) -> Manifest:

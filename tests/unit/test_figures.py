@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmops.api.evaluation import QualityGate
-from slmops.contract import LARGEST, Figures
+from slmops.contract import FIGURE_FIELDS, LARGEST, Figures
 from slmops.figures import (
-    FIELDS,
     Figure,
     bound,
     comparison,
@@ -213,7 +212,7 @@ def test_what_was_not_measured_is_not_shown_and_zero_is() -> None:
 counts = st.none() | st.integers(0, LARGEST)
 amounts = st.none() | st.floats(0, LARGEST)
 pairs = st.dictionaries(
-    st.sampled_from([*FIELDS, "x"]), st.tuples(st.floats(0, LARGEST), st.floats(0, LARGEST)), max_size=6
+    st.sampled_from([*FIGURE_FIELDS, "x"]), st.tuples(st.floats(0, LARGEST), st.floats(0, LARGEST)), max_size=6
 )
 measured = st.builds(
     Figures, exact_match=st.none() | st.floats(0, 1), perplexity=st.none() | st.floats(1, allow_infinity=False),

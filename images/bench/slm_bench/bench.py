@@ -18,8 +18,10 @@ from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
 from slmops.contract import LARGEST, BenchRun, Reason, Report, Round, Target, TargetFigures
 
-ANSWER_LIMIT = 16 << 20
-"""Bytes of one answer."""
+ANSWER_LIMIT, PAGE_LIMIT = 16 << 20, 1 << 20
+"""Bytes of one answer, and of a page of metrics."""
+AS_IT_IS = {"Accept-Encoding": "identity"}
+"""What is packed in transit would cost the time that is measured, and unpack to what nobody can count beforehand."""
 PEAK = re.compile(r"^slmops_runtime_peak_memory_bytes (\S+)$", re.MULTILINE)
 
 
@@ -47,7 +49,8 @@ def bench(run: BenchRun, context: Context) -> Report:
     """Measure."""
     context.stage("Fetching")
     folder = context.work / "data"
-    context.inputs["data"] = fetch(run.data.source, folder, Registry(run.registry, meter=context), "dataset")
+    registry = Registry(run.registry, meter=context)
+    context.inputs["data"] = fetch(run.data.source, folder, registry, "dataset", run.data.path)
     examples = list(itertools.islice(read_examples(run.data, folder), 100_000))
     if not examples:
         raise RunFailed(Reason.INVALID_DATA, f"{run.data.source.uri}: no record")
@@ -58,9 +61,12 @@ def bench(run: BenchRun, context: Context) -> Report:
 
 async def _measure(run: BenchRun, examples: Sequence[Example], context: Context) -> dict[str, Seen]:
     limits = httpx.Limits(max_connections=run.concurrency + 1)
-    async with httpx.AsyncClient(timeout=run.timeout_seconds, limits=limits) as client:
+    # A proxy, certificates or passwords that a cluster puts into every pod's environment are not between a node and its
+    # own runtime, and a redirect would have somebody else measured.
+    async with httpx.AsyncClient(timeout=run.timeout_seconds, limits=limits, headers=AS_IT_IS, trust_env=False,
+                                 follow_redirects=False) as client:  # fmt: skip
         for target in run.targets:
-            await _reach(client, target)
+            await _reach(client, target, run.timeout_seconds)
         seen: dict[str, Seen] = {target.name: Seen() for target in run.targets}
         turns = run.warmup + run.rounds
         context.stage("Warmup" if run.warmup else "Measuring", of=turns * len(run.targets))
@@ -79,7 +85,7 @@ async def _measure(run: BenchRun, examples: Sequence[Example], context: Context)
                 done += 1
                 context.step(done)
         for target in run.targets:
-            seen[target.name].peak = await _peak(client, target)
+            seen[target.name].peak = await _peak(client, target, run.timeout_seconds)
     return seen
 
 
@@ -89,10 +95,12 @@ def _of_round(examples: Sequence[Example], turn: int, run: BenchRun) -> list[Exa
     return [examples[(start + i) % len(examples)] for i in range(min(run.prompts, len(examples)))]
 
 
-async def _reach(client: httpx.AsyncClient, target: Target) -> None:
+async def _reach(client: httpx.AsyncClient, target: Target, seconds: float) -> None:
     try:
-        answer = await client.get(f"{target.url}/v1/models")
-    except httpx.HTTPError as error:
+        async with asyncio.timeout(seconds), client.stream("GET", f"{target.url}/v1/models") as answer:
+            async for _ in _parts(answer, PAGE_LIMIT):
+                pass  # read to its end, so that the connection can be used again
+    except (httpx.HTTPError, TimeoutError, ValueError) as error:
         raise RunFailed(Reason.TARGET_UNREACHABLE, f"{target.name} at {target.url}: {type(error).__name__}") from None
     if not answer.is_success:
         raise RunFailed(Reason.TARGET_UNREACHABLE, f"{target.name} at {target.url} answered {answer.status_code}")
@@ -153,14 +161,21 @@ async def ask(client: httpx.AsyncClient, run: BenchRun, target: Target, example:
 
 async def _lines(stream: httpx.Response) -> AsyncIterator[bytes]:
     """Lines as server-sent events have them: httpx would also cut at U+2028 and others, in the middle of a text."""
-    rest, size = b"", 0
-    async for part in stream.aiter_bytes():
-        size += len(part)
-        if size > ANSWER_LIMIT:
-            raise ValueError("an answer without end")
+    rest = b""
+    async for part in _parts(stream, ANSWER_LIMIT):
         *lines, rest = (rest + part).split(b"\n")
         for line in lines:
             yield line.strip()
+
+
+async def _parts(stream: httpx.Response, most: int) -> AsyncIterator[bytes]:
+    """What comes, as it comes: nothing is unpacked. Raises ValueError beyond ``most`` bytes."""
+    size = 0
+    async for part in stream.aiter_raw():
+        size += len(part)
+        if size > most:
+            raise ValueError("an answer without end")
+        yield part
 
 
 def _count(tokens: object, most: int) -> int:
@@ -206,12 +221,13 @@ def percentile(values: Sequence[float], percent: int) -> float | None:
     return _digits(ordered[min(len(ordered) - 1, -(-percent * len(ordered) // 100) - 1)])
 
 
-async def _peak(client: httpx.AsyncClient, target: Target) -> int | None:
+async def _peak(client: httpx.AsyncClient, target: Target, seconds: float) -> int | None:
     try:
-        answer = await client.get(f"{target.url}/metrics")
-        found = PEAK.search(answer.text)
+        async with asyncio.timeout(seconds), client.stream("GET", f"{target.url}/metrics") as answer:
+            page = b"".join([part async for part in _parts(answer, PAGE_LIMIT)]).decode(errors="replace")
+        found = PEAK.search(page)
         peak = int(float(found[1])) if found and answer.is_success else None
-    except (httpx.HTTPError, ValueError, OverflowError):
+    except (httpx.HTTPError, TimeoutError, ValueError, OverflowError):
         return None
     return peak if peak is not None and 0 < peak < LARGEST else None
 

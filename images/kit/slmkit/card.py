@@ -48,7 +48,8 @@ def _front(facts: Facts) -> dict[str, Any]:
         front["datasets"] = [_plain(uri) for uri in dict.fromkeys(data)]
     if results:
         front["metrics"] = [result["name"] for result in results]
-        held_out = _plain(facts.inputs.get("validation") or facts.inputs.get("train", "held-out records"))
+        roles = ("evaluation", "validation", "train")
+        held_out = _plain(next((facts.inputs[role] for role in roles if role in facts.inputs), "held-out records"))
         front["model-index"] = [{"name": facts.title, "results": [{
             "task": {"type": "text-generation"},
             "dataset": {"type": held_out, "name": "held-out records"},

@@ -6,21 +6,20 @@ inputs give the same digest. Times and all figures are in the documents that ref
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from slmops.contract import ADAPTER_TYPE, DATASET_TYPE, MODEL_TYPE, Figures, Run
+from slmops.contract import ADAPTER_TYPE, DATASET_TYPE, FIGURE_FIELDS, MODEL_TYPE, Figures, Metric, Run
 
 PREFIX = "slmops.dev/"
 INPUT = f"{PREFIX}input."
 METRIC = f"{PREFIX}metric."
 NOT_WISHED = {"run", "registry", "annotations", "image", "budget", "output", "egress"}
 """Fields of a run that change nothing of what it makes."""
-UNSTEADY = ("seconds", "memory", "per_second")
-"""Parts of the names of figures that differ from run to run."""
+UNSTEADY = {Metric.INFERENCE_TIME, Metric.TIME_TO_FIRST_TOKEN, Metric.PEAK_MEMORY}
+"""Figures that differ from run to run."""
 IMAGE_TYPE = "application/vnd.oci.image.config.v1+json"
 """Of a model image, which has no type of its own."""
 KINDS = {DATASET_TYPE: "data set", MODEL_TYPE: "model", ADAPTER_TYPE: "adapter", IMAGE_TYPE: "model image"}
@@ -65,15 +64,8 @@ class Facts:
     def measured(self, role: str = "model", steady: bool = True) -> dict[str, float]:
         """Figures of one model by their API names; ``steady``: only those that the same inputs give again."""
         figures = self.figures.get(role)
-        told = (
-            figures.model_dump(mode="json", exclude_none=True, exclude={"intervals", "correlation"}) if figures else {}
-        )
-        return {
-            _name(key): value
-            for key, value in sorted(told.items())
-            if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            and not (steady and any(part in key for part in UNSTEADY))
-        }  # fmt: skip
+        told = {name: getattr(figures, field, None) for name, field in sorted(FIGURE_FIELDS.items())}
+        return {name: value for name, value in told.items() if value is not None and not (steady and name in UNSTEADY)}
 
     def annotations(self) -> dict[str, str]:
         """What the artefact's manifest says."""
@@ -87,14 +79,6 @@ class Facts:
         if self.artifact_type != DATASET_TYPE:
             found |= {f"{METRIC}{name}": f"{value:.10g}" for name, value in list(self.measured().items())[:MOST]}
         return found
-
-
-ABBREVIATIONS = {"bleu": "BLEU", "rouge": "ROUGE"}
-
-
-def _name(field: str) -> str:
-    """``exact_match`` as ExactMatch."""
-    return ABBREVIATIONS.get(field) or "".join(part[:1].upper() + part[1:] for part in field.split("_"))
 
 
 def plain(value: Any) -> Any:

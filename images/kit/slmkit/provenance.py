@@ -25,6 +25,8 @@ PREDICATE_TYPE = "in-toto.io/predicate-type"
 BUILD_TYPE = "https://slmops.dev/build-types/{}/v1"
 BUILDER = "https://slmops.dev/operator"
 OCI = re.compile(r"(?:oci://)?(?P<name>[^\s@]+)@sha256:(?P<digest>[0-9a-f]{64})")
+FILE = re.compile(r"https?://[^\s#]+#sha256=(?P<digest>[0-9a-f]{64})")
+FOLDER = re.compile(r"(?:s3|pvc)://[^\s#]+#sha256=(?P<digest>[0-9a-f]{64})")
 HUB = re.compile(r"hf://(?P<name>[^\s@]+)@(?P<commit>[0-9a-f]{7,64})")
 
 
@@ -77,4 +79,8 @@ def _descriptor(role: str, uri: str) -> dict[str, Any]:
         found["digest"] = {"sha256": match["digest"]}
     elif match := HUB.fullmatch(uri):
         found["digest"] = {"gitCommit": match["commit"]}
+    elif match := FILE.fullmatch(uri):
+        found["digest"] = {"sha256": match["digest"]}
+    elif match := FOLDER.fullmatch(uri):
+        found["digest"] = {"dirHash": match["digest"]}
     return found

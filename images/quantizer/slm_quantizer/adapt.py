@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_se
 from slm_quantizer.recipe import RECORDS, recipe, validate
 from slm_quantizer.records import records
 from slm_quantizer.telling import Telling, told
-from slm_trainer.encoding import encode
+from slm_trainer.encoding import encode, turn_end
 from slm_trainer.schedule import steps_an_epoch, total_steps
 from slm_trainer.store import TokenStore
 from slm_trainer.template import set_template
@@ -69,7 +69,7 @@ def adapt(run: TrainRun, context: Context) -> Report:
     context.stage("Publishing")
     files = {name: made / name for name in FILES}
     artifact = beside(registry, run, context, files, ADAPTER_TYPE)
-    learned = Learning(steps=telling.steps, curve=telling.curve())
+    learned = Learning(steps=telling.steps, curve=telling.curve(), endless=turn_end(tokenizer) is None)
     return Report(outcome="Succeeded", artifacts={"adapter": artifact}, learning=learned)
 
 

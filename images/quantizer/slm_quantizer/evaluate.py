@@ -3,12 +3,13 @@
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from slm_quantizer.pack import ends
 from slmkit.apart import Seen, finite, measure_apart, peak_memory, tell
 from slmkit.data import Example
 from slmkit.metrics import Measured, judged
@@ -41,10 +42,11 @@ def context_length(folder: Path) -> int:
 
 
 def answer(
-    og: Any, model: Any, tokenizer: Any, prompt: str, limit: int, longest: int
+    og: Any, model: Any, tokenizer: Any, prompt: str, limit: int, longest: int, ends: Collection[int] = ()
 ) -> tuple[str, float | None, float | None]:
     """(greedy answer, seconds to its first token, seconds in all). No answer and no times to a prompt that leaves no room
-    for one in ``longest`` tokens: the edge runtime refuses it, too."""
+    for one in ``longest`` tokens: the edge runtime refuses it, too. ``ends``: tokens that end an answer and are no part
+    of it."""
     begun = time.perf_counter()
     tokens = tokenizer.encode(prompt)
     if len(tokens) >= longest:
@@ -55,7 +57,8 @@ def answer(
     while not generator.is_done():
         generator.generate_next_token()
         first = first or time.perf_counter() - begun
-    text = tokenizer.decode(generator.get_sequence(0)[len(tokens) :])
+    said = generator.get_sequence(0)[len(tokens) :]
+    text = tokenizer.decode(said[:-1] if len(said) and int(said[-1]) in ends else said)
     return text, first, time.perf_counter() - begun
 
 
@@ -93,10 +96,10 @@ def _main() -> None:
     folder, pairs, metrics = Path(asked["folder"]), asked["pairs"], asked["metrics"]
     model = og.Model(str(folder))
     tokenizer = og.Tokenizer(model)
-    longest = context_length(folder)
+    longest, stops = context_length(folder), ends(folder)
     said = []
     for prompt, _ in pairs:
-        said.append(answer(og, model, tokenizer, prompt, asked["limit"], longest))
+        said.append(answer(og, model, tokenizer, prompt, asked["limit"], longest, stops))
         tell(len(said))
     peak = peak_memory()  # of answering alone
     losses = [loss(og, model, tokenizer, *pair, longest) for pair in pairs] if Metric.PERPLEXITY in metrics else []

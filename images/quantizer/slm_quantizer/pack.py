@@ -26,6 +26,22 @@ def finish(folder: Path, run: QuantizeRun) -> None:
     (folder / "inference_model.json").write_text(json.dumps(name, indent=2) + "\n")
 
 
+def ends(folder: Path) -> list[int]:
+    """Tokens that the runtime stops at."""
+    named = json.loads((folder / "genai_config.json").read_text())["model"].get("eos_token_id")
+    return named if isinstance(named, list) else [] if named is None else [named]
+
+
+def name_end(folder: Path, token: int | None) -> None:
+    """Add the token that ends an answer to those that the runtime stops at, where it is not among them."""
+    known = ends(folder)
+    if token is not None and token not in known:
+        path = folder / "genai_config.json"
+        config = json.loads(path.read_text())
+        config["model"]["eos_token_id"] = [*known, token] if known else token
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
 def layers(folder: Path, name: str) -> list[Layer]:
     """The image's layers; files lie at ``/models/<name>``."""
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in LEFT_OUT}

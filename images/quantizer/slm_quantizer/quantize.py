@@ -6,9 +6,9 @@ from transformers import AutoTokenizer
 
 from slm_quantizer.convert import convert
 from slm_quantizer.evaluate import measure
-from slm_quantizer.pack import finish, layers
+from slm_quantizer.pack import finish, layers, name_end
 from slm_quantizer.verify import verify
-from slm_trainer.encoding import texts
+from slm_trainer.encoding import texts, turn_end
 from slmkit.data import Example, read_examples
 from slmkit.facts import IMAGE_TYPE, Facts
 from slmkit.metrics import Measured
@@ -32,10 +32,11 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     check_model_folder(model)
     examples = _examples(run, context, registry)
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-    pairs = [texts(tokenizer, example) for example in examples]
+    pairs, end = [texts(tokenizer, example) for example in examples], turn_end(tokenizer)
     context.stage("Converting")
     built = convert(model, run, context.work)
     finish(built, run)
+    name_end(built, end)
     context.check()
     context.stage("Verifying")
     verify(model, built, run.precision, [*PROMPTS, *(prompt for prompt, _ in pairs[:8])])
@@ -46,6 +47,7 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
         seen["model"] = seen["reference"] = measure(built, pairs, examples, run.evaluation, context, count)
         if run.precision != "FP32":
             full = convert(model, run.model_copy(update={"precision": "FP32"}), context.work)
+            name_end(full, end)
             seen["reference"] = measure(full, pairs, examples, run.evaluation, context, count)
     figures = side_by_side(seen)
     context.check()
@@ -67,7 +69,7 @@ def _examples(run: QuantizeRun, context: Context, registry: Registry) -> list[Ex
     if wanted is None or wanted.data is None:
         return []
     folder: Path = context.work / "data"
-    context.inputs["evaluation"] = fetch(wanted.data.source, folder, registry, "dataset")
+    context.inputs["evaluation"] = fetch(wanted.data.source, folder, registry, "dataset", wanted.data.path)
     found = [example for example in read_examples(wanted.data, folder) if example.completion is not None]
     if not found:
         raise RunFailed(Reason.INVALID_DATA, f"{wanted.data.source.uri}: no record has an answer to measure by")

@@ -11,5 +11,5 @@ from slmops.contract import TrainRun
 def records(run: TrainRun, context: Context, registry: Registry) -> Spool:
     """Records with an answer, none of them held out: divided and sifted by the trainer's own code, and on disk."""
     sets = prepare(run, context, registry)
-    tasks.check(run.task, sets.training, sets.held_out)
+    tasks.check(run.task, sets.training, *sets.apart)
     return sets.training

@@ -1,10 +1,11 @@
 """Examples -> records of tokens: chat template, and where the answer begins."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 from slm_trainer.store import Record, TokenStore, Writer
+from slm_trainer.template import ANSWER, QUESTION
 from slmkit.data import Example
 from slmkit.run import RunFailed
 from slmops.contract import Reason
@@ -23,6 +24,37 @@ def ends(model: Any, tokenizer: Any) -> list[int]:
     named = model.generation_config.eos_token_id
     found = [*named] if isinstance(named, list | tuple) else [named]
     return [token for token in dict.fromkeys([*found, tokenizer.eos_token_id]) if token is not None]
+
+
+def turn_end(tokenizer: Any) -> int | None:
+    """The token that the chat template writes at the end of an answer. None where it writes none that stands for nothing
+    else, a special or an added one: no other is seen by whoever generates."""
+    said = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
+    try:
+        whole = tokenizer.apply_chat_template(said, tokenize=False)
+    except Exception:  # what a template does may fail in any way; whoever needs this conversation says so
+        return None
+    known = {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()} - {tokenizer.unk_token_id}
+    for token in tokenizer(whole.rpartition(ANSWER)[2], add_special_tokens=False)["input_ids"]:
+        if token in known:
+            return int(token)
+        if tokenizer.decode([token]).strip():
+            break
+    return None
+
+
+def until(tokens: Sequence[int], stops: Collection[int]) -> int | None:
+    """Where the first of the tokens is that ends an answer; None where none does."""
+    return next((at for at, token in enumerate(tokens) if token in stops), None)
+
+
+def name_ends(model: Any, tokenizer: Any) -> None:
+    """Have the model's generation settings name all tokens that end an answer, the chat template's own among them: servers
+    and converters read them there."""
+    found = dict.fromkeys([*ends(model, tokenizer), turn_end(tokenizer)])
+    named = [token for token in found if token is not None]
+    if named:
+        model.generation_config.eos_token_id = named if len(named) > 1 else named[0]
 
 
 def prompt_tokens(tokenizer: Any, example: Example) -> list[int]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slm_trainer.encoding import encode, ends
+from slm_trainer.encoding import encode, ends, name_ends, until
 from slmkit.apart import Seen, finite, measure_apart, peak_memory, tell
 from slmkit.data import Example
 from slmkit.metrics import Measured, judged
@@ -97,13 +97,16 @@ def generate(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int
     ]
     tokenizer.padding_side = "left"
     given = tokenizer(texts, add_special_tokens=False, padding=True, return_tensors="pt").to(model.device)
+    stops = ends(model, tokenizer)
     with torch.inference_mode():
         made = model.generate(
             input_ids=given["input_ids"], attention_mask=given["attention_mask"], max_new_tokens=limit,
-            pad_token_id=tokenizer.pad_token_id, eos_token_id=ends(model, tokenizer),
+            pad_token_id=tokenizer.pad_token_id, eos_token_id=stops,
             **({"do_sample": False} | sampling),
         )  # fmt: skip
-    return list(tokenizer.batch_decode(made[:, given["input_ids"].shape[1] :], skip_special_tokens=True))
+    rows = made[:, given["input_ids"].shape[1] :].tolist()
+    # The end is no part of the answer, also where it is a token that would be read back as text.
+    return list(tokenizer.batch_decode([row[: until(row, stops)] for row in rows], skip_special_tokens=True))
 
 
 def _main() -> None:
@@ -115,6 +118,7 @@ def _main() -> None:
     folder, limit, metrics = Path(asked["folder"]), asked["limit"], asked["metrics"]
     graphics = torch.cuda.is_available()
     tokenizer, model = load_tokenizer(folder), load_model(folder).to("cuda" if graphics else "cpu").eval()
+    name_ends(model, tokenizer)
     examples = [Example(tuple(prompt), completion) for prompt, completion in asked["examples"]]
     said = answers(model, tokenizer, examples, limit)
     whole = times(model, tokenizer, examples, limit) if Metric.INFERENCE_TIME in metrics else []

@@ -15,7 +15,7 @@ def base_task(run: TrainRun, context: Context, registry: Registry) -> list[Examp
     if run.base_task is None:
         return []
     folder = context.work / "data-base-task"
-    context.inputs[ROLE] = fetch(run.base_task.source, folder, registry, "dataset")
+    context.inputs[ROLE] = fetch(run.base_task.source, folder, registry, "dataset", run.base_task.path)
     found = choose(read_examples(run.base_task, folder), run.evaluation.samples, run.hyperparameters.seed)
     if not found:
         raise RunFailed(

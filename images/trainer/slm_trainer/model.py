@@ -8,6 +8,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
+from slm_trainer.encoding import name_ends
 from slm_trainer.template import set_template
 from slm_trainer.tokens import CHAT_TEMPLATE, SPECIAL
 from slmkit.data import Example
@@ -103,6 +104,7 @@ def save_memory(model: Any) -> None:
 
 def save(model: Any, tokenizer: Any, folder: Path) -> dict[str, Path]:
     """Write model and tokenizer. Returns the files by their name in the artefact."""
+    name_ends(model, tokenizer)
     model.save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder)
     return {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}

@@ -1,7 +1,7 @@
 """What an answer is in each task. Records whose answers are none are refused before the training. Pure."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from slmkit.data import Example
@@ -19,27 +19,27 @@ class Records(Protocol):
     def __iter__(self) -> Iterator[Example]: ...
 
 
-def check(task: str, training: Records, held_out: Records) -> None:
-    """Raise RunFailed at the first record that is none of this task."""
+def check(task: str, training: Records, *apart: Records) -> None:
+    """Raise RunFailed at the first record that is none of this task. ``apart``: sets that are held out."""
     if task == "Classification":
-        _labels(training, held_out)
+        _labels(training, apart)
     fault = FAULTS.get(task)
     if fault is None:
         return
-    for kind, examples in (("", training), ("held-out ", held_out)):
+    for kind, examples in (("", training), *(("held-out ", held_out) for held_out in apart)):
         for number, example in enumerate(examples, 1):
             if example.completion is not None and (what := fault(example)):
                 raise _invalid(task, f"{kind}{example.place(number)}: {what}: {_short(example.completion)}")
 
 
-def _labels(training: Records, held_out: Records) -> None:
+def _labels(training: Records, apart: Sequence[Records]) -> None:
     labels = {example.completion for example in training}
     if len(labels) < 2:
         raise _invalid("Classification", "all records that are trained on have the same label")
     if len(labels) > LABELS or len(labels) > len(training) / 2:
         raise _invalid("Classification", f"{len(labels)} different answers in {len(training)} records are no labels; use "
                        "task Generation")  # fmt: skip
-    for number, example in enumerate(held_out, 1):
+    for number, example in (numbered for held_out in apart for numbered in enumerate(held_out, 1)):
         if example.completion is not None and example.completion not in labels:
             where = f"held-out {example.place(number)}"
             raise _invalid("Classification", f"{where} has the label {_short(example.completion)}, which no record that is "

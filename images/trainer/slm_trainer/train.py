@@ -1,5 +1,6 @@
 """A training run, top to bottom: sources, data, model, loop, evaluation, publication."""
 
+import logging
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ from slm_trainer import tasks
 from slm_trainer.curves import Curves
 from slm_trainer.dataset.sets import prepare
 from slm_trainer.distributed import Group, group_of_this_process
+from slm_trainer.encoding import turn_end
 from slm_trainer.evaluate import choose, measure
 from slm_trainer.forgetting import base_task, matching
 from slm_trainer.lessons import lessons
@@ -33,6 +35,8 @@ from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
 from slmops.contract import ADAPTER_TYPE, LOGS_TYPE, MODEL_TYPE, REPORT_TYPE, Reason, Report, Source, TrainRun
 
+log = logging.getLogger("slm_trainer")
+
 
 def train(run: TrainRun, context: Context) -> Report:
     """Train a model and publish it."""
@@ -41,12 +45,19 @@ def train(run: TrainRun, context: Context) -> Report:
     seed_everything(run.hyperparameters.seed)
     context.stage("Fetching")
     sets = prepare(run, context, registry)
-    tasks.check(run.task, sets.training, sets.held_out)
+    tasks.check(run.task, sets.training, *sets.apart)
     model, tokenizer = _model(run, context, registry, sets.training)
+    endless = turn_end(tokenizer) is None
+    if endless:
+        log.warning("the chat template ends an answer with no token of its own: answers go on to their limit")
     context.check()
     records, dropped = lessons(run, tokenizer, sets.training, context.work / "tokens", context)
     sets.tally.lose("SequenceTooLong", dropped)
-    measured = choose(sets.held_out, run.evaluation.samples, run.hyperparameters.seed)
+    watched, measured = (
+        choose(part, run.evaluation.samples, run.hyperparameters.seed) for part in (sets.watched, sets.held_out)
+    )
+    if run.trial:  # what is chosen by the last figures would flatter them
+        measured = watched
     if not measured:
         raise RunFailed(Reason.INVALID_DATA, "no held-out record has an answer to measure by")
     kept = base_task(run, context, registry)
@@ -68,11 +79,12 @@ def train(run: TrainRun, context: Context) -> Report:
         if run.hyperparameters.gradient_checkpointing:
             save_memory(model)
         referee = Referee(run.trial) if run.trial else None
-        watch = _watch(run, context, tokenizer, measured, group, referee)
+        watch = _watch(run, context, tokenizer, watched, group, referee)
         learned = fit(model, records, run.hyperparameters, tokenizer.pad_token_id, objective, context, watch, group)
         if not group.leads:
             group.wait(context.stopping)
             return Report(outcome="Succeeded")
+        learned = learned.model_copy(update={"endless": endless})
         logs = watch.curves.close()
         if referee and run.trial and (referee.pruned or run.trial.search.metric == "evalLoss"):
             group.finish()
@@ -119,11 +131,11 @@ def train(run: TrainRun, context: Context) -> Report:
 
 
 def _watch(
-    run: TrainRun, context: Context, tokenizer: Any, measured: list[Example], group: Group, referee: Referee | None
+    run: TrainRun, context: Context, tokenizer: Any, watched: list[Example], group: Group, referee: Referee | None
 ) -> Watch:
     """Held-out records whose loss is followed while the model trains."""
     longest = run.hyperparameters.max_sequence_length
-    held_out, _ = encode(tokenizer, measured, longest, context.work / "held-out-tokens")
+    held_out, _ = encode(tokenizer, watched, longest, context.work / "held-out-tokens")
     if not held_out and (run.hyperparameters.early_stopping or referee):
         raise RunFailed(Reason.INVALID_DATA, f"{'a search' if referee else 'early stopping'} needs held-out records: all "
                         f"of them are longer than maxSequenceLength {longest}")  # fmt: skip

@@ -68,9 +68,11 @@ class FineTuneData(ApiModel):
     train: DataSource
     """Records with answers."""
     validation: DataSource | None = None
-    """Held-out records with answers."""
+    """Held-out records with answers. Beside evaluation.data they are what the training is followed by (early stopping, the
+    trials of a search), and the figures at the end are those of evaluation.data."""
     validation_split: Share | None = None
-    """Share of train that is held out when validation is absent; 0.1 when neither is set."""
+    """Share of train that is held out when validation is absent; 0.1 when neither is set. None is where evaluation.data is
+    set."""
     filters: Filters | None = None
     """Which records are dropped; with it, a report on the data is published. Where absent, only records without an
     answer are dropped, and those whose prompt is held out for the evaluation."""

@@ -80,9 +80,12 @@ class DistillationData(ApiModel):
     train: PromptSource
     """Prompts that the student learns from. Answers in the records are not shown to the teacher."""
     validation: PromptSource | None = None
-    """Prompts for the evaluation. Where a record has an answer, it is what student and teacher are measured by."""
+    """Prompts for the evaluation. Where a record has an answer, it is what student and teacher are measured by. Beside
+    evaluation.data they are what the training is followed by (early stopping), and the figures are those of
+    evaluation.data."""
     validation_split: Share | None = None
-    """Share of train that is held out when validation is absent; 0.1 when neither is set."""
+    """Share of train that is held out when validation is absent; 0.1 when neither is set. Of an endpoint's prompts none is
+    where evaluation.data is set: all that are paid for are learned from."""
     filters: LabellingFilters = LabellingFilters()
     """Which prompts are asked, and which of the teacher's answers are kept."""
 

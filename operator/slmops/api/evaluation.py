@@ -16,7 +16,8 @@ class Evaluation(ApiModel):
     """What is measured once a model is made, on records that it was not trained on."""
 
     data: DataSource | None = None
-    """Held-out records with the expected answers. The validation part of the training data when absent."""
+    """Held-out records with the expected answers. The validation part of the training data when absent. The training is
+    followed by them, too, where no other records are held out."""
     metrics: Annotated[list[Measure], Field(max_length=9)] = []
     """What is measured, besides ExactMatch, the bytes of weights and what a gate needs. All that suits the task when empty.
     ExactMatch: share of answers equal to the expected ones. Accuracy: the same without regard to case, blanks and a final

@@ -54,8 +54,8 @@ KEYS_RULE = Rule(
     "credentials",
 )
 DIGEST_RULE = Rule(
-    "!has(self.uri) || !self.uri.contains('#') || self.uri.matches('^(https?|s3)://[^#]*#sha256=[0-9a-f]{64}$')",
-    "after # a digest is expected, with https:// and s3:// alone: #sha256= and 64 hexadecimal digits",
+    "!has(self.uri) || !self.uri.contains('#') || self.uri.matches('^(https?|s3|pvc)://[^#]*#sha256=[0-9a-f]{64}$')",
+    "after # a digest is expected, with https://, s3:// and pvc:// alone: #sha256= and 64 hexadecimal digits",
     "uri",
 )
 
@@ -96,8 +96,8 @@ class ModelSource(ApiModel):
     uri: Uri | None = None
     """Address of a model in safetensors format: oci://repository[:tag|@sha256:…], hf://org/name[@revision],
     https://…, s3://bucket/prefix, pvc://claim/path. Each attempt of a Job resolves tags and revisions to a digest, which
-    status.inputs shows: name a digest where attempts, trials or adapters must not differ. #sha256=… after https:// and
-    s3:// is compared with what comes."""
+    status.inputs shows: name a digest where attempts, trials or adapters must not differ. #sha256=… after https://,
+    s3:// and pvc:// is compared with what comes."""
     endpoint: Annotated[str, Field(pattern=ENDPOINT, max_length=256)] | None = None
     """Server of an s3:// address, for example https://minio.example:9000; Amazon's when absent."""
     distillation: Reference | None = None
@@ -153,12 +153,13 @@ class DataSource(ApiModel):
 
     uri: Uri
     """Address of the data: oci://repository[:tag|@sha256:…] of an artefact that holds files, https:// of one file, hf://,
-    s3://bucket/prefix or pvc://claim/path. #sha256=… after https:// and s3:// is compared with what comes. What a file
-    holds is told by its name: *.jsonl, *.jsonl.zst, *.csv, *.parquet."""
+    s3://bucket/prefix or pvc://claim/path. #sha256=… after https://, s3:// and pvc:// is compared with what comes. What a
+    file holds is told by its name: *.jsonl, *.jsonl.zst, *.csv, *.parquet."""
     endpoint: Annotated[str, Field(pattern=ENDPOINT, max_length=256)] | None = None
     """Server of an s3:// address, for example https://minio.example:9000; Amazon's when absent."""
     path: Annotated[str, Field(max_length=256, pattern=FILE)] | None = None
-    """File inside the artefact or folder, for example train.jsonl. All files with one of those names when absent."""
+    """File inside the artefact or folder, for example train.jsonl. All files with one of those names when absent. Of a
+    volume this file alone is read, also for the digest."""
     format: Literal["Messages", "PromptCompletion", "Text", "Classification"] = "Messages"
     """How a record looks: Messages is {"messages": [{"role": …, "content": …}, …]}, PromptCompletion is
     {"prompt": …, "completion": …}, Text is {"text": …}, which is learned as a whole, and Classification is

@@ -28,8 +28,9 @@ from slmops.cluster.objects import (
 )
 
 TIMEOUT = 10.0
-WRITE_TIMEOUT = 15.0
-"""The API server waits 10 s for an admission webhook, if nobody said otherwise, and then names the one that hangs."""
+WRITE_TIMEOUT = 36.0
+"""The API server waits up to 30 s for an admission webhook, as its timeoutSeconds says, and then names the one that hangs;
+it gives up every write after 34 s. So its answer, which is about one object, comes before our own, which is about all."""
 LIST_TIMEOUT = 60.0
 PAGE = 50
 """Objects in one page of a list. Parsed they take some 50 KB each, and memory once taken is seldom given back."""

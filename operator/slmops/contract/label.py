@@ -64,7 +64,8 @@ class LabelRun(Run):
     train: Data
     validation: Data | None = None
     validation_split: float = 0.1
-    """Share of ``train`` held out when ``validation`` is absent; chosen by hash of the prompt, so it is stable."""
+    """Share of ``train`` held out when ``validation`` and ``evaluation`` are absent; chosen by hash of the prompt, so it is
+    stable."""
     evaluation: Data | None = None
     """Records that the student is measured by, where they are of their own: the teacher is judged by the same ones."""
     evaluation_samples: int = 500

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slmops.contract.base import Message
+from slmops.contract.base import Message, Metric
 
 
 class Reason(StrEnum):
@@ -88,6 +88,23 @@ class Figures(Message):
     """Of a reference: phi coefficient of its right answers with the model's on the same records."""
 
 
+FIGURE_FIELDS = {
+    str(Metric.EXACT_MATCH): "exact_match",
+    str(Metric.ACCURACY): "accuracy",
+    str(Metric.F1): "f1",
+    str(Metric.BLEU): "bleu",
+    str(Metric.ROUGE): "rouge",
+    str(Metric.PERPLEXITY): "perplexity",
+    str(Metric.INFERENCE_TIME): "inference_seconds",
+    str(Metric.TIME_TO_FIRST_TOKEN): "first_token_seconds",
+    str(Metric.PEAK_MEMORY): "peak_memory_bytes",
+    "WeightBytes": "weight_bytes",
+    "Parameters": "parameters",
+    "Samples": "samples",
+}
+"""The fields of ``Figures`` by their names in the API, in status, annotations and documents."""
+
+
 class CurvePoint(Message):
     """The losses around one step, in nats for each token of an answer."""
 
@@ -112,6 +129,8 @@ class Learning(Message):
     """Ended by early stopping; the weights are those of ``best_step``."""
     overfitted: bool = False
     """In the end the loss rose on held-out records while it fell on those that were trained on."""
+    endless: bool = False
+    """The chat template ends an answer with no token of its own, so whoever generates does not see the end."""
     curve: Annotated[tuple[CurvePoint, ...], Field(max_length=16)] = ()
 
 

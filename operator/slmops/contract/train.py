@@ -166,7 +166,10 @@ class TrainRun(Run):
     """Chat template (Jinja2) in place of the tokenizer's own; it is published with the model."""
     train: Data
     validation: Data | None = None
+    """Held out: the training is followed by it, and measured by it unless ``evaluation.data`` is set. Without a record in
+    it, and without it, ``evaluation.data`` is for both."""
     validation_split: float = 0.1
+    """Share of ``train`` held out when ``validation`` and ``evaluation.data`` are absent."""
     filters: Filters | None = None
     """What is dropped, and that a report on the data is published. Absent: only records without an answer, and those
     whose prompt is held out."""

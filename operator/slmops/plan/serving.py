@@ -168,12 +168,9 @@ def _meta(resource: EdgeDeployment, pool: Pool, revision: str) -> Manifest:
 
 
 def _affinity(labels: dict[str, str], operator: str, hosts: Collection[str] | None) -> Manifest:
-    """Which nodes: by the pool's labels, and by host name or any. The host name is always spoken of, so that a change
-    from some to any is a change of an expression, which no comparison overlooks, and not one less."""
+    """Which nodes: by the pool's labels, of which there is one at least, and by host name where not all are meant."""
     expressions: list[Manifest] = [{"key": k, "operator": "In", "values": [v]} for k, v in sorted(labels.items())]
-    if hosts is None:
-        expressions.append({"key": HOSTNAME, "operator": "Exists"})
-    else:
+    if hosts is not None:
         expressions.append({"key": HOSTNAME, "operator": operator, "values": sorted(hosts)})
     return {
         "nodeAffinity": {

@@ -81,7 +81,7 @@ class Sources:
     def _address(self, uri: str, secret: SecretKey | None, endpoint: str | None) -> contract.Source:
         default = {"oci": REGISTRY_KEY, "s3": WHOLE}.get(uri.partition("://")[0], TOKEN_KEY)
         if uri.startswith("pvc://"):
-            self._claim(uri.removeprefix("pvc://").split("/")[0])
+            self._claim(re.split("[/#]", uri.removeprefix("pvc://"))[0])
         return contract.Source(uri=uri, credentials=self.credentials(secret, default), endpoint=endpoint)
 
     def _published(self, kind: str, name: str, field_name: str, where: str) -> contract.Source:

@@ -10,11 +10,15 @@ from slmops.status.remedies import with_remedy
 
 
 def learned(state: JobState) -> Fact:
-    """Trained. Overfitting is a warning: the model is there, and the gates say whether it is good enough."""
+    """Trained. Endless answers and overfitting are warnings: the model is there, and the gates say whether it is good
+    enough."""
     fact = stage(ConditionType.TRAINED, "Trained", state)
     found = state.report.learning if fact.status == "True" and state.report else None
     if found is None:
         return fact
+    if found.endless:
+        text = "the chat template ends an answer with no special token, so answers go on to their limit of tokens"
+        return true(ConditionType.TRAINED, "EndlessAnswers", with_remedy("EndlessAnswers", text))
     if found.overfitted and found.best_eval_loss is not None and found.eval_loss is not None:
         text = (
             f"the loss on held-out records was {found.best_eval_loss:.4g} after step {found.best_step} and is "

@@ -58,6 +58,8 @@ REMEDIES: dict[str, str] = {
     "SearchFailed": "Narrow spec.search.space (most often: a smaller max of learningRate), or raise "
     "spec.run.resources.limits.memory; the trials' Jobs have their logs. Then change the spec or set the annotation "
     "slmops.dev/retry.",
+    "EndlessAnswers": "Take a base whose chat template ends an answer with a special token of its tokenizer, or give such "
+    "a template in spec.data.template of a FineTune. Until then clients have to stop by text.",
     "Overfitting": "Set spec.training.earlyStopping to keep the weights of the best step, train for fewer epochs, or add "
     "data.",
     "GateFailed": "Train longer or on more data, choose another variant, or change the bound in spec.gates.",

@@ -4,8 +4,10 @@ Time is virtual: a server that takes 0.2 s takes exactly that.
 """
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,8 @@ from slmkit.run import Context, RunFailed
 from slmops.contract import BenchRun, Reason, Report, TargetFigures
 from tests.unit import virtualnet
 from tests.unit.images.fakellm import FakeLLM, Reply, play
+
+ONCE = {"rounds": 1, "prompts": 1, "warmup": 0}
 
 
 class Job:
@@ -239,6 +243,65 @@ def test_a_server_that_is_not_there_is_named(job: Job) -> None:
     assert failed.reason is Reason.TARGET_UNREACHABLE
     assert "http://127.0.0.1:9" in failed.message
     assert llm.asked == []
+
+
+def test_a_page_without_end_or_packed_says_nothing_of_memory(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = b"slmops_runtime_peak_memory_bytes 5\n"
+    monkeypatch.setattr(module, "PAGE_LIMIT", 1000)
+    packed = {"Content-Encoding": "gzip"}
+    for answer, peak in ({"body": page}, 5), ({"body": page * 30}, None), ({"body": gzip.compress(page),
+                                                                            "headers": packed}, None):  # fmt: skip
+        llm = FakeLLM(Reply(delay=0.1))
+        llm.metrics = partial(web.Response, **answer)
+        assert job.figures(llm, **ONCE).peak_memory_bytes == peak
+
+
+def test_what_a_cluster_puts_into_the_environment_is_not_between_node_and_runtime(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert job.figures(FakeLLM(Reply(delay=0.1)), **ONCE).errors == 0
+
+
+def test_a_server_whose_first_page_has_no_end_is_not_measured(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE_LIMIT", 1000)
+    llm = FakeLLM()
+    llm.models = lambda time: web.Response(body=b"#" * 1001)
+    assert refused(lambda: job.bench(llm)).reason is Reason.TARGET_UNREACHABLE
+    assert llm.asked == []
+
+
+def test_a_server_that_sends_its_clients_elsewhere_is_not_measured_there(job: Job) -> None:
+    other = FakeLLM(Reply(delay=0.1))
+    there = Reply(status=307, headers={"Location": f"{other.url}/v1/chat/completions"})
+    found = job.bench(FakeLLM(there), other, **ONCE).targets
+    assert (found["stable"].errors, found["candidate"].errors) == (1, 0)
+    away = FakeLLM()
+    away.models = lambda time: web.Response(status=307, headers={"Location": "/metrics"})
+    assert "answered 307" in refused(lambda: job.bench(away)).message
+
+
+def test_a_page_that_comes_drop_by_drop_is_not_waited_for(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    async def drops(llm: FakeLLM, request: web.Request) -> web.StreamResponse:
+        seen.append(virtualnet.now())
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        try:
+            for _ in range(1000):
+                await asyncio.sleep(10)
+                await answer.write(b"#")
+        finally:
+            seen.append(virtualnet.now())
+        return answer
+
+    monkeypatch.setattr(FakeLLM, "_metrics", drops)
+    assert job.figures(FakeLLM(Reply(delay=0.1)), **ONCE).peak_memory_bytes is None
+    assert seen[1] - seen[0] < 80, "a minute and a drop"
 
 
 def test_whoever_is_told_to_stop_begins_no_other_round(job: Job) -> None:

@@ -110,7 +110,7 @@ def test_the_answers_become_a_data_set(job: Job) -> None:
     assert set(job.context.inputs) == {"train", "teacher"}
     annotations = job.registry.client().annotations(report.artifacts["dataset"].reference)
     assert annotations["k"] == "v"
-    assert annotations["slmops.dev/input.train"] == "pvc://claim/"
+    assert annotations["slmops.dev/input.train"].startswith("pvc://claim/#sha256=")
 
 
 def test_the_report_lies_beside_the_data(job: Job) -> None:
@@ -312,6 +312,19 @@ def test_answers_of_no_use_are_paid_for_and_counted_in_whatever_attempt_they_cam
     assert report.dataset is not None
     assert (report.dataset.prompt_tokens, report.dataset.completion_tokens) == (5 * 10 + 2, 5 * 100 + 2)
     assert report.dataset.reused == 1
+
+
+def test_prompts_that_nobody_needs_are_not_asked(job: Job) -> None:
+    """Where the student is measured by records of their own none is held out: what is paid for is learned."""
+    job.give(*({"prompt": str(i)} for i in range(40)))
+    job.give({"prompt": "x", "completion": "x"}, name="judge")
+    report = job.label(validation_split=0.5, evaluation=data("judge"))
+    assert len(job.made(report, "train")) == 40
+    assert job.file(report, "validation.jsonl") == b"\n", "no record, and not a file that registries refuse"
+    assert sorted(job.llm.prompts()) == sorted([*map(str, range(40)), "x"])
+    without = FakeLLM(port=job.llm.port)
+    report = job.label(without, validation_split=0.5)
+    assert 10 < len(job.made(report, "validation")) < 30
 
 
 def asked(llm: FakeLLM, **fields: Any) -> dict[str, Any]:

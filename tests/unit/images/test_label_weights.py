@@ -16,6 +16,7 @@ from slm_trainer.label.weights import WeightsTeacher, load
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmops.contract import LabelRun, Reason, Sampling
+from tests.unit.images.letters import Letters
 
 VLLM = "slm_trainer.label.with_vllm"
 
@@ -111,6 +112,7 @@ class Parameters:
     frequency_penalty: float
     presence_penalty: float
     seed: int
+    stop_token_ids: list[int]
 
 
 class LLM:
@@ -123,6 +125,9 @@ class LLM:
         self.model = model
         self.parameters: list[Parameters] = []
         self.made.append(self)
+
+    def get_tokenizer(self) -> Letters:
+        return Letters(added={"<|end|>": 300})
 
     def chat(
         self, messages: list[list[dict[str, str]]], sampling_params: list[Parameters], use_tqdm: bool
@@ -166,7 +171,7 @@ def test_vllm_answers_with_the_models_own_template_and_each_question_has_its_see
     assert engine.answer([first, second]) == [Answer("a", 1, 2, "stop"), Answer("cut", 3, 2, "length")]
     (llm,) = vllm.made
     assert llm.model == str(tmp_path)
-    assert llm.parameters == [Parameters(0.5, 0.9, 9, ["X"], 1.0, -1.0, 7)] * 2
+    assert llm.parameters == [Parameters(0.5, 0.9, 9, ["X"], 1.0, -1.0, 7, [300])] * 2
 
 
 def test_one_prompt_that_is_too_long_does_not_cost_the_others_their_answers(vllm: type[LLM], tmp_path: Path) -> None:

@@ -20,13 +20,16 @@ from slmkit.run import Context, RunFailed
 from slmops.contract import (
     ADAPTER_TYPE,
     DATASET_TYPE,
+    FIGURE_FIELDS,
     MODEL_TYPE,
     Artifact,
     Figures,
     LabelRun,
+    Metric,
     Source,
     TrainRun,
 )
+from slmops.figures import shown
 from tests.unit.images.fakeregistry import FakeRegistry, sha256
 
 DIGEST = f"sha256:{'ab' * 32}"
@@ -70,9 +73,17 @@ def test_annotations_name_inputs_configuration_code_and_steady_figures() -> None
     assert said["slmops.dev/metric.WeightBytes"] == "7"
     assert said["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert said["slmops.dev/configuration"].startswith("sha256:")
-    assert not any("Seconds" in key or "Memory" in key for key in said), (
-        "what differs from run to run changes no digest"
-    )
+    assert not any("Time" in key or "Memory" in key for key in said), "what differs from run to run changes no digest"
+
+
+def test_figures_have_the_names_that_status_and_gates_have() -> None:
+    everything = Figures(**dict.fromkeys(FIGURE_FIELDS.values(), 1))
+    assert set(FIGURE_FIELDS.values()) == Figures.model_fields.keys() - {"intervals", "correlation"}
+    assert set(FIGURE_FIELDS) >= set(Metric)
+    told = facts(figures={"model": everything})
+    assert list(told.measured(steady=False)) == sorted(shown(everything))
+    unsteady = {"InferenceTime", "TimeToFirstToken", "PeakMemory"}
+    assert told.measured().keys() == told.measured(steady=False).keys() - unsteady
 
 
 @pytest.mark.parametrize(
@@ -112,13 +123,28 @@ def test_the_statement_is_about_the_artefact_and_names_what_it_is_made_from() ->
         {"name": "train", "uri": DATA, "digest": {"sha256": "ab" * 32}},
     ]
     assert built["externalParameters"]["hyperparameters"]["seed"] == 42
-    assert built["internalParameters"]["figures"]["model"]["InferenceSeconds"] == 0.123
+    assert built["internalParameters"]["figures"]["model"] == {
+        "ExactMatch": 0.875, "InferenceTime": 0.123, "PeakMemory": 5, "Samples": 40, "WeightBytes": 7,
+    }  # fmt: skip
     assert ran["builder"]["builderDependencies"] == [{"name": "image", "uri": IMAGE, "digest": {"sha256": "ab" * 32}}]
     assert ran["metadata"]["invocationId"] == "tuned-train-1"
     assert (ran["metadata"]["startedOn"], ran["metadata"]["finishedOn"]) == (
         "2026-03-01T12:00:00Z",
         "2026-03-01T13:00:00Z",
     )
+
+
+@pytest.mark.parametrize(
+    ("address", "algorithm"),
+    [("https://example.com/train.jsonl", "sha256"), ("s3://bucket/data", "dirHash"), ("pvc://claim/data", "dirHash")],
+)
+def test_digests_of_files_and_of_folders_are_told_apart(address: str, algorithm: str) -> None:
+    """As in-toto's specification of digests calls them."""
+    uri = f"{address}#sha256={'cd' * 32}"
+    said = json.loads(provenance.statement(MADE, facts(inputs={"train": uri}), BEGAN, ENDED))
+    assert said["predicate"]["buildDefinition"]["resolvedDependencies"] == [
+        {"name": "train", "uri": uri, "digest": {algorithm: "cd" * 32}}
+    ]
 
 
 def test_the_digest_in_the_annotation_is_that_of_the_configuration_in_the_statement() -> None:

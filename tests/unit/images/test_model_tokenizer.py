@@ -12,6 +12,7 @@ from slmkit.safety import check_model_folder
 from slmkit.safety.patterns import trouble
 from slmops.contract import Reason
 from tests.unit.images.modelfolder import refused
+from tests.unit.images.piecebuilder import charsmap
 
 TOKENIZER: dict[str, Any] = {
     "version": "1.0", "truncation": None, "padding": None,
@@ -95,7 +96,7 @@ TOKENIZER_BOMBS: dict[str, tuple[dict[str, Any], str]] = {
     "for nothing": ({"normalizer": {"type": "Sequence", "normalizers": [replace("", "a")] * 7}}, "as long"),
     "a long end of words": ({"model": TOKENIZER["model"] | {"end_of_word_suffix": "x" * 257}}, "more than 256 characters"),
     "a table that makes much of a letter": ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(
-        bytes(4) + b"x" * 129 + b"\0").decode()}}, "more than 128 bytes"),
+        charsmap(texts=b"x" * 129 + b"\0")).decode()}}, "more than 128 bytes"),
     "a table that is none": ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "?"}}, "is no table"),
     "many tokens around": ({"post_processor": template(62, 100_000)}, "around a text"),
     "many templates": ({"post_processor": {"type": "Sequence", "processors": [template(9, 8)] * 4}}, "around a text"),
@@ -124,7 +125,7 @@ def test_a_tokenizer_of_another_version_is_looked_at_too(tmp_path: Path, name: s
     refused(tmp_path, path.name, "can take for ever")
 
 
-TABLE = base64.b64encode((4).to_bytes(4, "little") + bytes(4) + b" \0ABC\0").decode()
+TABLE = base64.b64encode(charsmap(texts=b"B\0ABC\0")).decode()
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from slm_bench.pull import pull
-from slm_quantizer.pack import finish, layers
+from slm_quantizer.pack import ends, finish, layers, name_end
 from slmkit.run import Context, RunFailed
 from slmops.contract import PullRun, QuantizeRun, Reason, Report
 
@@ -51,6 +51,24 @@ def test_what_servers_look_for_is_added(folder: Path) -> None:
 def test_answers_are_never_longer_than_the_models_context(folder: Path) -> None:
     finish(folder, run(max_length=9999))
     assert config(folder)["search"]["max_length"] == 1024
+
+
+@pytest.mark.parametrize(
+    ("named", "end", "expected"),
+    [(None, 7, 7), (2, 7, [2, 7]), ([2, 3], 7, [2, 3, 7]), ([2, 7], 7, [2, 7]), (7, 7, 7), (2, None, 2),
+     (None, None, None)],
+)  # fmt: skip
+def test_the_runtime_stops_at_the_templates_end_of_an_answer_too(
+    folder: Path, named: Any, end: int | None, expected: Any
+) -> None:
+    content = json.loads(FILES["genai_config.json"])
+    if named is not None:
+        content["model"]["eos_token_id"] = named
+    (folder / "genai_config.json").write_text(json.dumps(content))
+    name_end(folder, end)
+    assert config(folder)["model"].get("eos_token_id") == expected
+    assert ends(folder) == ([] if expected is None else expected if isinstance(expected, list) else [expected])
+    assert config(folder)["search"] == content["search"]
 
 
 def test_temperature_zero_means_no_sampling(folder: Path) -> None:

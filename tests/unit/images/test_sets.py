@@ -40,7 +40,7 @@ def sets(volume: Path, **fields: Any) -> Sets:
     context = Context(work=volume.parent.parent / "work")
     context.work.mkdir(exist_ok=True)
     made = prepare(run, context, Registry(run.registry))
-    assert context.inputs["train"] == "pvc://claim/"
+    assert context.inputs["train"].startswith("pvc://claim/#sha256=")
     return made
 
 
@@ -59,13 +59,38 @@ def test_what_is_held_out_is_not_learned(volume: Path) -> None:
     assert counts.dropped == {"Leaked": 1, "NoAnswer": 1}
 
 
-def test_the_evaluations_own_data_are_held_out_before_all_others(volume: Path) -> None:
-    give(volume, "train", ("a", "1"), ("b", "2"))
-    give(volume, "held", ("a", "1"))
+def test_the_evaluations_own_data_are_kept_for_the_end_and_the_training_is_followed_by_the_others(volume: Path) -> None:
+    give(volume, "train", ("a", "1"), ("b", "2"), ("c", "3"))
+    give(volume, "held", ("a", "1"), ("d", "4"))
     give(volume, "judge", ("b", "2"))
     made = sets(volume, validation=data("held"), evaluation={"data": data("judge")})
-    assert prompts(made.held_out) == ["b"]
-    assert prompts(made.training) == ["a"]
+    assert (prompts(made.held_out), prompts(made.watched)) == (["b"], ["a", "d"])
+    assert prompts(made.training) == ["c"], "neither of them is learned"
+    assert (made.tally.read, made.tally.kept, made.tally.dropped) == (6, 4, {"Leaked": 2})
+    assert [prompts(part) for part in made.apart] == [["b"], ["a", "d"]]
+
+
+@pytest.mark.parametrize("beside", ["\n", "", None])
+def test_where_nothing_else_is_held_out_the_training_is_followed_by_the_evaluations_data(
+    volume: Path, beside: str | None
+) -> None:
+    give(volume, "train", *((str(n), "x") for n in range(20)))
+    give(volume, "judge", ("b", "2"))
+    (volume / "none.jsonl").write_text(beside or "")
+    validation = None if beside is None else data("none")
+    made = sets(volume, validation=validation, validation_split=0.5, evaluation={"data": data("judge")})
+    assert made.watched is made.held_out
+    assert (prompts(made.held_out), len(made.training)) == (["b"], 20)
+    assert len(made.apart) == 1
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_one_set_that_is_held_out_is_for_both(volume: Path, apart: bool) -> None:
+    give(volume, "train", *((str(n), "x") for n in range(40)))
+    give(volume, "held", ("b", "2"))
+    made = sets(volume, validation=data("held") if apart else None, validation_split=0.5)
+    assert made.watched is made.held_out
+    assert len(made.apart) == 1
 
 
 def test_without_data_of_their_own_a_share_is_held_out_and_nothing_is_a_leak(volume: Path) -> None:

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slm_trainer import store
-from slm_trainer.encoding import CHAT_TEMPLATE, encode, ends
+from slm_trainer.encoding import CHAT_TEMPLATE, encode, ends, name_ends, turn_end, until
 from slm_trainer.store import Record, TokenStore, Writer, digest, lengths
 from slmkit.data import Example
 from slmkit.run import RunFailed
@@ -105,3 +106,41 @@ def test_what_ends_an_answer_is_what_model_or_tokenizer_name(
 ) -> None:
     model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named))
     assert ends(model, Letters()) == expected
+
+
+TURN = "{% for m in messages %}<{{ m.role }}>{{ m.content }}END{% endfor %}"
+KNOWN = {"<|turn|>": 300, "<|other|>": 301, "<unk>": 302}
+
+
+@pytest.mark.parametrize(
+    ("after", "found"),
+    [("<|turn|>", 300), ("<|turn|>\n", 300), (" \n<|turn|>", 300), ("<|turn|><|other|>", 300), ("\n### User", None),
+     ("", None), ("\n", None), (".<|turn|>", None), ("<|end|>", None), ("<unk>", None),
+     ("<|turn|>{{ raise_exception('no') }}", None)],
+)  # fmt: skip
+def test_the_end_of_an_answer_is_the_token_that_the_template_writes_there(after: str, found: int | None) -> None:
+    """Not what is text to whoever generates, nor a token that the tokenizer does not know."""
+    assert turn_end(Letters(TURN.replace("END", after), KNOWN)) == found
+
+
+def test_a_template_that_leaves_the_answer_out_has_no_end() -> None:
+    assert turn_end(Letters("{{ messages[0].content }}<|turn|>", KNOWN)) is None
+
+
+@pytest.mark.parametrize(
+    ("named", "after", "expected"),
+    [(7, "<|turn|>", [7, 256, 300]), ([300, 7], "<|turn|>", [300, 7, 256]), (None, "<|turn|>", [256, 300]),
+     (256, "text", 256), (None, "text", 256), ([256], "text", 256)],
+)  # fmt: skip
+def test_the_models_settings_come_to_name_all_ends(named: Any, after: str, expected: Any) -> None:
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=named))
+    tokenizer = Letters(TURN.replace("END", after), KNOWN)
+    name_ends(model, tokenizer)
+    assert model.generation_config.eos_token_id == expected
+    name_ends(model, tokenizer)
+    assert model.generation_config.eos_token_id == expected, "and no more of them the next time"
+
+
+@pytest.mark.parametrize(("tokens", "found"), [([5, 300, 6, 256], 1), ([256], 0), ([5, 6], None), ([], None)])
+def test_an_answer_is_what_comes_before_the_first_end(tokens: list[int], found: int | None) -> None:
+    assert until(tokens, [256, 300]) == found

@@ -45,3 +45,11 @@ def test_an_answer_that_is_none_is_named(task: str, training: list[str], held_ou
     assert failed.value.message.startswith(f"task {task}: ")
     assert words in failed.value.message
     assert len(failed.value.message) < 300
+
+
+@pytest.mark.parametrize(("task", "good", "bad"), [("Classification", "a", "c"), ("Extraction", "{}", "word")])
+def test_every_set_that_is_held_out_is_looked_at(task: str, good: str, bad: str) -> None:
+    training = ["a", "b", "a", "b"] if task == "Classification" else ["{}"] * 4
+    check(task, told(*training), told(good), told(good))
+    with pytest.raises(RunFailed, match="held-out record 2"):
+        check(task, told(*training), told(good), told(good, bad))

@@ -1,6 +1,8 @@
 """A saved model is measured in a process of its own: what it answers, how fast, and what the expected answers cost it."""
 
+import json
 import math
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  (PyTorch's own name for it)
 
 from slm_trainer import evaluate
-from slm_trainer.encoding import encode
+from slm_trainer.encoding import encode, ends, name_ends
 from slm_trainer.evaluate import answers, losses, measure
 from slm_trainer.model import load_model, load_tokenizer
 from slmkit.data import Example
@@ -61,6 +63,47 @@ def test_an_answer_ends_at_whatever_token_the_models_settings_name(folder: Path)
         model.generation_config.eos_token_id = named
         answers(model, tokenizer, EXAMPLES[:2], 3)
     assert [sorted(found) for found in asked] == [[1], [1, 7], [1, 7, 9]]
+
+
+def test_the_end_is_no_part_of_an_answer_and_nothing_behind_it_is(folder: Path) -> None:
+    """Also where it is a token that would be read back as text."""
+    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
+    tokenizer.add_tokens(["<|turn|>"])
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|turn|>")
+    name_ends(model, tokenizer)
+    (turn,) = tokenizer.convert_tokens_to_ids(["<|turn|>"])
+    assert model.generation_config.eos_token_id == [tokenizer.eos_token_id, turn]
+    said = [
+        tokenizer("open gate")["input_ids"],
+        [*tokenizer("open")["input_ids"], turn, *tokenizer("never")["input_ids"]],
+    ]
+    padded = torch.tensor([row + [tokenizer.eos_token_id] * (12 - len(row)) for row in said])
+    model.generate = lambda **options: torch.cat([options["input_ids"], padded], dim=1)
+    assert answers(model, tokenizer, EXAMPLES[:2], 12) == ["open gate", "open"]
+
+
+def test_a_strangers_model_stops_where_its_template_ends_an_answer(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody named that token in its settings."""
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    tokenizer.add_tokens(["<|turn|>"])
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|turn|>")
+    model.save_pretrained(tmp_path / "chat")
+    tokenizer.save_pretrained(tmp_path / "chat")
+    seen: list[Any] = []
+
+    def capture(model: Any, tokenizer: Any, examples: list[Example], limit: int) -> list[str]:
+        seen.append(sorted(ends(model, tokenizer)))
+        return ["x"] * len(examples)
+
+    monkeypatch.setattr(evaluate, "answers", capture)
+    prompt = [{"role": "user", "content": "a"}]
+    asked = {"folder": str(tmp_path / "chat"), "limit": 3, "metrics": [], "examples": [[prompt, "b"]]}
+    (tmp_path / "asked.json").write_text(json.dumps(asked))
+    monkeypatch.setattr(sys, "argv", ["evaluate", str(tmp_path / "asked.json"), str(tmp_path / "seen.json")])
+    evaluate._main()
+    assert seen == [[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|turn|>")]]
 
 
 def test_a_model_is_measured_as_a_whole(folder: Path, tmp_path: Path) -> None:

@@ -97,6 +97,19 @@ def test_an_answer_ends_at_whatever_token_the_models_settings_name(folder: Path,
     assert whole.text.startswith(answer.text)
 
 
+def test_an_answer_ends_where_the_template_ends_one_and_is_without_that_token(folder: Path, tmp_path: Path) -> None:
+    """Nobody names it, and it would be read back as text."""
+    tokenizer, model = load_tokenizer(folder), load_model(folder)
+    tokenizer.add_tokens(["<|turn|>"])
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|turn|>")
+    model.save_pretrained(tmp_path / "chat")
+    tokenizer.save_pretrained(tmp_path / "chat")
+    engine = TransformersEngine(tmp_path / "chat", Sampling())
+    turn, said = tokenizer.convert_tokens_to_ids("<|turn|>"), tokenizer("open the gate")["input_ids"]
+    assert engine._read(torch.tensor([*said, turn, *said]), 7) == Answer("open the gate", 7, len(said) + 1, "stop")
+    assert engine._read(torch.tensor(said), 7) == Answer("open the gate", 7, len(said), "length")
+
+
 def test_samples_follow_their_seed(folder: Path) -> None:
     engine = TransformersEngine(folder, Sampling(temperature=1.0, max_tokens=12))
     texts = {}

@@ -11,7 +11,8 @@ pytest.importorskip("peft")
 
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from slm_trainer.model import train_tokenizer
+from slm_trainer import train as module
+from slm_trainer.model import load_tokenizer, train_tokenizer
 from slm_trainer.train import seed_everything, train
 from slmkit.data import Example
 from slmkit.registry import Registry
@@ -25,10 +26,13 @@ TEMPLATE = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{{ eos_token }}{
 LINES = [{"prompt": f"open gate {n}", "completion": f'{{"gate": {n % 7}}}', "rejected": "no"} for n in range(24)]
 
 
-def base(registry: FakeRegistry, folder: Path) -> None:
-    """A tiny model in the registry."""
+def base(registry: FakeRegistry, folder: Path, end: str = "") -> None:
+    """A tiny model in the registry. ``end``: what its template ends an answer with, a token that no settings name."""
     examples = [Example(({"role": "user", "content": line["prompt"]},), line["completion"]) for line in LINES]
     tokenizer = train_tokenizer(examples, 300)
+    if end:
+        tokenizer.add_tokens(["<|turn|>"])
+        tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", end)
     seed_everything(1)
     config = Qwen2Config(vocab_size=320, hidden_size=64, intermediate_size=128, num_hidden_layers=1,
                          num_attention_heads=2, num_key_value_heads=1, tie_word_embeddings=True,
@@ -178,6 +182,61 @@ def test_the_bases_task_is_measured_before_the_training_and_after_it(registry: F
         ran(registry, tmp_path / "failed", base_task=source, evaluation=measured)
     assert failed.value.reason is Reason.INVALID_DATA
     assert failed.value.message.startswith("baseTask: ")
+
+
+def part(registry: FakeRegistry, name: str, *prompts: str) -> dict[str, Any]:
+    """Records that are held out, in the registry."""
+    lines = "".join(json.dumps({"prompt": prompt, "completion": '{"gate": 1}'}) + "\n" for prompt in prompts).encode()
+    registry.artifact(f"slm/{name}", {"held.jsonl": lines})
+    return {"source": {"uri": f"oci://{registry.host}/slm/{name}:latest"}, "format": "PromptCompletion"}
+
+
+def test_the_training_is_followed_by_the_validation_and_the_figures_are_of_the_evaluations_own(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    held = part(registry, "held", *(f"shut gate {number}" for number in range(5)))
+    judge = part(registry, "judge", "lock it", "bar it")
+    measured = {"samples": 9, "max_new_tokens": 2, "untrained_baseline": False}
+    alone = ran(registry, tmp_path / "alone", validation=held, evaluation=measured)
+    both = ran(registry, tmp_path / "both", validation=held, evaluation=measured | {"data": judge})
+    other = ran(registry, tmp_path / "other", evaluation=measured | {"data": judge})
+    assert [made.evaluation["model"].samples for made in (alone, both, other)] == [5, 2, 2]
+    curves = [[point.eval_loss for point in made.learning.curve] for made in (alone, both, other) if made.learning]
+    assert curves[0] == curves[1] != curves[2]
+    manifest = registry.manifest("slm/made", both.artifacts["model"].reference.partition("@")[2])
+    assert "/slm/judge@" in manifest["annotations"]["slmops.dev/input.evaluation"]
+    assert "/slm/held@" in manifest["annotations"]["slmops.dev/input.validation"]
+    counts: list[int] = []
+    measure = module.measure
+
+    def counting(folder: Path, examples: list[Example], *others: Any) -> Any:
+        counts.append(len(examples))
+        return measure(folder, examples, *others)
+
+    monkeypatch.setattr(module, "measure", counting)
+    search = {"space": SPACE, "metric": "ExactMatch", "direction": "Maximize", "pruner": "None"}
+    ran(registry, tmp_path / "trial", validation=held, evaluation=measured | {"data": judge},
+        trial={"number": 0, "search": search})  # fmt: skip
+    assert counts == [5], "a trial is compared by what the figures at the end are not of"
+
+
+@pytest.mark.parametrize(("end", "endless"), [("<|turn|>", False), (" <|turn|>\n", False), ("\n###\n", True)])
+def test_what_is_published_ends_its_answers_where_the_template_does(
+    end: str, endless: bool, registry: FakeRegistry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base(registry, tmp_path / "base", end)
+    give(registry, *LINES)
+    made = ran(registry, tmp_path / "made")
+    model = pulled(registry, made.artifacts["model"].reference, tmp_path / "model")
+    named = json.loads((model / "generation_config.json").read_text())["eos_token_id"]
+    tokenizer = load_tokenizer(model)
+    turn = tokenizer.convert_tokens_to_ids("<|turn|>")
+    assert named == (tokenizer.eos_token_id if endless else [tokenizer.eos_token_id, turn])
+    assert made.learning is not None
+    assert made.learning.endless is endless
+    assert ("answers go on to their limit" in caplog.text) is endless
 
 
 SPACE = [{"name": "learningRate", "log": {"min": 1e-4, "max": 0.1}}]

@@ -74,7 +74,7 @@ def test_the_turn_of_a_node_step_by_step() -> None:
     assert _jobs(world, "pull") == {"n1"}
     assert set(_tracks(world)) == {"stable"}, "no server before the image is there"
     _until(world, lambda w: "candidate" in _tracks(w))
-    assert _tracks(world) == {"stable": ("Exists", set()), "candidate": ("In", {"n1.local"})}
+    assert _tracks(world) == {"stable": ("Any", set()), "candidate": ("In", {"n1.local"})}
     _until(world, lambda w: _jobs(w, "bench"))
     assert world.serving("n1") == ["good-1"], "it is measured without traffic"
     _until(world, _serving("n1", model="good-2"))
@@ -193,7 +193,7 @@ def test_a_promotion_keeps_the_pods_and_those_made_later_stand_before_no_gate() 
     promoted = {name: [p["metadata"]["uid"] for p in world.pods_on(name, "serve")] for name in TWO}
     world.settle()
     assert promoted == {n: [p["metadata"]["uid"] for p in world.pods_on(n, "serve")] for n in TWO} != before
-    assert _tracks(world) == {"stable": ("Exists", set())}
+    assert _tracks(world) == {"stable": ("Any", set())}
     (old,) = world.pods_on("n1", "serve")
     assert old["spec"]["readinessGates"], "it dates from the trial"
     world.evict(old)
@@ -250,7 +250,7 @@ def test_a_bad_candidate_reaches_one_node_and_is_taken_back(model: str) -> None:
     assert world.status["lastOutcome"]["outcome"] == "RolledBack"
     assert world.status["stable"] == stable
     assert world.parent["spec"] | {"model": None} == spec
-    assert _tracks(world) == {"stable": ("Exists", set())}
+    assert _tracks(world) == {"stable": ("Any", set())}
 
 
 def test_a_failure_in_a_later_wave_gives_every_node_back_without_a_gap() -> None:
@@ -262,7 +262,7 @@ def test_a_failure_in_a_later_wave_gives_every_node_back_without_a_gap() -> None
     while world.plan.detail.decision != "RollBack":  # type: ignore[attr-defined]
         assert _tracks(world)["stable"][0] == "NotIn"
         world.turn()
-    assert _tracks(world)["stable"] == ("Exists", set()), "it gets its nodes back at once"
+    assert _tracks(world)["stable"] == ("Any", set()), "it gets its nodes back at once"
     for _ in range(30):
         assert all(world.serving(name) for name in ("n1", "n2", "n3"))
         world.turn()
@@ -354,14 +354,14 @@ def test_an_offline_node_is_skipped_and_caught_up_without_a_gap() -> None:
     assert world.status["stable"]["images"]["farms"] == world.parent["spec"]["model"]["image"]
     assert [world.serving(name) for name in ("n1", "n2", "n4")] == [["good-2"]] * 3
     assert world.status["pools"][0]["nodes"] == {"total": 4, "updated": 3, "ready": 3, "offline": 1}
-    assert _tracks(world) == {"stable": ("Exists", set()), "retired": ("In", {"n3.local"})}
+    assert _tracks(world) == {"stable": ("Any", set()), "retired": ("In", {"n3.local"})}
     world.online("n3")
     world.kubelet("n3")
     for _ in range(20):
         assert world.serving("n3"), "the old server stays until the new one is ready"
         world.turn()
     assert world.serving("n3") == ["good-2"]
-    assert _tracks(world) == {"stable": ("Exists", set())}
+    assert _tracks(world) == {"stable": ("Any", set())}
 
 
 def test_a_node_that_missed_two_promotions_starts_only_what_is_stable_now() -> None:
@@ -373,7 +373,7 @@ def test_a_node_that_missed_two_promotions_starts_only_what_is_stable_now() -> N
     world.online("n3")
     world.settle()
     assert world.serving("n3") == ["good-3"]
-    assert _tracks(world) == {"stable": ("Exists", set())}
+    assert _tracks(world) == {"stable": ("Any", set())}
 
 
 def test_a_node_that_goes_away_in_the_middle_of_its_turn_holds_nobody_up() -> None:

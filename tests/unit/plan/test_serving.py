@@ -103,7 +103,7 @@ def test_a_promotion_changes_no_selector_and_replaces_no_pod() -> None:
 def test_who_gets_the_revision_is_said_by_pool_and_host_name() -> None:
     resource = deployment(pools=[FARMS])
     everywhere, some = _set(resource), _set(resource, "candidate", ("b.local", "a.local"))
-    assert hosts(everywhere) == ("Exists", set())
+    assert hosts(everywhere) == ("Any", set())
     assert hosts(some) == ("In", {"a.local", "b.local"})
     for found in (everywhere, some):
         affinity = found["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]

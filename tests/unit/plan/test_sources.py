@@ -119,9 +119,10 @@ def test_which_key_of_a_secret_is_read(uri: str, key: str | None, path: str) -> 
     assert found.credentials.path == f"/etc/slmops/credentials/s/{path}"
 
 
-def test_a_claim_is_mounted_read_only() -> None:
+@pytest.mark.parametrize("path", ["/2026/train.jsonl", "", f"/2026#sha256={'0' * 64}", f"#sha256={'0' * 64}"])
+def test_a_claim_is_mounted_read_only(path: str) -> None:
     found = sources()
-    found.data(DataSource(uri="pvc://farm-data/2026/train.jsonl"))
+    found.data(DataSource(uri=f"pvc://farm-data{path}"))
     assert found.volumes == [
         {"name": "pvc-farm-data", "persistentVolumeClaim": {"claimName": "farm-data", "readOnly": True}}
     ]

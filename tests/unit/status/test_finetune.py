@@ -150,6 +150,15 @@ def test_overfitting_is_a_warning_with_figures_and_a_remedy() -> None:
     assert facts(status)["Succeeded"] == ("True", "Completed"), "a warning fails nothing"
 
 
+def test_answers_without_an_end_are_a_warning_with_a_remedy() -> None:
+    learned = Learning(steps=8, endless=True)
+    status = status_of(finetune(), done(plan_of(finetune()), report("model", learning=learned, evaluation=MEASURED)))
+    assert facts(status)["Trained"] == ("True", "EndlessAnswers")
+    assert told(status, "Trained").startswith("the chat template ends an answer with no special token")
+    assert "spec.data.template" in told(status, "Trained")
+    assert facts(status)["Succeeded"] == ("True", "Completed"), "a warning fails nothing"
+
+
 def test_a_training_that_runs_shows_how_far_it_is() -> None:
     said_now = Progress(stage="Training", step=420, of=1200, loss=0.412345, tokens_per_second=5120.4, eta_seconds=370)
     status = status_of(finetune(), seen(finetune(), state=RUNNING, progress=said_now))

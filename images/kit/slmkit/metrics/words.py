@@ -42,17 +42,22 @@ def f1(answers: Texts, expected: Texts, task: str) -> Statistic:
 
 
 def _of_labels(answers: Texts, expected: Texts) -> Statistic:
-    """Mean of the F1 of each label that is expected. An answer that is no label is wrong for all of them."""
-    from sklearn.metrics import f1_score
+    """Mean of the F1 of each label that is expected (macro-F1). An answer that is no label is wrong for all of them.
 
+    scikit-learn's f1_score gives the same. It looks through all records several times to find out what they are, which a
+    thousand resamples need not do again.
+    """
     labels = sorted(set(map(_plain, expected)))
     number = {label: index for index, label in enumerate(labels)}
+    other = len(labels)
     wanted = np.array([number[_plain(text)] for text in expected])
-    given = np.array([number.get(_plain(text), -1) for text in answers])
+    given = np.array([number.get(_plain(text), other) for text in answers])
+    right = np.where(wanted == given, wanted, other)
 
     def statistic(weights: Weights) -> float:
-        drawn = np.unique(wanted[weights > 0])  # a resample without a label says nothing of it
-        return float(f1_score(wanted, given, labels=drawn, average="macro", sample_weight=weights, zero_division=0))
+        hits, expected_of, given_of = (np.bincount(of, weights, other + 1)[:other] for of in (right, wanted, given))
+        drawn = expected_of > 0  # a resample without a label says nothing of it
+        return _share((2 * hits[drawn] / (expected_of + given_of)[drawn]).sum(), drawn.sum())
 
     return statistic
 

@@ -2,10 +2,11 @@
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from slmkit.safety import charsmap, pieces
 from slmkit.safety.patterns import trouble
 from slmkit.safety.text import read_object, unsafe, walk
 
@@ -18,8 +19,6 @@ GROWTH = 64
 """How much longer all replacements together may make a text."""
 SHORT = 256
 """Characters of any setting but a pattern."""
-CHARSMAP, MAPPED = 4 << 20, 128
-"""Characters of a table of SentencePiece's (published ones have a tenth), and bytes of what one letter becomes."""
 AROUND = 256
 """Ids that all templates together put around a text."""
 LETTERS = 1000
@@ -30,7 +29,7 @@ PADDING = 1 << 20
 MAYBE_NOTHING = re.compile(r"[*?|^$(]|\{0|\{,|\\[bBAzZGK]")
 """In a pattern that may match between two letters, where every match adds to the text."""
 PIECES = b"\x0a"
-"""SentencePiece's file is a protocol buffer whose first field is the list of pieces."""
+"""SentencePiece's file is a protocol buffer whose first field is the first of the pieces."""
 RANKS = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 """tiktoken's is text: a token in base64 and its rank in each line."""
 
@@ -96,7 +95,9 @@ def _check_sizes(path: Path, content: dict[str, Any]) -> None:
 
 def _check_words(path: Path, words: Iterable[str | bytes]) -> None:
     total = 0
-    for word in words:
+    for number, word in enumerate(words):
+        if number >= TOKENS:
+            raise unsafe(path, f"more than {TOKENS} tokens")
         if len(word) > WORD:
             raise unsafe(path, f"a token of more than {WORD} characters")
         total += len(word) ** 2
@@ -105,18 +106,15 @@ def _check_words(path: Path, words: Iterable[str | bytes]) -> None:
 
 
 def _check_charsmap(path: Path, value: Any) -> None:
-    """A number, so many bytes of a search tree, and what letters become, each with a NUL at its end."""
+    """A table of SentencePiece's, in base64."""
     if value is None:
         return
     try:
-        raw = base64.b64decode(value, validate=True) if isinstance(value, str) and len(value) <= CHARSMAP else None
+        raw = base64.b64decode(value if isinstance(value, str) else "?", validate=True)
     except ValueError:
-        raw = None
-    if raw is None:
-        raise unsafe(path, f"precompiled_charsmap is no table of at most {CHARSMAP} characters")
-    texts = raw[4 + int.from_bytes(raw[:4], "little") :]
-    if max(map(len, texts.split(b"\0"))) > MAPPED:
-        raise unsafe(path, f"precompiled_charsmap makes more than {MAPPED} bytes of a letter")
+        raise unsafe(path, "precompiled_charsmap is no table") from None
+    if why := charsmap.trouble(raw):
+        raise unsafe(path, f"precompiled_charsmap {why}")
 
 
 def _growth(step: dict[str, Any]) -> float:
@@ -167,6 +165,28 @@ def check_vocabulary(path: Path) -> None:
         head = file.read(4096)
     if not head.startswith(PIECES) and not RANKS.match(head):
         raise unsafe(path, "neither a SentencePiece vocabulary nor tiktoken's; pickles and others are not loaded")
-    if RANKS.match(head):
-        with path.open("rb") as file:
-            _check_words(path, iter(lambda: file.readline(WORD + 1), b""))
+    if head.startswith(PIECES):
+        _check_pieces(path)
+        return
+    with path.open("rb") as file:
+        _check_words(path, iter(lambda: file.readline(WORD + 1), b""))
+
+
+def _check_pieces(path: Path) -> None:
+    """A vocabulary of SentencePiece's: as many and as long pieces as of others, and tables that lead nowhere else."""
+    tables = []
+
+    def words() -> Iterator[bytes]:
+        for kind, content in pieces.parts(path.read_bytes()):
+            if kind == pieces.PIECES:
+                yield content
+            else:
+                tables.append(content)
+
+    try:
+        _check_words(path, words())
+    except ValueError as error:
+        raise unsafe(path, f"not a SentencePiece vocabulary: {error}") from None
+    for table in tables:
+        if why := charsmap.trouble(table):
+            raise unsafe(path, f"precompiled_charsmap {why}")

@@ -14,11 +14,13 @@ PVC_ROOT = Path("/mnt/pvc")
 __all__ = ["check_model_folder", "fetch"]
 
 
-def fetch(source: Source, into: Path, registry: Registry, kind: Literal["model", "dataset"] = "model") -> str:
+def fetch(
+    source: Source, into: Path, registry: Registry, kind: Literal["model", "dataset"] = "model", path: str | None = None
+) -> str:
     """Bring a source into a folder. Returns its address by digest or revision, which gives the same bytes again.
 
     A model's licence is looked for, noted, and held against the source's policy. ``kind`` matters to hubs besides,
-    which keep models and data sets apart.
+    which keep models and data sets apart. ``path``: the one file of a data set that is read; of a volume no other is.
     """
     scheme, _, rest = source.uri.partition("://")
     into.mkdir(parents=True, exist_ok=True)
@@ -31,7 +33,7 @@ def fetch(source: Source, into: Path, registry: Registry, kind: Literal["model",
     elif scheme == "hf":
         address = hub.snapshot(source, rest, into, kind, registry.meter)
     elif scheme == "pvc":
-        address = claim.link(source, rest, into, PVC_ROOT)
+        address = claim.link(source, rest, into, PVC_ROOT, registry.meter, path)
     else:
         raise RunFailed(Reason.INVALID_CONFIGURATION, f"{source.uri}: {scheme}:// is not known")
     if kind == "model":

@@ -21,7 +21,8 @@ from slmkit.access import fit_for_a_header
 from slmkit.net import Gate, Transport
 from slmkit.registry import Meter
 from slmkit.run import RunFailed
-from slmkit.sources.web import named, promised, refuse_plain, refuse_status, save
+from slmkit.sources.digests import of_folder, promised
+from slmkit.sources.web import named, refuse_plain, refuse_status, save
 from slmops.contract import Credentials, Reason, Source
 
 OBJECTS, PAGE_LIMIT = 10_000, 4 << 20
@@ -163,19 +164,14 @@ class Bucket:
 
 
 def download(source: Source, rest: str, into: Path, plain_http: Iterable[str], meter: Meter | None = None) -> str:
-    """One object, or all below a prefix as a folder. Returns the address with a digest over all that came: the sha256
-    of the lines ``<sha256 of the file>  <name>``, sorted by name, as ``sha256sum`` writes them."""
+    """One object, or all below a prefix as a folder. Returns the address with a digest over all that came."""
     rest, _, fragment = rest.partition("#")
     name, _, prefix = rest.partition("/")
     wanted = promised(source, fragment)
     bucket = Bucket(source, name, plain_http, meter=meter)
     with named(source), closing(bucket):
         files = {target: bucket.get(key, into / target) for key, target in _targets(bucket, source, prefix).items()}
-    lines = "".join(f"{digest}  {target}\n" for target, digest in sorted(files.items()))
-    found = hashlib.sha256(lines.encode()).hexdigest()
-    if wanted not in ("", found):
-        raise RunFailed(Reason.UNSAFE_SOURCE, f"{source.uri}: the digest over the files is sha256={found}")
-    return f"s3://{rest}#sha256={found}"
+    return f"s3://{rest}#sha256={of_folder(source, files, wanted)}"
 
 
 def _targets(bucket: Bucket, source: Source, prefix: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """``https://host/file``, with ``#sha256=…`` where the very bytes matter."""
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,11 +12,11 @@ from slmkit.access import bearer
 from slmkit.net import Gate, Transport
 from slmkit.registry import Meter, Unmetered
 from slmkit.run import RunFailed
+from slmkit.sources.digests import promised
 from slmops.contract import Reason, Source
 
 FILE_LIMIT = 64 << 30
 REDIRECTS = 5
-DIGEST = re.compile(r"sha256=([0-9a-f]{64})")
 
 
 def download(source: Source, into: Path, plain_http: Iterable[str], meter: Meter | None = None) -> str:
@@ -49,14 +48,6 @@ def named(source: Source) -> Iterator[None]:
     except RunFailed as failed:
         told = failed.message.startswith(source.uri)
         raise RunFailed(failed.reason, failed.message if told else f"{source.uri}: {failed.message}") from None
-
-
-def promised(source: Source, fragment: str) -> str:
-    """The digest that an address carries; empty without one."""
-    match = DIGEST.fullmatch(fragment)
-    if fragment and not match:
-        raise RunFailed(Reason.INVALID_CONFIGURATION, f"{source.uri}: after # a digest is expected, sha256=<64 digits>")
-    return match[1] if match else ""
 
 
 def refuse_plain(gate: Gate, url: httpx.URL, source: Source, digest: str = "") -> None:

@@ -16,6 +16,9 @@ from slmkit.run import Context, RunFailed
 from slmkit.sources import fetch
 from slmops.contract import Data, DatasetCounts, Reason, TrainRun
 
+HELD_OUT = ("validation", "evaluation")
+"""Roles of what is held out. One source is the validation; of two the second is kept for the evaluation at the end."""
+
 
 @dataclass(frozen=True)
 class Sets:
@@ -24,7 +27,15 @@ class Sets:
     training: Spool
     """Records with an answer, none of them held out."""
     held_out: Spool
+    watched: Spool
+    """What the training is followed by, and trials are compared by: the held-out records, or others where those are kept
+    for the end."""
     tally: Tally
+
+    @property
+    def apart(self) -> tuple[Spool, ...]:
+        """All that is held out."""
+        return (self.held_out,) if self.watched is self.held_out else (self.held_out, self.watched)
 
     def counts(self, tokens: int) -> DatasetCounts:
         """For the run's report. ``tokens``: those that are learned."""
@@ -38,24 +49,30 @@ class Sets:
         from slm_trainer.dataset.report import Subject, write_report  # draws, which the quantizer's image cannot
 
         parts = {"training": len(self.training), "evaluation": len(self.held_out)}
-        sources = {role: context.inputs[role] for role in ("train", "validation") if role in context.inputs}
+        if self.watched is not self.held_out:
+            parts["validation"] = len(self.watched)
+        sources = {role: context.inputs[role] for role in ("train", *HELD_OUT) if role in context.inputs}
         return write_report(self.tally, Subject(run.run, sources, parts, run.filters), context.work / "data-report")
 
 
 def prepare(run: TrainRun, context: Context, registry: Registry) -> Sets:
     """Fetch the run's data and make its sets. Raises RunFailed where nothing is left to train on."""
     work = context.work / "sets"
-    sets = Sets(Spool(work / "training"), Spool(work / "held-out"), Tally())
     train = _folder(run.train, "train", context, registry)
-    apart = run.evaluation.data or run.validation
-    if apart is not None:
-        held_out = read_examples(apart, _folder(apart, "validation", context, registry))
+    seen, tally = Seen(work / "seen"), Tally()
+    apart = [data for data in (run.validation, run.evaluation.data) if data is not None]
+    if apart:
+        named = zip(apart, HELD_OUT, strict=False)
+        parts = [read_examples(data, _folder(data, role, context, registry)) for data, role in named]
     else:
-        held_out = (e for e in read_examples(run.train, train) if is_held_out(e, run.validation_split))
-    seen = Seen(work / "seen")
-    sets.held_out.write(counted(_remembered(context.going(held_out), seen), (), sets.tally))
+        parts = [(e for e in read_examples(run.train, train) if is_held_out(e, run.validation_split))]
+    kept = [Spool(work / role) for role in HELD_OUT[: len(parts)]]
+    for spool, examples in zip(kept, parts, strict=True):
+        spool.write(counted(_remembered(context.going(examples), seen), (), tally))
+    watched = kept[0] if len(kept[0]) else kept[-1]  # a Distillation may have held nothing out
+    sets = Sets(Spool(work / "training"), kept[-1], watched, tally)
     rest = read_examples(run.train, train)
-    training = rest if apart is not None else (e for e in rest if not is_held_out(e, run.validation_split))
+    training = rest if apart else (e for e in rest if not is_held_out(e, run.validation_split))
     with prompt_filters(run.filters, seen, work) as filters:
         chosen: list[Filter] = [unanswered, *filters, *answer_filters(run.filters)]
         sets.training.write(counted(context.going(training), chosen, sets.tally))
@@ -74,7 +91,7 @@ def unanswered(example: Example) -> str | None:
 
 def _folder(data: Data, role: str, context: Context, registry: Registry) -> Path:
     folder = context.work / f"data-{role}"
-    context.inputs[role] = fetch(data.source, folder, registry, "dataset")
+    context.inputs[role] = fetch(data.source, folder, registry, "dataset", data.path)
     return folder
 
 

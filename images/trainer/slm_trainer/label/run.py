@@ -38,7 +38,9 @@ def label(run: LabelRun, context: Context) -> Report:
         held_out, share = _prompts(run.validation, "validation", run, context, registry), 0.0
         tally = Tally(read=len(given) + len(held_out))
     else:
-        held_out, share = Spool(context.work / "prompts" / "held-out"), run.validation_split
+        # Where the student is measured by records of their own, nobody would need these, and each costs an answer.
+        share = 0.0 if run.evaluation is not None else run.validation_split
+        held_out = Spool(context.work / "prompts" / "held-out")
         held_out.write(e for e in given if is_held_out(e, share))
         tally = Tally(read=len(given))
     apart = _prompts(run.evaluation, "evaluation", run, context, registry) if run.evaluation is not None else ()
@@ -65,6 +67,10 @@ def label(run: LabelRun, context: Context) -> Report:
         measures = (pair for e in held_out for pair in sieve.measures(e, asking.answers(e)))
         records = _golden(measures, None if measured else judged)
         parts["validation.jsonl"] = write_messages(folder / "validation.jsonl", records)
+        if not parts[
+            "validation.jsonl"
+        ]:  # there are registries that refuse a file of no bytes; a blank line is no record
+            (folder / "validation.jsonl").write_text("\n")
         dropped = dict(+tally.dropped)
         counted = asking.counts(prompts=tally.read, kept=tally.kept, dropped=dropped, tokens=sieve.tokens)
     context.check()
@@ -89,7 +95,7 @@ def _teacher(run: LabelRun, context: Context, registry: Registry) -> Teacher:
 
 def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: Registry) -> Spool:
     folder = context.work / f"data-{role}"
-    context.inputs[role] = fetch(data.source, folder, registry, "dataset")
+    context.inputs[role] = fetch(data.source, folder, registry, "dataset", data.path)
     found = context.going(read_examples(data, folder))
     if role != "evaluation":
         found = checked(run, found, role)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from slm_trainer.encoding import ends
+from slm_trainer.encoding import ends, name_ends, until
 from slm_trainer.label.answers import Answer, Question, Trouble, stopped
 from slm_trainer.model import load_model, load_tokenizer
 from slmops.contract import Sampling
@@ -22,6 +22,7 @@ class TransformersEngine:
     def __init__(self, folder: Path, sampling: Sampling) -> None:
         self._sampling = sampling
         self._tokenizer, self._model = load_tokenizer(folder), load_model(folder).eval()
+        name_ends(self._model, self._tokenizer)
         self._ends = ends(self._model, self._tokenizer)
         self._model.to("cuda" if torch.cuda.is_available() else "cpu")
         self._context = getattr(self._model.config, "max_position_embeddings", None) or 1 << 60
@@ -69,15 +70,13 @@ class TransformersEngine:
     def _read(self, tokens: Tensor, prompt: int) -> Answer:
         """An answer ends at the first token that ends one, at a stop text (padding follows then), or at the limit."""
         ids = tokens.tolist()
-        end = next((at for at, token in enumerate(ids) if token in self._ends), None)
-        pad, finish = self._tokenizer.pad_token_id, "length"
-        if end is not None:
-            ids, finish = ids[: end + 1], "stop"
-        elif pad in ids:
+        end, pad = until(ids, self._ends), self._tokenizer.pad_token_id
+        if end is None and pad in ids:
             ids = ids[: ids.index(pad)]
-        whole = self._tokenizer.decode(ids, skip_special_tokens=True)
+        whole = self._tokenizer.decode(ids[:end], skip_special_tokens=True)
         text = stopped(whole, self._sampling.stop)
-        return Answer(text, prompt, len(ids), finish if text == whole else "stop")
+        finish = "length" if end is None and text == whole else "stop"
+        return Answer(text, prompt, len(ids) if end is None else end + 1, finish)
 
 
 class Penalties(LogitsProcessor):

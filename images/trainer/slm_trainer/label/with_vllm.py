@@ -11,6 +11,7 @@ os.environ["DO_NOT_TRACK"] = "1"
 
 from vllm import LLM, SamplingParams
 
+from slm_trainer.encoding import turn_end
 from slm_trainer.label.answers import Answer, Question, Trouble
 from slmkit.run import RunFailed
 from slmkit.sources import check_model_folder
@@ -30,6 +31,9 @@ class VLLMEngine:
             self._llm = LLM(model=str(folder), trust_remote_code=False, load_format="safetensors")
         except (ValueError, KeyError, OSError) as error:
             raise RunFailed(Reason.UNSUPPORTED_MODEL, f"vLLM cannot load the model: {error}") from None
+        end = turn_end(self._llm.get_tokenizer())
+        self._ends = [] if end is None else [end]
+        """Besides what the model's own settings name, which vLLM reads."""
 
     def answer(self, questions: Sequence[Question]) -> list[Answer | Trouble]:
         """The answers in the order of the questions."""
@@ -53,7 +57,7 @@ class VLLMEngine:
         return SamplingParams(
             temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens,
             stop=list(sampling.stop), frequency_penalty=sampling.frequency_penalty,
-            presence_penalty=sampling.presence_penalty, seed=question.seed,
+            presence_penalty=sampling.presence_penalty, seed=question.seed, stop_token_ids=self._ends,
         )  # fmt: skip
 
 
