@@ -31,10 +31,10 @@ def quantizedmodel_status(
     facts.append(succeeded(facts, ""))
     running = next((state for state in states if state.phase == "Running"), states[0])
     return QuantizedModelStatus(
-        phase=phase(facts, (running, "Quantizing")),
+        phase=phase(facts, (running, "Quantizing"), resource.status.phase),
         observed_generation=resource.metadata.generation,
         inputs={k: v for state in states if state.report for k, v in state.report.inputs.items()},
-        progress=progress(running),
+        progress=progress(running, resource.status.progress),
         variants=variants,
         ready=f"{sum(v.phase == 'Ready' for v in variants)}/{len(variants)}",
         conditions=conditions(resource, facts, now),
@@ -43,6 +43,7 @@ def quantizedmodel_status(
 
 def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> VariantStatus:
     report = state.report if state.phase == "Succeeded" else None
+    before = next((row for row in resource.status.variants if row.name == variant.name), None)
     image = report.artifacts.get("image") if report else None
     figures = evaluation(report.evaluation if report else {}, ("reference",))
     gates = quality_gates(resource.spec.gates, figures) if report else []
@@ -60,7 +61,7 @@ def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> Var
         evaluation=values(figures),
         intervals=intervals(figures),
         gates=gates,
-        progress=progress(state),
+        progress=progress(state, before.progress if before else None),
         message=message or None,
     )
 
