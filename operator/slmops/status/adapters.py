@@ -50,7 +50,9 @@ def adapters_status(
     """What has become of the FineTune."""
     states = {step.role: observed.job(step.name) for step in plan.steps}
     before = {row.name: row for row in resource.status.adapters}
-    rows = [_row(adapter, resource.spec.gates, states, before.get(adapter.name)) for adapter in adapters]
+    # Where something else is in the way of all, or of what runs, a condition says so.
+    turn = "" if plan.problem or plan.halted else f"waits for its turn: spec.parallelism is {resource.spec.parallelism or 1}"
+    rows = [_row(adapter, resource.spec.gates, states, before.get(adapter.name), turn) for adapter in adapters]
     reports = [row.report for row in rows if row.report is not None]
     join = states.get("join", ABSENT)
     joined = join.report if join.phase == "Succeeded" else None
@@ -104,8 +106,10 @@ def _current(rows: Sequence[Row], join: JobState) -> JobState:
 
 
 def _row(
-    adapter: Adapter, gates_of_all: Sequence[QualityGate], states: Mapping[str, JobState], before: AdapterStatus | None
-) -> Row:
+    adapter: Adapter, gates_of_all: Sequence[QualityGate], states: Mapping[str, JobState],
+    before: AdapterStatus | None, turn: str,
+) -> Row:  # fmt: skip
+    """``turn``: what is said of one that has no Job yet."""
     train = states.get(f"train-{adapter.name}", ABSENT)
     # Where another engine learns, it is done when its Job is, and the training Job measures and publishes.
     learner = states.get(f"olive-{adapter.name}", train)
@@ -134,7 +138,7 @@ def _row(
         gates=gates,
         learning=learning(learner.report if learner.phase == "Succeeded" else None),
         progress=progress(current, before.progress if before else None),
-        message=_message(trained, evaluated) or None,
+        message=(turn if learner.phase == "Absent" else _message(trained, evaluated)) or None,
     )
     return Row(status, current, report, trained, evaluated)
 

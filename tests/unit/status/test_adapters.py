@@ -97,6 +97,7 @@ def test_before_anything_is_there_each_has_a_row() -> None:
     resource = several(parallelism=1)
     found = status_of(resource, Observed())
     assert [(row.name, row.phase) for row in found.adapters] == [("irrigation", "Pending"), ("greenhouse", "Pending")]
+    assert found.adapters[1].message == "waits for its turn: spec.parallelism is 1"
     assert (found.phase, found.ready) == ("Pending", "0/2")
     assert facts(found)["Trained"] == ("Unknown", "Pending")
 
@@ -211,7 +212,9 @@ def test_one_whose_pod_has_ended_is_where_it_was_until_its_job_says_so() -> None
 
     def seen_with(state: Manifest, body: FineTune) -> FineTuneStatus:
         pods = [pod(made[0], state=state), pod(made[1], state=RUNNING)]
-        said_by = {} if state is not RUNNING else {pods[0]["metadata"]["uid"]: Progress(stage="Publishing", step=1, of=2)}
+        said_by = (
+            {} if state is not RUNNING else {pods[0]["metadata"]["uid"]: Progress(stage="Publishing", step=1, of=2)}
+        )
         return status_of(body, Observed(children=tuple(children), pods=tuple(pods), progress=said_by))
 
     before = seen_with(RUNNING, resource)
