@@ -51,7 +51,8 @@ def adapters_status(
     states = {step.role: observed.job(step.name) for step in plan.steps}
     before = {row.name: row for row in resource.status.adapters}
     # Where something else is in the way of all, or of what runs, a condition says so.
-    turn = "" if plan.problem or plan.halted else f"waits for its turn: spec.parallelism is {resource.spec.parallelism or 1}"
+    most = resource.spec.parallelism or 1
+    turn = "" if plan.problem or plan.halted else f"waits for its turn: spec.parallelism is {most}"
     rows = [_row(adapter, resource.spec.gates, states, before.get(adapter.name), turn) for adapter in adapters]
     reports = [row.report for row in rows if row.report is not None]
     join = states.get("join", ABSENT)
