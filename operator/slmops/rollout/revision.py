@@ -51,13 +51,14 @@ def wanted(resource: EdgeDeployment, observed: Observed, settings: Settings) -> 
 
 
 def _there(observed: Observed) -> list[tuple[str, str | None]]:
-    """Revisions of servers that are there, with the retry annotation that each came of; the stable one first."""
-    metas = [daemon_set["metadata"] for daemon_set in observed.of_kind("DaemonSet")]
-    metas.sort(key=lambda meta: (meta.get("labels") or {}).get(LABEL_TRACK) != "stable")
-    return [
-        (str((meta.get("labels") or {}).get(LABEL_REVISION)), (meta.get("annotations") or {}).get(ANNOTATION_RETRY))
-        for meta in metas
-    ]
+    """Revisions of which there are children, each with the retry annotation that it came of; the stable one first."""
+    found: dict[tuple[str, str | None], bool] = {}
+    for child in observed.children:
+        labels, annotations = (child["metadata"].get(key) or {} for key in ("labels", "annotations"))
+        if LABEL_REVISION in labels:
+            each = labels[LABEL_REVISION], annotations.get(ANNOTATION_RETRY)
+            found[each] = found.get(each, False) or labels.get(LABEL_TRACK) == "stable"
+    return sorted(found, key=lambda each: not found[each])
 
 
 def model_name(resource: EdgeDeployment) -> str:

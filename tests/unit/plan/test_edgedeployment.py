@@ -361,8 +361,8 @@ def test_to_take_the_annotation_away_asks_for_nothing() -> None:
     stable = world.status["stable"]
     world.retry(None)
     assert world.operate() == 0, "it is what is wanted, and what failed before is no candidate again"
-    world.deploy("lame-1")
-    _until(world, lambda w: w.status["phase"] == "Progressing")
+    world.deploy("good-2")
+    _until(world, lambda w: w.serving("n1") == ["good-2"])
     world.deploy("slow-1")
     world.settle()
     assert (world.status["phase"], world.status["stable"]) == ("Ready", stable)
@@ -371,13 +371,14 @@ def test_to_take_the_annotation_away_asks_for_nothing() -> None:
     assert world.status["stable"]["revision"] != stable["revision"], "to set it again is a wish"
 
 
-def test_a_rollout_goes_on_when_the_annotation_that_began_it_is_taken_away() -> None:
+@pytest.mark.parametrize("when", [lambda w: _jobs(w, "pull"), lambda w: "candidate" in _tracks(w)])
+def test_a_rollout_goes_on_when_the_annotation_that_began_it_is_taken_away(when: Any) -> None:
     world = _running(TWO)
     world.deploy("slow-1")
     world.settle()
     world.change(gates=[])
     world.retry("1")
-    _until(world, lambda w: "candidate" in _tracks(w))
+    _until(world, when)
     candidate = world.status["candidate"]["revision"]
     world.retry(None)
     world.settle()
