@@ -44,6 +44,9 @@ class JobState:
     attempts: int = 0
     recorded: bool = False
     """Whether the report is kept in the Job's annotation, so that it outlives the pod."""
+    ending: bool = False
+    """Whether its pod has ended, and neither the Job has said what that comes to nor another pod followed. Nothing is
+    heard of such a pod any more."""
 
     @property
     def finished(self) -> bool:
@@ -85,7 +88,7 @@ def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progre
         if report is not None and report.outcome == "Succeeded":
             return JobState("Succeeded", report, attempts=attempts, recorded=recorded)
         if not terminated and pods:
-            return JobState("Running", attempts=attempts)
+            return JobState("Running", attempts=attempts, ending=True)
         return JobState("Failed", None, "ReportMissing", "the Job ended well but left no readable report",
                         attempts=attempts)  # fmt: skip
     if not conditions.keys().isdisjoint(BAD_END):
@@ -110,7 +113,7 @@ def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progre
         return JobState("Running", progress=progress.get(current["metadata"]["uid"]),
                         started=(current.get("status") or {}).get("startTime"), attempts=attempts)  # fmt: skip
     done = _termination(current) or {}  # the Job's own verdict, or its next pod, follows
-    return JobState("Running", message=_attempt(done, attempts), attempts=attempts)
+    return JobState("Running", message=_attempt(done, attempts), attempts=attempts, ending=True)
 
 
 def _rank(pod: Manifest) -> str:

@@ -1,7 +1,9 @@
 """Two adapters on one base, on the real cluster: side by side, each measured on its own records and on the base's, one
-image with a layer of each, and a change of one that touches that one alone."""
+image with a layer of each, and a change of one that touches that one alone; the same learned by Olive."""
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,46 +24,63 @@ NAME = "skills"
 
 
 @pytest.fixture(scope="module")
-def skills(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manifest]:
-    """The FineTune, applied."""
+def data(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Addresses of records, by the name of the adapter that is to learn from them."""
     folder = tmp_path_factory.mktemp("adapters")
-    chores = dataset(platform, folder, "adapters-chores", records((IRRIGATION,), 4, 120))
-    noise = dataset(platform, folder, "adapters-noise", by_heart(60))
+    return {
+        "irrigation": dataset(platform, folder, "adapters-chores", records((IRRIGATION,), 4, 120)),
+        "noise": dataset(platform, folder, "adapters-noise", by_heart(60)),
+    }
+
+
+@pytest.fixture(scope="module")
+def base(platform: Platform, data: dict[str, str]) -> str:
+    """A model of 150,000 parameters."""
     run = contract.TrainRun(
         run="adapters-base", registry=contract.Registry(plain_http=platform.cluster.plain_http),
         architecture=Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=192,
                                   vocabulary_size=511),
-        train=Data(source=Source(uri=chores), format=ExampleFormat.MESSAGES),
+        train=Data(source=Source(uri=data["irrigation"]), format=ExampleFormat.MESSAGES),
         hyperparameters=Hyperparameters(max_steps=30, batch_size=16, learning_rate=0.003),
         evaluation=Evaluation(samples=2, max_new_tokens=2, untrained_baseline=False),
         output=Sink(repository=f"{platform.registry}/slm/adapters-base"),
     )  # fmt: skip
-    base = train_once(platform.kubectl, platform.images, run, "adapters-base", print).reference
-    made = {
-        "apiVersion": "slmops.dev/v1alpha1", "kind": "FineTune", "metadata": {"name": NAME, "namespace": NAMESPACE},
+    return f"oci://{train_once(platform.kubectl, platform.images, run, 'adapters-base', print).reference}"
+
+
+def finetune(platform: Platform, name: str, base: str, data: dict[str, str], /, **spec: Any) -> Manifest:
+    """Both adapters, side by side."""
+    return {
+        "apiVersion": "slmops.dev/v1alpha1", "kind": "FineTune", "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
-            "base": {"uri": f"oci://{base}"},
-            "adapters": [adapter("irrigation", chores, 2), adapter("noise", noise, 4)],
+            "base": {"uri": base},
+            "adapters": [adapter("irrigation", data["irrigation"], 2), adapter("noise", data["noise"], 4)],
             "parallelism": 2,
-            "baseTask": {"uri": chores},
             "training": {"maxSteps": 8, "learningRate": 0.002},
             "evaluation": {"samples": 4, "maxNewTokens": 4},
             "output": {"repository": f"{platform.registry}/slm/adapters"},
             "run": {"nodeSelector": {"pool": "gpu"}, "retries": 0, "resources": {"requests": {"cpu": "500m"}}},
+            **spec,
         },
     }  # fmt: skip
-    platform.apply(made)
-    yield made
-    platform.kubectl("delete", "finetune", NAME, "-n", NAMESPACE, "--ignore-not-found")
 
 
 def adapter(name: str, data: str, rank: int) -> dict[str, Any]:
     return {"name": name, "data": {"train": {"uri": data}, "validationSplit": 0.2}, "lora": {"rank": rank}}
 
 
-def jobs(platform: Platform) -> dict[str, Manifest]:
+@pytest.fixture(scope="module")
+def skills(platform: Platform, base: str, data: dict[str, str]) -> Iterator[Manifest]:
+    """The FineTune, applied."""
+    made = finetune(platform, NAME, base, data, baseTask={"uri": data["irrigation"]})
+    platform.apply(made)
+    yield made
+    platform.kubectl("delete", "finetune", NAME, "-n", NAMESPACE, "--ignore-not-found")
+
+
+def jobs(platform: Platform, name: str = NAME) -> dict[str, Manifest]:
     """The Jobs by role."""
-    found = platform.kubectl.items("jobs", "-l", f"slmops.dev/name={NAME}", namespace=NAMESPACE)
+    found = platform.kubectl.items("jobs", "-l", f"slmops.dev/name={name}", namespace=NAMESPACE)
     return {job["metadata"]["labels"]["slmops.dev/role"]: job for job in found}
 
 
@@ -119,6 +138,34 @@ def test_a_change_of_one_trains_that_one_alone_and_changes_its_layer_alone(
     assert first["irrigation"] == second["irrigation"]
     assert first["noise"] != second["noise"]
     assert before["adapters"][0] == after["adapters"][0]
+
+
+def test_olive_learns_each_adapter_and_each_is_measured_and_published_as_a_layer_of_its_own(
+    platform: Platform, base: str, data: dict[str, str], tmp_path: Path
+) -> None:
+    name = "olive-skills"
+    platform.apply(finetune(platform, name, base, data, engine="Olive", evaluation={"samples": 2, "maxNewTokens": 2}))
+    status = platform.wait("finetune", name, "Succeeded", "True", SECONDS)["status"]
+    assert status["ready"] == "2/2"
+    made = jobs(platform, name)
+    assert made.keys() == {"olive-irrigation", "train-irrigation", "olive-noise", "train-noise", "join"}
+    for role, job in made.items():
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == platform.images["quantizer" if role.startswith("olive-") else "trainer"]
+    client = Registry(contract.Registry(plain_http=platform.cluster.plain_http))
+    by_name = {row["name"]: row for row in status["adapters"]}
+    for each, rank in {"irrigation": 2, "noise": 4}.items():
+        row = by_name[each]
+        assert row["learning"]["steps"] == 8
+        assert {"model", "baseline"} <= row["evaluation"].keys()
+        assert row["inputs"]["train"] == data[each]
+        assert row["inputs"]["adapter"].startswith(f"oci://{platform.registry}/slm/adapters@sha256:")
+        client.pull(Source(uri=f"oci://{row['reference']}"), tmp_path / each)
+        assert json.loads((tmp_path / each / "adapter_config.json").read_text())["r"] == rank
+    found = layers(platform, status["image"]["reference"])
+    assert found == {each: layers(platform, row["layer"])[each] for each, row in by_name.items()}
+    assert len(set(found.values())) == 2
+    platform.kubectl("delete", "finetune", name, "-n", NAMESPACE)
 
 
 def uid(job: Manifest) -> str:

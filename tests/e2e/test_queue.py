@@ -45,6 +45,10 @@ value: 1000
 """
 LOCAL_QUEUE = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "LocalQueue",
                "metadata": {"name": "team-a", "namespace": NAMESPACE}, "spec": {"clusterQueue": "gpus"}}  # fmt: skip
+STEPS = 150
+BOTH = {"small": 2, "large": 4}
+"""Adapters by name, with their ranks."""
+OTHER_QUEUE = LOCAL_QUEUE | {"metadata": {"name": "team-b", "namespace": NAMESPACE}}
 
 
 @pytest.fixture(scope="module")
@@ -184,3 +188,57 @@ def test_a_run_that_has_used_its_budget_is_stopped_with_a_checkpoint_and_a_raise
     said = manifest["status"]["progress"]
     assert said["resumes"] == 1, "it was not begun anew"
     assert not said.get("lostSteps"), "who is told to stop keeps its last step"
+
+
+def rows(platform: Platform, name: str) -> dict[str, Manifest]:
+    """What the status says of each adapter."""
+    status = (platform.kubectl.get("finetune", name) or {}).get("status") or {}
+    return {row["name"]: row for row in status.get("adapters") or []}
+
+
+def kept(row: Manifest) -> bool:
+    """Whether there are steps to lose."""
+    return bool((row.get("progress") or {}).get("lastCheckpoint", 0) >= 5)
+
+
+def test_adapters_wait_in_the_queue_each_for_itself_and_one_budget_stops_them_all_until_it_is_raised(
+    platform: Platform, queues: None, data: str
+) -> None:
+    """There is a GPU for one of the two. The queue is made once both are seen to wait."""
+    name = "skills-in-turn"
+    skills = finetune(platform, name, data, steps=STEPS, run={"queue": "team-b", "volume": {"size": "100Mi"}},
+                      budget={"gpuHours": 1}, parallelism=2)  # fmt: skip
+    source = skills["spec"].pop("data")
+    skills["spec"]["adapters"] = [{"name": each, "data": source, "lora": {"rank": rank}} for each, rank in BOTH.items()]
+    skills["spec"]["training"] |= {"batchSize": 4, "checkpoint": {"everySteps": 5}}
+    platform.apply(skills)
+    show = lambda: platform.show("finetune", name)  # noqa: E731
+    wait_for("both to be Queued", lambda: {each: row["phase"] for each, row in rows(platform, name).items()}
+             == dict.fromkeys(BOTH, "Queued"), SECONDS, show)  # fmt: skip
+    assert phase(platform, name) == "Queued"
+    assert platform.condition("finetune", name, "Trained")["message"].startswith("small, large: waits in queue team-b")
+
+    platform.apply(OTHER_QUEUE)
+    wait_for("a checkpoint of the one that was admitted", lambda: any(map(kept, rows(platform, name).values())), SECONDS,
+             show)  # fmt: skip
+    found = rows(platform, name)
+    (first,) = (each for each, row in found.items() if kept(row))
+    (second,) = found.keys() - {first}
+    assert found[second]["phase"] == "Queued"
+    assert "waits in queue team-b" in found[second]["message"]
+    assert phase(platform, name) == found[first]["phase"] == "Training"
+
+    platform.patch("finetune", name, {"budget": {"gpuHours": "0.0001"}})
+    told = condition(platform.wait("finetune", name, "Succeeded", "False", SECONDS), "Succeeded")
+    assert told["reason"] == "BudgetExceeded"
+    assert told["message"].startswith("small, large: ")
+    assert "spec.budget.gpuHours allows 0.0001" in told["message"]
+    assert {row["phase"] for row in rows(platform, name).values()} == {"Failed"}
+
+    platform.patch("finetune", name, {"budget": {"gpuHours": 1}})
+    status = platform.wait("finetune", name, "Succeeded", "True", SECONDS)["status"]
+    assert (status["ready"], status["image"]["reference"].startswith(platform.registry)) == ("2/2", True)
+    found = rows(platform, name)
+    assert {each: row["learning"]["steps"] for each, row in found.items()} == dict.fromkeys(BOTH, STEPS)
+    assert found[first]["progress"]["resumes"] == 1, "it was not begun anew"
+    assert "progress" not in found[second], "it had not begun"

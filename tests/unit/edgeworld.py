@@ -50,9 +50,11 @@ class World(Machines):
             self.parent["metadata"]["generation"] += 1
             self.version += 1
 
-    def retry(self, word: str) -> None:
-        """The user sets the annotation that asks for another try."""
-        self.parent["metadata"]["annotations"]["slmops.dev/retry"] = word
+    def retry(self, word: str | None) -> None:
+        """The user sets the annotation that asks for another try, or takes it away."""
+        annotations = self.parent["metadata"]["annotations"]
+        annotations.pop("slmops.dev/retry", None)
+        annotations |= {} if word is None else {"slmops.dev/retry": word}
         self.version += 1
 
     def advance(self, seconds: float) -> None:

@@ -131,12 +131,15 @@ def test_a_running_pod_that_does_not_answer_is_running_all_the_same() -> None:
 def test_a_failed_attempt_with_retries_left_is_told_and_is_not_the_end(end: Manifest, why: str) -> None:
     state = job_state(job(), [pod(job(), state=end)], {})
     assert (state.phase, state.finished, state.failing, state.report) == ("Running", False, False, None)
+    assert state.ending, "until the next pod is there"
+    assert not job_state(job(), [pod(job(), state=end), pod(job(), 1)], {}).ending
     assert state.message.startswith(f"attempt 1 failed {why}")
 
 
 def test_an_attempt_that_ended_well_before_its_job_says_so_is_no_failure() -> None:
     state = job_state(job(), [pod(job(), state=ended(0, said(GOOD)))], {})
-    assert (state.phase, state.message, state.report) == ("Running", "", None)
+    assert (state.phase, state.message, state.report, state.ending) == ("Running", "", None, True)
+    assert not job_state(job(), [pod(job(), state=RUNNING)], {}).ending
 
 
 def test_a_pod_that_was_evicted_before_it_ran_is_not_the_end() -> None:
@@ -195,7 +198,8 @@ def test_a_job_that_ended_well_and_whose_pods_and_annotation_are_gone_has_failed
 
 def test_a_pod_whose_end_has_not_been_seen_yet_is_waited_for() -> None:
     """Events of a Job and of its pods have no order between them."""
-    assert job_state(job(COMPLETE), [pod(job(), state=RUNNING)], {}).phase == "Running"
+    state = job_state(job(COMPLETE), [pod(job(), state=RUNNING)], {})
+    assert (state.phase, state.ending) == ("Running", True)
 
 
 # --- when it failed ------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ def adapt(run: TrainRun, context: Context) -> Report:
     set_seed(wanted.seed)
     with told(telling):
         made = _run(workflow, context.work)
-    context.check()
+    telling.check()
     proven(made, run)
     context.stage("Publishing")
     files = {name: made / name for name in FILES}

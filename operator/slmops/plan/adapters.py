@@ -43,22 +43,40 @@ def plan_adapters(resource: FineTune, adapters: Sequence[Adapter], observed: Obs
     works: list[Work] = []
     free = resource.spec.parallelism or 1
     waiting: list[list[Work]] = []
-    try:
-        for adapter in adapters:
-            roles = train_role(adapter.name), olive_role(adapter.name)
-            own = [*one_training(resource, spec_of(resource.spec, adapter), observed, settings, roles, adapter.name)]
-            if observed.child("Job", own[0].step.name) is None:
-                waiting.append(own)
-                continue
-            works += own
-            free -= 0 if _over(own, roles[0], observed) else 1
-        for own in waiting[: max(0, free)]:
-            works += own
-        if all(_trained(works, adapter, observed) for adapter in adapters):
+    problem = None
+    for adapter in adapters:
+        own, trouble = _own(resource, adapter, observed, settings)
+        problem = problem or trouble
+        if not own:
+            continue  # another adapter's slip is none of the others' business
+        if observed.child("Job", own[0].step.name) is None:
+            waiting.append(own)
+            continue
+        works += own
+        free -= 0 if trouble or _over(own, train_role(adapter.name), observed) else 1
+    begun = max(0, free)
+    works += [item for own in waiting[:begun] for item in own]
+    if all(_trained(works, adapter, observed) for adapter in adapters):
+        try:
             works.append(_join(resource, works, adapters, observed, settings))
+        except Unresolved as unresolved:
+            problem = unresolved.problem
+    return batch_plan(resource, observed, works, problem, later=[item for own in waiting[begun:] for item in own])
+
+
+def _own(
+    resource: FineTune, adapter: Adapter, observed: Observed, settings: Settings
+) -> tuple[list[Work], Problem | None]:
+    """The Jobs of one adapter that can be described, and what is in the way of the next."""
+    spec = spec_of(resource.spec, adapter)
+    roles = train_role(adapter.name), olive_role(adapter.name)
+    found: list[Work] = []
+    try:
+        for item in one_training(resource, spec, observed, settings, roles, adapter.name):
+            found.append(item)  # those before one that cannot be described stay
     except Unresolved as unresolved:
-        return batch_plan(resource, observed, works, unresolved.problem)
-    return batch_plan(resource, observed, works)
+        return found, unresolved.problem
+    return found, None
 
 
 def _over(own: Sequence[Work], train: str, observed: Observed) -> bool:

@@ -21,11 +21,12 @@ POLL_SECONDS = 10.0
 
 def batch_plan(
     resource: Resource[Any, Any], observed: Observed, works: Sequence[Work], problem: Problem | None = None,
-    settled: Collection[str] = (),
+    settled: Collection[str] = (), later: Sequence[Work] = (),
 ) -> Plan:  # fmt: skip
     """The plan that brings these Jobs about. Earlier Jobs stay while a later one cannot be described: once the problem is
     solved they may be just what is wanted, and hours of work are not thrown away for a slip in a reference. ``settled``:
-    Jobs whose failure has been taken into account, and that are not tried again."""
+    Jobs whose failure has been taken into account, and that are not tried again. ``later``: those whose turn is to come;
+    what an earlier attempt of theirs has left on its volume stays."""
     apply: list[Manifest] = []
     retried: list[Manifest] = []
     lifted: list[Manifest] = []
@@ -55,10 +56,13 @@ def batch_plan(
             apply.append(item.job)
         elif state.phase == "Failed" and item.step.name not in settled and _retry_wanted(resource, job):
             retried.append(job)
+            if not item.config_map.get("immutable"):  # it says what may be spent, which has become less
+                retried += [found for found in [observed.child("ConfigMap", item.step.name)] if found]
         else:
             annotate += unrecorded(job, state)
         busy = busy or not state.finished
-    wanted = {item.step.name for item in works} | {item.claim["metadata"]["name"] for item in works if item.claim}
+    claims = {item.claim["metadata"]["name"] for item in (*works, *later) if item.claim}
+    wanted = {item.step.name for item in works} | claims
     stale = [c for c in observed.children if c["metadata"]["name"] not in wanted]
     return Plan(
         apply=tuple(apply),

@@ -18,7 +18,7 @@ from slmops.rollout.pods import SERVING
 from slmops.rollout.revision import Revision
 from slmops.rollout.turns import set_name
 from slmops.settings import Settings
-from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest
+from slmops.state import ANNOTATION_RETRY, LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest
 
 ROLE = "serve"
 DEFAULTS = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
@@ -69,6 +69,8 @@ def daemon_set(
     runtime = resource.spec.runtime
     meta = _meta(resource, pool, revision.name)
     meta["labels"] = meta["labels"] | {LABEL_TRACK: track}
+    if revision.retry is not None:
+        meta["annotations"] = {ANNOTATION_RETRY: revision.retry}
     volume, mount = model_volume(revision.images[pool.name])
     pod = pod_spec(
         image=runtime.image or settings.images.edge,
@@ -110,6 +112,9 @@ def bound(live: Manifest, pool: Pool, track: str, *, only: Collection[str] | Non
     if track == "stable":
         pod.pop("readinessGates", None)
     meta = {key: live["metadata"][key] for key in ("name", "namespace", "labels", "ownerReferences")}
+    retry = (live["metadata"].get("annotations") or {}).get(ANNOTATION_RETRY)
+    if retry is not None:
+        meta["annotations"] = {ANNOTATION_RETRY: retry}
     return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",

@@ -1,7 +1,8 @@
 """What a revision is: everything that shapes the servers' pods, in one short name.
 
 The runtime's own image belongs to it, so an upgrade of the operator is a candidate like any other and has to pass the
-gates. So does the retry annotation: to try a failed revision again is to try a new one.
+gates. So does the retry annotation: to try a failed revision again is to try a new one. To take the annotation away asks
+for nothing: what came of it stays wanted.
 """
 
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from slmops.api.conditions import ConditionType
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.settings import Settings
-from slmops.state import ANNOTATION_RETRY, Manifest, Observed, Problem, digest8
+from slmops.state import ANNOTATION_RETRY, LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem, digest8
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,8 @@ class Revision:
     """Model image by pool."""
     model: str
     """Name that clients ask for."""
+    retry: str | None = None
+    """The retry annotation that it came of."""
 
 
 def wanted(resource: EdgeDeployment, observed: Observed, settings: Settings) -> Revision | Problem:
@@ -32,20 +35,30 @@ def wanted(resource: EdgeDeployment, observed: Observed, settings: Settings) -> 
             return image
         images[pool.name] = image
     runtime = resource.spec.runtime
-    name = digest8(
-        [
-            images,
-            model_name(resource),
-            runtime.image or settings.images.edge,
-            runtime.dump(),
-            [
-                pool.model_dump(mode="json", include={"name", "resources", "tolerations"})
-                for pool in resource.spec.pools
-            ],
-            resource.metadata.annotations.get(ANNOTATION_RETRY),
-        ]
-    )
-    return Revision(name, images, model_name(resource))
+    shape = [
+        images,
+        model_name(resource),
+        runtime.image or settings.images.edge,
+        runtime.dump(),
+        [pool.model_dump(mode="json", include={"name", "resources", "tolerations"}) for pool in resource.spec.pools],
+    ]
+    asked = resource.metadata.annotations.get(ANNOTATION_RETRY)
+    name, retry = digest8([*shape, asked]), asked
+    if asked is None:
+        there = (found for found in _there(observed) if digest8([*shape, found[1]]) == found[0])
+        name, retry = next(there, (name, None))
+    return Revision(name, images, model_name(resource), retry)
+
+
+def _there(observed: Observed) -> list[tuple[str, str | None]]:
+    """Revisions of which there are children, each with the retry annotation that it came of; the stable one first."""
+    found: dict[tuple[str, str | None], bool] = {}
+    for child in observed.children:
+        labels, annotations = (child["metadata"].get(key) or {} for key in ("labels", "annotations"))
+        if LABEL_REVISION in labels:
+            each = labels[LABEL_REVISION], annotations.get(ANNOTATION_RETRY)
+            found[each] = found.get(each, False) or labels.get(LABEL_TRACK) == "stable"
+    return sorted(found, key=lambda each: not found[each])
 
 
 def model_name(resource: EdgeDeployment) -> str:

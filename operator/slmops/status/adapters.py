@@ -11,12 +11,25 @@ from slmops.api.evaluation import QualityGate
 from slmops.api.finetune import FineTune, FineTuneStatus
 from slmops.contract import Artifact, Report
 from slmops.figures import evaluation, incomparable, intervals, quality_gates, size, values
-from slmops.state import JobState, Observed, Plan
-from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
+from slmops.state import JobPhase, JobState, Observed, Plan
+from slmops.status.batch import (
+    artifact,
+    at_stage,
+    conditions,
+    dataset,
+    intake,
+    judged,
+    phase,
+    progress,
+    stage,
+    succeeded,
+)
 from slmops.status.learning import learned, learning
 
 C = ConditionType
 ABSENT = JobState("Absent")
+ORDER: tuple[JobPhase, ...] = ("Running", "Starting", "Queued", "Absent")
+"""Of what has not ended, by how far it has come."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +49,11 @@ def adapters_status(
 ) -> FineTuneStatus:
     """What has become of the FineTune."""
     states = {step.role: observed.job(step.name) for step in plan.steps}
-    rows = [_row(adapter, resource.spec.gates, states) for adapter in adapters]
+    before = {row.name: row for row in resource.status.adapters}
+    # Where something else is in the way of all, or of what runs, a condition says so.
+    most = resource.spec.parallelism or 1
+    turn = "" if plan.problem or plan.halted else f"waits for its turn: spec.parallelism is {most}"
+    rows = [_row(adapter, resource.spec.gates, states, before.get(adapter.name), turn) for adapter in adapters]
     reports = [row.report for row in rows if row.report is not None]
     join = states.get("join", ABSENT)
     joined = join.report if join.phase == "Succeeded" else None
@@ -49,11 +66,11 @@ def adapters_status(
     facts.append(succeeded(facts, ""))
     current = _current(rows, join)
     return FineTuneStatus(
-        phase=phase(facts, (current, "Publishing" if current is join else "Training")),
+        phase=phase(facts, (current, "Publishing" if current is join else "Training"), resource.status.phase),
         observed_generation=resource.metadata.generation,
         inputs={role: uri for report in reports for role, uri in report.inputs.items() if role == "base"},
         licenses={role: found for report in reports for role, found in report.licenses.items()},
-        progress=progress(current),
+        progress=progress(current, resource.status.progress),
         adapters=[row.status for row in rows],
         ready=f"{sum(row.status.phase == 'Ready' for row in rows)}/{len(rows)}",
         image=artifact(joined.artifacts.get("image")) if joined else None,
@@ -73,19 +90,27 @@ def together(type: ConditionType, facts: Mapping[str, Fact]) -> Fact:
 
 
 def _told(facts: Mapping[str, Fact]) -> str:
-    return "; ".join(f"{name}: {fact.message}" for name, fact in facts.items() if fact.message)
+    """Names and messages; what is said of several is said once, for all of them may wait for one queue."""
+    names: dict[str, list[str]] = {}
+    for name, fact in facts.items():
+        if fact.message:
+            names.setdefault(fact.message, []).append(name)
+    return "; ".join(f"{', '.join(who)}: {message}" for message, who in names.items())
 
 
 def _current(rows: Sequence[Row], join: JobState) -> JobState:
-    """The Job that stands for all: one that runs, else one that is still to come."""
+    """The Job that stands for all: the one that has come furthest of those that go on."""
     if all(row.report is not None for row in rows):
         return join
     unfinished = [row.current for row in rows if not row.current.failing and row.report is None]
-    running = (state for state in unfinished if state.phase == "Running")
-    return next(running, unfinished[0] if unfinished else ABSENT)
+    return min(unfinished, key=lambda state: ORDER.index(state.phase), default=ABSENT)
 
 
-def _row(adapter: Adapter, gates_of_all: Sequence[QualityGate], states: Mapping[str, JobState]) -> Row:
+def _row(
+    adapter: Adapter, gates_of_all: Sequence[QualityGate], states: Mapping[str, JobState],
+    before: AdapterStatus | None, turn: str,
+) -> Row:  # fmt: skip
+    """``turn``: what is said of one that has no Job yet."""
     train = states.get(f"train-{adapter.name}", ABSENT)
     # Where another engine learns, it is done when its Job is, and the training Job measures and publishes.
     learner = states.get(f"olive-{adapter.name}", train)
@@ -102,7 +127,7 @@ def _row(adapter: Adapter, gates_of_all: Sequence[QualityGate], states: Mapping[
     made = report.artifacts if report else {}
     status = AdapterStatus(
         name=adapter.name,
-        phase=_phase(current, report, evaluated),
+        phase=_phase(current, report, evaluated, before.phase if before else None),
         reference=_reference(made.get("adapter")),
         size=size(made["adapter"].size) if "adapter" in made else None,
         layer=_reference(made.get("layer")),
@@ -113,8 +138,8 @@ def _row(adapter: Adapter, gates_of_all: Sequence[QualityGate], states: Mapping[
         intervals=intervals(figures),
         gates=gates,
         learning=learning(learner.report if learner.phase == "Succeeded" else None),
-        progress=progress(current),
-        message=_message(trained, evaluated) or None,
+        progress=progress(current, before.progress if before else None),
+        message=(turn if learner.phase == "Absent" else _message(trained, evaluated)) or None,
     )
     return Row(status, current, report, trained, evaluated)
 
@@ -123,7 +148,7 @@ def _reference(made: Artifact | None) -> str | None:
     return made.reference if made else None
 
 
-def _phase(current: JobState, report: Report | None, evaluated: Fact) -> str:
+def _phase(current: JobState, report: Report | None, evaluated: Fact, before: str | None) -> str:
     """As a variant of a QuantizedModel has it."""
     if report is not None:
         return "Ready" if evaluated.status == "True" else "Rejected"
@@ -131,7 +156,7 @@ def _phase(current: JobState, report: Report | None, evaluated: Fact) -> str:
         return "Failed"
     if current.phase in ("Absent", "Starting"):
         return "Pending"
-    return current.progress.stage if current.progress else current.phase
+    return at_stage(current, current.phase, before)
 
 
 def _message(*facts: Fact) -> str:

@@ -16,6 +16,8 @@ from slmops.status.remedies import with_remedy
 C = ConditionType
 Dataset = TypeVar("Dataset", bound=DatasetStatus)
 FINAL = ("Succeeded", "Failed")
+NO_STAGE = ("Pending", "Queued", "Ready", "Rejected", *FINAL)
+"""Phases that are no stage of a Job that runs."""
 DAY = 86400.0
 NONE: Mapping[str, str] = {}
 
@@ -78,8 +80,8 @@ def succeeded(facts: Sequence[Fact], message: str) -> Fact:
     return true(C.SUCCEEDED, "Completed", message)
 
 
-def phase(facts: Sequence[Fact], running: tuple[JobState, str] | None) -> str:
-    """One word for people."""
+def phase(facts: Sequence[Fact], running: tuple[JobState, str] | None, before: str | None) -> str:
+    """One word for people. ``before``: the one in the status that stands."""
     final = facts[-1].status
     if final == "True":
         return "Succeeded"
@@ -90,14 +92,25 @@ def phase(facts: Sequence[Fact], running: tuple[JobState, str] | None) -> str:
     state, default = running
     if state.phase == "Queued":
         return "Queued"
+    return at_stage(state, default, before)
+
+
+def at_stage(state: JobState, default: str, before: str | None) -> str:
+    """The stage of a Job that runs. One whose pod has ended is where it was until its Job says what that comes to, which
+    takes a moment: it is at no earlier stage again."""
+    if state.ending and before and before not in NO_STAGE:
+        return before
     # A pod names its stage itself; it cannot name the end of the whole.
     return state.progress.stage if state.progress and state.progress.stage not in FINAL else default
 
 
-def progress(state: JobState | None) -> ProgressStatus | None:
-    """How far a running Job is; of one that has succeeded, how often it was taken up again."""
+def progress(state: JobState | None, before: ProgressStatus | None) -> ProgressStatus | None:
+    """How far a running Job is; of one that has succeeded, how often it was taken up again. What stood ``before`` stands
+    while the Job of a pod that ended well does not say so: it will at once, and one write tells of both."""
     if state is None:
         return None
+    if state.ending and not state.message:
+        return before
     if state.phase == "Running" and state.progress is not None:
         return _progress(state.progress, state.started)
     if state.phase == "Succeeded" and state.report is not None and state.report.resumes:

@@ -33,12 +33,12 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
     facts.append(succeeded(facts, f"the student is {size(made.size)}" if made else ""))
     current = train if label.phase == "Succeeded" else label
     return DistillationStatus(
-        phase=phase(facts, (current, "Training" if current is train else "Labelling")),
+        phase=phase(facts, (current, "Training" if current is train else "Labelling"), resource.status.phase),
         observed_generation=resource.metadata.generation,
         # What came from outside; the training itself reads the data set that labelling made.
         inputs={**(trained.inputs if trained else {}), **(labelled.inputs if labelled else {})},
         licenses={**(trained.licenses if trained else {}), **(labelled.licenses if labelled else {})},
-        progress=progress(current),
+        progress=progress(current, resource.status.progress),
         dataset=dataset(LabelledStatus, labelled, "dataset", "dataset") if labelled else None,
         evaluation=values(figures),
         intervals=intervals(figures),

@@ -19,6 +19,7 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
     """What has become of the FineTune."""
     if resource.spec.adapters is not None:
         return adapters_status(resource, resource.spec.adapters, observed, plan, now)
+    before = resource.status
     hunt = hunt_of(resource.spec.search, observed, plan)
     states = {step.role: observed.job(step.name) for step in plan.steps}
     train = states.get("train", JobState("Absent"))
@@ -36,11 +37,11 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
     ]
     facts.append(succeeded(facts, ""))
     return FineTuneStatus(
-        phase=phase(facts, (current, "Training") if hunt is None or hunt.over else hunt.running()),
+        phase=phase(facts, (current, "Training") if hunt is None or hunt.over else hunt.running(), before.phase),
         observed_generation=resource.metadata.generation,
         inputs=dict(trained.inputs) if trained else {},
         licenses=dict(trained.licenses) if trained else {},
-        progress=progress(current) if hunt is None or hunt.over else hunt.progress(),
+        progress=progress(current, before.progress) if hunt is None or hunt.over else hunt.progress(),
         trials=hunt.counts() if hunt else None,
         best=hunt.best() if hunt else None,
         search=hunt.status(trained) if hunt else None,

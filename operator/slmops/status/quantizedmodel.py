@@ -1,8 +1,9 @@
 """The status of a QuantizedModel: each variant by itself, then all of them together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+from slmops.api.batch import ProgressStatus
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.quantizedmodel import ComparisonRow, QuantizedModel, QuantizedModelStatus, TriedStatus, VariantStatus
 from slmops.contract import Artifact, Compared
@@ -20,7 +21,8 @@ def quantizedmodel_status(
 ) -> QuantizedModelStatus:
     """What has become of the QuantizedModel."""
     climbs = plan.detail if isinstance(plan.detail, tuple) else ()
-    variants = [_variant(climb) for climb in climbs] or _unplanned(resource)
+    before = {row.name: row.progress for row in resource.status.variants}
+    variants = [_variant(climb, before) for climb in climbs] or _unplanned(resource)
     states = [climb.now.state for climb in climbs] or [JobState("Absent")] * len(variants)
     done = all(state.phase == "Succeeded" for state in states)
     last = next((observed.job(step.name) for step in plan.steps if step.role == COMPARE), None)
@@ -34,10 +36,10 @@ def quantizedmodel_status(
     facts.append(succeeded(facts, ""))
     running = next((state for state in states if state.phase == "Running"), (last if done and last else states[0]))
     return QuantizedModelStatus(
-        phase=phase(facts, (running, "Publishing" if running is last else "Quantizing")),
+        phase=phase(facts, (running, "Publishing" if running is last else "Quantizing"), resource.status.phase),
         observed_generation=resource.metadata.generation,
         inputs={k: v for state in states if state.report for k, v in state.report.inputs.items()},
-        progress=progress(running),
+        progress=progress(running, resource.status.progress),
         variants=variants,
         ready=f"{sum(v.phase == 'Ready' for v in variants)}/{len(variants)}",
         comparison=[_row(row) for row in comparison(climbs)[1]] if done else [],
@@ -49,10 +51,11 @@ def quantizedmodel_status(
 def _unplanned(resource: QuantizedModel) -> list[VariantStatus]:
     """Variants of which nothing is known. By name: where the plan refused one that is used twice, it is there once."""
     wanted = {variant.name: variant for variant in resource.spec.variants}.values()
-    return [_variant(Climb((Rung(variant, "", JobState("Absent")),))) for variant in wanted]
+    return [_variant(Climb((Rung(variant, "", JobState("Absent")),)), {}) for variant in wanted]
 
 
-def _variant(climb: Climb) -> VariantStatus:
+def _variant(climb: Climb, before: Mapping[str, ProgressStatus | None]) -> VariantStatus:
+    """``before``: the progress of each variant in the status that stands."""
     rung = climb.now
     state = rung.state
     image = _image(rung)
@@ -68,7 +71,7 @@ def _variant(climb: Climb) -> VariantStatus:
         evaluation=values(rung.figures),
         intervals=intervals(rung.figures),
         gates=rung.gates,
-        progress=progress(state),
+        progress=progress(state, before.get(rung.variant.name)),
         message=_message(rung, missed) or None,
     )
 

@@ -20,8 +20,9 @@ from slm_quantizer.adapt import FILES, layers, proven, records_of
 from slm_quantizer.recipe import recipe, validate
 from slm_quantizer.telling import Telling, told
 from slm_trainer.store import Record, Writer
+from slmkit.budget import Guard
 from slmkit.run import Context, RunFailed
-from slmops.contract import WORK_DIR, Data, ExampleFormat, Reason, Sink, Source, TrainRun
+from slmops.contract import WORK_DIR, Budget, Data, ExampleFormat, Reason, Sink, Source, TrainRun
 
 MODULES = ["down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj"]
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -116,6 +117,22 @@ def test_whoever_is_told_to_stop_stops_after_the_step(base: Path, tmp_path: Path
     with told(telling):
         adapting._run(made, tmp_path)
     assert telling.steps == 1
+    with pytest.raises(RunFailed, match="told to stop"):
+        telling.check()
+
+
+def test_a_run_that_its_budget_ends_says_so_also_through_olive(base: Path, tmp_path: Path) -> None:
+    context = Context()
+    context.guard = Guard(Budget(gpus=1, gpu_hours=1e-9))
+    context.stage("Training", of=12)
+    telling = Telling(context)
+    made = workflow(run(), base, tmp_path)
+    with told(telling):
+        adapting._run(made, tmp_path)
+    with pytest.raises(RunFailed, match="GPU hours are needed") as error:
+        telling.check()
+    assert error.value.reason == Reason.BUDGET_EXCEEDED
+    assert telling.steps == 6, "the first report starts the clock, five more are measured"
 
 
 def changed(way: str, value: Any) -> Callable[[dict[str, Any]], None]:

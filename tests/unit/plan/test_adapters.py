@@ -78,6 +78,10 @@ def told(plan: Plan) -> list[dict[str, Any]]:
     return [json.loads(m["data"]["run.json"]) for m in plan.apply if m["kind"] == "ConfigMap"]
 
 
+def role_of(child: Manifest) -> str:
+    return str(child["metadata"]["labels"]["slmops.dev/role"])
+
+
 def names(observed: Observed) -> set[str]:
     return {child["metadata"]["name"] for child in observed.of_kind("Job")}
 
@@ -124,6 +128,66 @@ def test_a_failed_one_is_tried_again_by_the_annotation_and_the_others_stay() -> 
     assert [child["metadata"]["labels"]["slmops.dev/role"] for child in plan.remove] == ["train-greenhouse"]
     after = plan_of(again, step(observed, plan, {}))
     assert made(after) == ["train-greenhouse"]
+
+
+def test_who_waits_for_another_try_keeps_what_it_has_learned_so_far() -> None:
+    """Its turn is to come, and until then no Job of it is there."""
+    resource, observed = several(run={"volume": {"size": "1Gi"}}), Observed()
+    observed = step(observed, plan_of(resource, observed), {"irrigation": "Failed"})
+    observed = step(observed, plan_of(resource, observed), {"greenhouse": "Running"})
+    claims = {claim["metadata"]["name"] for claim in observed.of_kind("PersistentVolumeClaim")}
+    assert len(claims) == 2
+    metadata = resource.metadata.model_copy(update={"annotations": {ANNOTATION_RETRY: "1"}})
+    again = resource.model_copy(update={"metadata": metadata})
+    plan = plan_of(again, observed)
+    assert [(child["kind"], role_of(child)) for child in plan.remove] == [("Job", "train-irrigation")]
+    observed = step(observed, plan, {})
+    later = plan_of(again, observed)
+    assert made(later) == [], "another has its turn"
+    assert [child["kind"] for child in later.remove] == ["ConfigMap"]
+    assert {claim["metadata"]["name"] for claim in observed.of_kind("PersistentVolumeClaim")} == claims
+    less = several("greenhouse", "stable", run={"volume": {"size": "1Gi"}})
+    gone = {(child["kind"], role_of(child)) for child in plan_of(less, observed).remove}
+    assert ("PersistentVolumeClaim", "train-irrigation") in gone, "nobody will want it any more"
+
+
+def test_a_slip_in_one_is_told_and_leaves_the_others_alone() -> None:
+    bad = one("greenhouse") | {"data": {"train": {"uri": "pvc://No_Claim/train.jsonl"}}}
+    resource = finetune({"data": None, "adapters": [bad, one("irrigation"), one("stable")]})
+    observed, seen = Observed(), []
+    for _ in range(3):
+        plan = plan_of(resource, observed)
+        seen += made(plan)
+        observed = step(observed, plan, {})
+        assert plan.problem is not None
+        assert plan.problem.message.startswith("pvc://No_Claim")
+        assert plan.remove == ()
+    assert seen == ["train-irrigation", "train-stable"], "and nothing is joined"
+
+
+def test_a_learner_that_reports_no_adapter_does_not_hold_up_the_others() -> None:
+    resource, observed = several("irrigation", "greenhouse", engine="Olive"), Observed()
+    plan = plan_of(resource, observed)
+    observed = step(observed, plan, {})
+    (learner,) = observed.of_kind("Job")
+    observed = Observed(children=observed.children, pods=(pod(learner, state=ended(0, said(report("model")))),))
+    plan = plan_of(resource, observed)
+    assert plan.problem is not None
+    assert plan.problem.reason == "AdapterMissing"
+    assert roles(plan) == ["olive-irrigation", "olive-greenhouse"]
+
+
+def test_a_renamed_adapter_is_another_one_also_while_it_is_queued() -> None:
+    run = {"queue": "team-a"}
+    resource = several("irrigation", "greenhouse", run=run, parallelism=2)
+    observed = Observed(children=tuple(live(manifest) for manifest in plan_of(resource).apply))
+    assert {observed.job(name).phase for name in names(observed)} == {"Queued"}
+    plan = plan_of(several("watering", "greenhouse", run=run, parallelism=2), observed)
+    assert made(plan) == ["train-watering"]
+    assert {(child["kind"], role_of(child)) for child in plan.remove} == {
+        ("Job", "train-irrigation"),
+        ("ConfigMap", "train-irrigation"),
+    }
 
 
 def test_a_change_of_one_trains_that_one_alone_and_joins_anew() -> None:

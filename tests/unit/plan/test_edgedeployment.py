@@ -343,6 +343,59 @@ def test_the_annotation_tries_a_failed_candidate_again_and_only_once() -> None:
     assert world.operate() == 0
 
 
+def _retried() -> World:
+    """What failed at first serves, since it was tried again under other gates."""
+    world = _running(TWO)
+    world.deploy("slow-1")
+    world.settle()
+    assert world.status["phase"] == "Degraded"
+    world.change(gates=[])
+    world.retry("1")
+    world.settle()
+    assert (world.status["phase"], world.serving("n1")) == ("Ready", ["slow-1"])
+    return world
+
+
+def test_to_take_the_annotation_away_asks_for_nothing() -> None:
+    world = _retried()
+    stable = world.status["stable"]
+    world.retry(None)
+    assert world.operate() == 0, "it is what is wanted, and what failed before is no candidate again"
+    world.deploy("good-2")
+    _until(world, lambda w: w.serving("n1") == ["good-2"])
+    world.deploy("slow-1")
+    world.settle()
+    assert (world.status["phase"], world.status["stable"]) == ("Ready", stable)
+    world.retry("2")
+    world.settle()
+    assert world.status["stable"]["revision"] != stable["revision"], "to set it again is a wish"
+
+
+@pytest.mark.parametrize("when", [lambda w: _jobs(w, "pull"), lambda w: "candidate" in _tracks(w)])
+def test_a_rollout_goes_on_when_the_annotation_that_began_it_is_taken_away(when: Any) -> None:
+    world = _running(TWO)
+    world.deploy("slow-1")
+    world.settle()
+    world.change(gates=[])
+    world.retry("1")
+    _until(world, when)
+    candidate = world.status["candidate"]["revision"]
+    world.retry(None)
+    world.settle()
+    assert (world.status["phase"], world.status["stable"]["revision"]) == ("Ready", candidate)
+
+
+def test_what_serves_well_and_is_tried_again_for_nothing_stays_when_the_annotation_is_taken_away() -> None:
+    world = _running(TWO)
+    stable = world.status["stable"]
+    world.retry("1")
+    _until(world, lambda w: "candidate" in _tracks(w))
+    world.retry(None)
+    world.settle()
+    assert (world.status["phase"], world.status["stable"]) == ("Ready", stable)
+    assert len(world.of_kind("DaemonSet")) == 1
+
+
 # --- nodes that come and go
 
 

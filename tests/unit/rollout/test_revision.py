@@ -8,7 +8,7 @@ from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.revision import Revision, wanted
 from slmops.settings import Images, Settings
 from slmops.state import Manifest, Observed, Problem
-from tests.unit.fleet_builders import SETTINGS, deployment, image, revision
+from tests.unit.fleet_builders import SETTINGS, deployment, image, revision, servers
 
 FARMS = {"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}
 
@@ -45,6 +45,19 @@ def test_what_shapes_the_servers_makes_another_revision(changed: dict[str, Any])
 )
 def test_what_does_not_is_the_same_revision(changed: dict[str, Any]) -> None:
     assert revision(deployment(**changed)) == revision(deployment())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_without_the_annotation_what_came_of_one_is_wanted_and_first_of_all_what_is_stable(order: int) -> None:
+    tried = [deployment(annotations={"slmops.dev/retry": word}) for word in "12"]
+    (_, stable), (_, candidate) = servers(tried[0]), servers(tried[1], track="candidate")
+    both = Observed(children=(stable, candidate)[::order])
+    assert revision(deployment(), both) == revision(tried[0])
+    assert revision(deployment(), Observed(children=(candidate,))) == revision(tried[1])
+    assert revision(deployment("b"), both) == revision(deployment("b")), "they are servers of something else"
+    assert revision(deployment(annotations={"slmops.dev/retry": "3"}), both).name not in {
+        revision(tried[0]).name, revision(tried[1]).name
+    }  # fmt: skip
 
 
 def test_an_upgrade_of_the_operators_runtime_is_a_candidate_like_any_other() -> None:

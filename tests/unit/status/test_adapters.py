@@ -7,7 +7,7 @@ from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.finetune import FineTune, FineTuneStatus
 from slmops.contract import Learning, Progress, Report
 from slmops.plan.finetune import plan_finetune
-from slmops.state import Manifest, Observed
+from slmops.state import LABEL_QUEUE, Manifest, Observed
 from slmops.status.adapters import together
 from slmops.status.finetune import finetune_status
 from tests.unit.builders import (
@@ -97,6 +97,7 @@ def test_before_anything_is_there_each_has_a_row() -> None:
     resource = several(parallelism=1)
     found = status_of(resource, Observed())
     assert [(row.name, row.phase) for row in found.adapters] == [("irrigation", "Pending"), ("greenhouse", "Pending")]
+    assert found.adapters[1].message == "waits for its turn: spec.parallelism is 1"
     assert (found.phase, found.ready) == ("Pending", "0/2")
     assert facts(found)["Trained"] == ("Unknown", "Pending")
 
@@ -163,6 +164,71 @@ def test_a_join_that_fails_says_so_in_published() -> None:
     assert found.ready == "2/2"
 
 
+def waiting_in(queue: str, resource: FineTune, first: Manifest | None = None) -> Observed:
+    """All Jobs made and held back by their queue, but for the first, whose pod is in this state."""
+    plan = plan_finetune(resource, Observed(), SETTINGS)
+    children = [live(manifest) for manifest in plan.apply]
+    held = [child for child in children if child["kind"] == "Job"]
+    assert all(job["metadata"]["labels"][LABEL_QUEUE] == queue and job["spec"]["suspend"] for job in held)
+    if first is None:
+        return Observed(children=tuple(children))
+    held[0]["spec"]["suspend"] = False
+    return Observed(children=tuple(children), pods=(pod(held[0], state=first),))
+
+
+def test_each_that_its_queue_holds_back_is_queued_and_what_all_wait_for_is_said_once() -> None:
+    resource = several(run={"queue": "team-a"})
+    found = status_of(resource, waiting_in("team-a", resource))
+    assert (found.phase, [row.phase for row in found.adapters]) == ("Queued", ["Queued", "Queued"])
+    assert facts(found)["Trained"] == ("Unknown", "Queued")
+    assert told(found, "Trained").startswith("irrigation, greenhouse: waits in queue team-a until Kueue admits it")
+    for row in found.adapters:
+        assert row.message is not None
+        assert row.message.startswith("waits in queue team-a")
+
+
+def test_one_that_was_admitted_goes_on_while_another_is_still_queued() -> None:
+    resource = several(run={"queue": "team-a"})
+    found = status_of(resource, waiting_in("team-a", resource, RUNNING))
+    assert (found.phase, [row.phase for row in found.adapters]) == ("Training", ["Running", "Queued"])
+    assert told(found, "Trained").startswith("greenhouse: waits in queue team-a")
+
+
+def test_of_one_that_is_queued_and_one_whose_turn_is_to_come_the_queued_one_stands_for_all() -> None:
+    """A new adapter comes first in the list while another has its Job already."""
+    resource = several(run={"queue": "team-a"}, parallelism=1)
+    new = {"name": "bees", "data": {"train": DATA}}
+    more = several(adapters=[new, *resource.spec.model_dump(by_alias=True, exclude_none=True)["adapters"]],
+                   run={"queue": "team-a"}, parallelism=1)  # fmt: skip
+    found = status_of(more, waiting_in("team-a", resource))
+    assert (found.phase, [row.phase for row in found.adapters]) == ("Queued", ["Pending", "Queued", "Pending"])
+
+
+def test_one_whose_pod_has_ended_is_where_it_was_until_its_job_says_so() -> None:
+    resource = several()
+    plan = plan_finetune(resource, Observed(), SETTINGS)
+    children = [live(manifest) for manifest in plan.apply]
+    made = [child for child in children if child["kind"] == "Job"]
+
+    def seen_with(state: Manifest, body: FineTune) -> FineTuneStatus:
+        pods = [pod(made[0], state=state), pod(made[1], state=RUNNING)]
+        said_by = (
+            {} if state is not RUNNING else {pods[0]["metadata"]["uid"]: Progress(stage="Publishing", step=1, of=2)}
+        )
+        return status_of(body, Observed(children=tuple(children), pods=tuple(pods), progress=said_by))
+
+    before = seen_with(RUNNING, resource)
+    assert (before.phase, before.adapters[0].phase) == ("Publishing", "Publishing")
+    after = seen_with(ended(0, said(GOOD)), resource.model_copy(update={"status": before}))
+    assert after == before
+    failed = seen_with(ended(1, failure("DiskFull")), resource.model_copy(update={"status": before}))
+    assert (failed.phase, failed.adapters[0].phase, failed.progress) == ("Publishing", "Publishing", None)
+    queued = before.model_copy(update={"phase": "Queued", "adapters": [
+        before.adapters[0].model_copy(update={"phase": "Queued"}), before.adapters[1]]})  # fmt: skip
+    short = seen_with(ended(0, said(GOOD)), resource.model_copy(update={"status": queued}))
+    assert (short.phase, short.adapters[0].phase) == ("Training", "Running"), "nobody heard at which stage it was"
+
+
 def test_the_worst_of_several_facts_goes_first() -> None:
     good, bad, open_ = (
         true(C.TRAINED, "Trained"),
@@ -172,7 +238,7 @@ def test_the_worst_of_several_facts_goes_first() -> None:
     cases: list[tuple[dict[str, Fact], tuple[str, str, str]]] = [
         ({"a": good, "b": good}, ("True", "Trained", "")),
         ({"a": good, "b": open_}, ("Unknown", "Running", "")),
-        ({"a": open_, "b": bad, "c": bad}, ("False", "OutOfMemory", "b: too much; c: too much")),
+        ({"a": open_, "b": bad, "c": bad}, ("False", "OutOfMemory", "b, c: too much")),
     ]
     for given, wanted in cases:
         found = together(C.TRAINED, given)
