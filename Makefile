@@ -34,7 +34,7 @@ test: venv ## Everything: unit, property and cluster tests
 	@$(PY) -m pytest -q --durations=20
 
 test-unit: venv ## Tests that need no cluster
-	@$(PY) -m pytest -q -m "not cluster" -n auto
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n auto -m "not cluster" tests/unit tests/properties # compiled once
 
 bench: venv ## Benchmarks: figures against their targets
 	@$(PY) -m bench --check

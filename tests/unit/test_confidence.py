@@ -1,6 +1,7 @@
 """Intervals of differences and ratios: against the formulas, against simulated samples, and at the edges."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ shares = st.floats(0.01, 0.99)
 widths = st.floats(0, 0.5)
 
 
+@cache
 def wilson(right: int, of: int) -> Interval:
     found = binomtest(right, of).proportion_ci(method="wilson")
     return float(found.low), float(found.high)

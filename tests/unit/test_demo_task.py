@@ -17,36 +17,42 @@ def draw(domains: tuple[Domain, ...], seed: int, held_out: bool, count: int = MA
     return list(itertools.islice(examples(domains, seed, held_out), count))
 
 
-TRAINING = draw(ALL, 1, held_out=False)
-HELD_OUT = draw(ALL, 2, held_out=True)
+@pytest.fixture(scope="module")
+def training() -> list[Example]:
+    return draw(ALL, 1, held_out=False)
 
 
-def test_a_seed_gives_the_same_examples_each_time() -> None:
-    assert draw(ALL, 1, held_out=False, count=500) == TRAINING[:500]
-    assert draw(ALL, 3, held_out=False, count=500) != TRAINING[:500]
+@pytest.fixture(scope="module")
+def held_out() -> list[Example]:
+    return draw(ALL, 2, held_out=True)
 
 
-def test_a_longer_draw_begins_like_a_shorter_one() -> None:
-    assert draw(ALL, 1, held_out=False, count=10) == TRAINING[:10]
+def test_a_seed_gives_the_same_examples_each_time(training: list[Example]) -> None:
+    assert draw(ALL, 1, held_out=False, count=500) == training[:500]
+    assert draw(ALL, 3, held_out=False, count=500) != training[:500]
 
 
-def test_the_state_of_the_worlds_randomness_does_not_matter() -> None:
+def test_a_longer_draw_begins_like_a_shorter_one(training: list[Example]) -> None:
+    assert draw(ALL, 1, held_out=False, count=10) == training[:10]
+
+
+def test_the_state_of_the_worlds_randomness_does_not_matter(training: list[Example]) -> None:
     random.seed(5)
     random.random()
-    assert draw(ALL, 1, held_out=False, count=100) == TRAINING[:100]
+    assert draw(ALL, 1, held_out=False, count=100) == training[:100]
 
 
-def test_no_answer_that_is_measured_was_trained_on_whatever_the_seeds() -> None:
+def test_no_answer_that_is_measured_was_trained_on_whatever_the_seeds(training: list[Example], held_out: list[Example]) -> None:
     trained = {e.completion for seed in range(3) for e in draw(ALL, seed, held_out=False, count=1500)}
     measured = {e.completion for seed in range(3) for e in draw(ALL, seed, held_out=True, count=1500)}
     assert not trained & measured
-    assert not {e.prompt for e in TRAINING} & {e.prompt for e in HELD_OUT}
+    assert not {e.prompt for e in training} & {e.prompt for e in held_out}
     assert all(is_held_out(completion) for completion in measured)
 
 
-def test_what_is_held_out_is_the_same_for_ever_and_everywhere() -> None:
+def test_what_is_held_out_is_the_same_for_ever_and_everywhere(training: list[Example]) -> None:
     assert [number for number in range(60) if is_held_out(str(number))] == [15, 22, 53, 57]
-    assert TRAINING[0].prompt == "hey farm, between 02:16 and 03:31 heat the feed room to 29 degrees"
+    assert training[0].prompt == "hey farm, between 02:16 and 03:31 heat the feed room to 29 degrees"
 
 
 def test_about_one_combination_in_ten_is_held_out() -> None:
@@ -54,9 +60,9 @@ def test_about_one_combination_in_ten_is_held_out() -> None:
     assert 0.08 < share < 0.12
 
 
-def test_no_combination_is_there_twice() -> None:
-    assert len({e.completion for e in TRAINING}) == len(TRAINING)
-    assert len({e.completion for e in HELD_OUT}) == len(HELD_OUT)
+def test_no_combination_is_there_twice(training: list[Example], held_out: list[Example]) -> None:
+    assert len({e.completion for e in training}) == len(training)
+    assert len({e.completion for e in held_out}) == len(held_out)
 
 
 @pytest.mark.parametrize("domain", ALL, ids=lambda domain: domain.function)
@@ -75,8 +81,8 @@ def spoken(value: object) -> str:
     )
 
 
-def test_a_command_says_all_that_the_answer_needs() -> None:
-    for example in TRAINING + HELD_OUT:
+def test_a_command_says_all_that_the_answer_needs(training: list[Example], held_out: list[Example]) -> None:
+    for example in training + held_out:
         call = json.loads(example.completion)
         assert all(spoken(value) in example.prompt for value in call["arguments"].values())
         assert "{" not in example.prompt, "every slot is filled"

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def judge(source: Source, address: str, folder: Path, stated: str | None = None)
 
 def find(folder: Path, stated: str | None = None) -> Licence:
     """The licence of a model's files. ``stated``: what the place that they come from says."""
-    from license_expression import ExpressionError, get_spdx_licensing
+    from license_expression import ExpressionError
 
     parts: dict[str, list[str]] = {}
     for where, text in _statements(folder, stated):
@@ -64,7 +65,7 @@ def find(folder: Path, stated: str | None = None) -> Licence:
     if not parts:
         return Licence()
     try:
-        whole = get_spdx_licensing().parse(" AND ".join(f"({part})" for part in sorted(parts))).simplify()
+        whole = _spdx().parse(" AND ".join(f"({part})" for part in sorted(parts))).simplify()
         expression = whole.render()
     except ExpressionError:
         expression = " AND ".join(sorted(parts))
@@ -76,8 +77,6 @@ def find(folder: Path, stated: str | None = None) -> Licence:
 
 def check(uri: str, found: Licence, policy: LicensePolicy) -> None:
     """Raise RunFailed unless the policy lets the licence in. Of ``A OR B`` one has to be let in, of ``A AND B`` both."""
-    from license_expression import get_spdx_licensing
-
     for name in (*policy.allow, *policy.deny):
         if not name.startswith("LicenseRef-") and _key(name) is None:
             raise RunFailed(Reason.INVALID_CONFIGURATION, f"licensePolicy: {name} is no identifier of SPDX's list; "
@@ -88,7 +87,7 @@ def check(uri: str, found: Licence, policy: LicensePolicy) -> None:
                             f"LICENSE file, no {ANNOTATION}; only {', '.join(policy.allow)} is let in")  # fmt: skip
         return
     allow, deny = ({(_key(name) or name).lower() for name in names} for names in (policy.allow, policy.deny))
-    if not _lets_in(get_spdx_licensing().parse(found.expression), allow, deny):
+    if not _lets_in(_spdx().parse(found.expression), allow, deny):
         rule = f"only {', '.join(policy.allow)} is let in" if policy.allow else "licensePolicy.deny names it"
         raise RunFailed(Reason.LICENSE_REFUSED, f"{uri}: its licence is {found.expression} ({found.where}); {rule}")
 
@@ -148,11 +147,19 @@ def _text(path: Path) -> str:
     return " AND ".join(sorted(found)) or f"{UNREAD}{hashlib.sha256(raw).hexdigest()[:8]}"
 
 
+@cache
+def _spdx() -> Any:
+    """SPDX's list. To read it takes a tenth of a second."""
+    from license_expression import get_spdx_licensing
+
+    return get_spdx_licensing()
+
+
 def _normal(text: str) -> str:
     """An SPDX expression for what somebody wrote."""
-    from license_expression import ExpressionError, get_spdx_licensing
+    from license_expression import ExpressionError
 
-    licensing = get_spdx_licensing()
+    licensing = _spdx()
     try:
         parsed = licensing.parse(text)
         if parsed is not None and not licensing.unknown_license_keys(parsed):
@@ -166,9 +173,9 @@ def _normal(text: str) -> str:
 
 def _key(name: str) -> str | None:
     """The identifier as SPDX spells it; None when it has none of this name."""
-    from license_expression import ExpressionError, get_spdx_licensing
+    from license_expression import ExpressionError
 
-    licensing = get_spdx_licensing()
+    licensing = _spdx()
     try:
         parsed = licensing.parse(name)
     except (ExpressionError, ValueError):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from slmkit.apart import Seen, finite
-from slmkit.metrics import Measured, compared, judged, scored
+from slmkit.metrics import Measured, compared, intervals, judged, scored
 from slmkit.metrics.intervals import bootstrap, of_median, wilson
 from slmkit.metrics.roles import side_by_side
 from slmkit.metrics.words import alike, f1, perplexity, same
@@ -175,7 +175,8 @@ def seen(answers: list[str], **fields: object) -> Seen:
 TEXT = (Metric.ACCURACY, Metric.F1)
 
 
-def test_every_figure_has_its_interval_and_what_is_exact_has_none() -> None:
+def test_every_figure_has_its_interval_and_what_is_exact_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 100)
     said = ["a", "b", "A.", "c"] * 25
     told = seen(said, seconds=[0.1 * n for n in range(1, 31)], first_token_seconds=[0.01] * 30, nats=[1.0, 3.0] * 50,
                 tokens=[2] * 100, parameters=9)  # fmt: skip

@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+import gc
+
+import pytest
+from hypothesis import settings
+
+# How long one example takes is the machine's affair; a test that measures time says so, and counts it itself.
+settings.register_profile("slmops", deadline=None)
+settings.load_profile("slmops")
+# Tests, and the modules that they import, are there to the end: to look through them again and again for garbage takes a
+# sixth of the time.
+gc.disable()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
+    gc.enable()
