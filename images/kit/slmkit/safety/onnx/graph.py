@@ -119,6 +119,7 @@ class Graphs:
             raise MalformedError(f"messages lie more than {DEPTH} deep in each other")
         name = ""
         known: Any = None
+        ints: list[int] = []
         for field, value in self._reader.message("Attribute", span):
             if field.name == "name":
                 name = self._reader.text(value)
@@ -129,7 +130,8 @@ class Graphs:
             elif field.name == "int":
                 known = value
             elif field.name == "ints":
-                known = [*known, value] if isinstance(known, list) else [value]
+                known = ints
+                ints.append(value)
             elif field.kind in ONNX:
                 self.skim(field.kind, value, depth + 1)
         return name, known

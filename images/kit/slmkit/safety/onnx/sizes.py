@@ -78,7 +78,7 @@ def _grown(op: str, at: Inputs, attributes: Mapping[str, Any]) -> Known | None:
     if op == "Range" and all(known is not None and known.values for known in at[:3]):
         start, limit, step = (known.values[0] for known in at[:3])  # type: ignore[index,union-attr]
         return _counted((limit - start) / step) if step else None
-    if op == "Pad" and (pads := _whole(at[1]) or attributes.get("pads")):
+    if op == "Pad" and (pads := _whole(at[1]) or _list(attributes, "pads")):
         half = len(pads) // 2
         return Known(max(elements, _product([1 + a + b for a, b in zip(pads[:half], pads[half:], strict=False)])))
     if op == "Resize" and (sizes := _whole(at[3])):
@@ -88,7 +88,7 @@ def _grown(op: str, at: Inputs, attributes: Mapping[str, Any]) -> Known | None:
     if op == "OneHot" and (depth := _whole(at[1])):
         return Known(elements * max(0, depth[0]))
     if op in ("RandomNormal", "RandomUniform"):
-        return Known(_product(attributes.get("shape") or ()))
+        return Known(_product(_list(attributes, "shape")))
     return None
 
 
@@ -119,9 +119,9 @@ def _each(op: str, inputs: Sequence[Known]) -> Known | None:
 
 def _reshaped(op: str, known: Known, wanted: Known | None, attributes: Mapping[str, Any]) -> Known:
     shape: tuple[int, ...] | None = None
-    axes = _whole(wanted) or attributes.get("axes") or ()
+    axes = _whole(wanted) or _list(attributes, "axes")
     if op == "Reshape" and axes and min(axes) > 0:
-        shape = tuple(axes)
+        shape = axes
     elif op == "Unsqueeze" and known.shape is not None:
         rank = len(known.shape) + len(axes)
         new, rest = {axis % rank for axis in axes}, iter(known.shape)
@@ -153,6 +153,12 @@ def _listed(values: Sequence[float]) -> Known:
 def _counted(count: float) -> Known:
     whole = max(0, math.ceil(min(count, LARGEST)))
     return Known(whole, (whole,))
+
+
+def _list(attributes: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    """The whole numbers of an attribute that has such."""
+    found = attributes.get(name)
+    return tuple(found) if isinstance(found, list) else ()
 
 
 def _product(extents: Sequence[int]) -> int:
