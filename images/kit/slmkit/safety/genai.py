@@ -44,8 +44,9 @@ def check_genai(path: Path) -> None:
             _check_name(path, name, value)
         elif PLACES.search(name) and value not in (None, False, "", [], {}):
             raise unsafe(path, f"{name[:64]} names a place or a library, which no model may")
-        if name == "session_options" and isinstance(value, dict) and (other := sorted(value.keys() - SESSION)):
-            raise unsafe(path, f"{other[0][:64]} is no option of a session that a model may set")
+        for option in sorted(value) if name == "session_options" and isinstance(value, dict) else ():
+            if option not in SESSION and not PLACES.search(option):
+                raise unsafe(path, f"{option[:64]} is no option of a session that a model may set")
         if name in ("provider_options", "run_options"):
             _check_options(path, value)
         if isinstance(value, int | float) and not abs(value) <= LARGEST.get(name, 1 << 31):
