@@ -319,8 +319,9 @@ def test_of_what_does_not_come_whole_nothing_is_left(registry: FakeRegistry, tmp
     registry.artifact("slm/data", {"a": b"good", "deep/er/b": b"good, too", "c": DATA})
     registry.always(f"GET .*/blobs/{sha256(DATA)}", Answer(body=DATA[:-1]))
     source = Source(uri=f"oci://{registry.host}/slm/data")
-    with pytest.raises(RunFailed):
+    with pytest.raises(RunFailed, match="c does not have digest") as failed:
         fetch(source, tmp_path / "new", registry.client())
+    assert failed.value.reason is Reason.UNSAFE_SOURCE
     assert list((tmp_path / "new").iterdir()) == []
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "mine").write_bytes(b"of before")
