@@ -119,8 +119,9 @@ def servers(resource: EdgeDeployment, *, track: str = "stable", only: Sequence[s
 
 
 def pod(daemon_set: Manifest, on: str, *, ready: bool = True, containers: bool | None = None, gate: bool | None = None,
-        restarts: int = 0, created: float = -5, ip: str = "10.0.0.1", phase: str = "Running", bound: bool = True,
-        deleting: bool = False, since: float | None = None) -> Manifest:  # fmt: skip
+        restarts: int = 0, ended: Manifest | None = None, created: float = -5, ip: str = "10.0.0.1",
+        phase: str = "Running", bound: bool = True, deleting: bool = False,
+        since: float | None = None) -> Manifest:  # fmt: skip
     """A pod of a DaemonSet on a node. ``containers`` defaults to ``ready``; ``gate`` opens the readiness gate."""
     spec: Manifest = {"nodeName": on} if bound else {"affinity": pinned(on)}
     spec["readinessGates"] = copy.deepcopy(daemon_set["spec"]["template"]["spec"].get("readinessGates") or [])
@@ -142,7 +143,7 @@ def pod(daemon_set: Manifest, on: str, *, ready: bool = True, containers: bool |
             "phase": phase, "podIP": ip,
             "conditions": [{"type": t, "status": str(s), "lastTransitionTime": changed} for t, s in states.items()],
             "containerStatuses": [{"name": "run", "restartCount": restarts, "state": {"running": {}}, "lastState": {
-                "terminated": {"reason": "OOMKilled", "exitCode": 137}} if restarts else {}}],
+                "terminated": ended or {"reason": "OOMKilled", "exitCode": 137}} if restarts or ended else {}}],
         },
     }  # fmt: skip
 

@@ -37,11 +37,11 @@ def _parts(file: str) -> dict[str, ast.stmt]:
     return found
 
 
-def _names_in(file: str) -> set[str]:
+def names_in(file: str) -> set[str]:
     return {name for name, node in _parts(file).items() if isinstance(node, FUNCTIONS)}
 
 
-def _told_by(file: str, test: str) -> set[str]:
+def told_by(file: str, test: str) -> set[str]:
     """Texts and members of Reason in a test, its parameters, fixtures and helpers of the same file."""
     parts, left, seen, told = _parts(file), [test], set[str](), set[str]()
     while left:
@@ -72,14 +72,14 @@ def test_every_line_is_a_row_and_there_are_enough() -> None:
 def test_a_row_names_a_test_that_exists_and_the_remedy_that_is_printed(row: re.Match[str]) -> None:
     assert row["file"] == f"tests/{row['shown']}"
     assert row["test"].startswith("test_")
-    assert row["test"] in _names_in(row["file"])
+    assert row["test"] in names_in(row["file"])
     assert row["remedy"] == REMEDIES[row["reason"]]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["cause"][:40])
 def test_the_test_of_a_row_is_about_its_reason(row: re.Match[str]) -> None:
     """The reason stands in the test, or in what it uses: as the contract's member or as the word that a user reads."""
-    assert row["reason"] in _told_by(row["file"], row["test"])
+    assert row["reason"] in told_by(row["file"], row["test"])
 
 
 @pytest.mark.parametrize(("reason", "remedy"), [pair for pair in REASONS if pair[0] in REMEDIES])

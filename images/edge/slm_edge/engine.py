@@ -20,8 +20,10 @@ import onnxruntime_genai as og
 from jinja2.exceptions import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from slm_edge.door import look
 from slm_edge.metrics import Metrics
 from slm_edge.openai import ApiError
+from slmkit.run import RunFailed
 
 NEEDED = "genai_config.json"
 
@@ -62,8 +64,11 @@ def find_model(root: Path) -> Path:
 class Engine:
     """Loads a model and generates."""
 
-    def __init__(self, root: Path, metrics: Metrics, *, max_queue: int, max_length: int | None) -> None:
-        self._root = root
+    def __init__(
+        self, root: Path, metrics: Metrics, *, max_queue: int, max_length: int | None,
+        look: Callable[[Path], None] = look, refused: Callable[[RunFailed], None] = lambda failed: None,
+    ) -> None:  # fmt: skip
+        self._root, self._look, self._refused = root, look, refused
         self._metrics = metrics
         self._max_length = max_length
         self._queue: queue.Queue[Request | None] = queue.Queue(max_queue)
@@ -101,6 +106,10 @@ class Engine:
     def _work(self) -> None:
         try:
             self._load()
+        except RunFailed as failed:
+            self.failure = f"{failed.reason}: {failed.message}"
+            self._refused(failed)
+            return
         except Exception as error:
             self.failure = f"{type(error).__name__}: {error}"
             return
@@ -121,6 +130,7 @@ class Engine:
 
     def _load(self) -> None:
         folder = find_model(self._root)
+        self._look(folder)
         self.config = json.loads((folder / NEEDED).read_text())
         self._model = og.Model(str(folder))
         self._tokenizer = og.Tokenizer(self._model)

@@ -10,11 +10,21 @@ from slmkit.run import RunFailed
 from slmops.contract import Reason
 
 TITLE = "org.opencontainers.image.title"
+IMAGES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+"""Types of the configurations that images have and artefacts have not."""
+PACKED = re.compile(r"[+.](gzip|zstd|zip)$")
+UNPACK = "io.deis.oras.content.unpack"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
-def files_of(manifest: Mapping[str, Any], uri: str) -> list[tuple[str, str, int]]:
-    """(name in the folder, digest, size) of an artefact's files. A registry can say anything, so all of it is checked."""
+def files_of(
+    manifest: Mapping[str, Any], uri: str, others: Mapping[str, str] | None = None
+) -> list[tuple[str, str, int]]:
+    """(name in the folder, digest, size) of an artefact's files. A registry can say anything, so all of it is checked.
+
+    ``others``: types of artefacts that are not wanted here, and what they are.
+    """
+    _refuse_others(manifest, uri, others or {})
     layers = manifest.get("layers")
     if not isinstance(layers, list) or not layers:
         raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{uri} is not an artefact with files")
@@ -30,6 +40,7 @@ def files_of(manifest: Mapping[str, Any], uri: str) -> list[tuple[str, str, int]
         if not isinstance(digest, str) or not DIGEST.fullmatch(digest) or not isinstance(size, int):
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer has no sha256 digest or no size")
         name = _inside(title, uri)
+        _refuse_packed(layer, title, uri)
         if name in found:
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: {name} is there twice")
         found[name] = (digest, size)
@@ -37,6 +48,28 @@ def files_of(manifest: Mapping[str, Any], uri: str) -> list[tuple[str, str, int]
         if any(str(parent) in found for parent in PurePosixPath(name).parents):
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: {name} lies below a file")
     return [(name, digest, size) for name, (digest, size) in found.items()]
+
+
+def _refuse_others(manifest: Mapping[str, Any], uri: str, others: Mapping[str, str]) -> None:
+    """What is no artefact of plain files at all, or one of another kind."""
+    if isinstance(listed := manifest.get("manifests"), list):
+        raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{uri} is an index of {len(listed)} manifests, by architecture or the "
+                        "like, and no artefact with files: name one of them by its digest")  # fmt: skip
+    config = manifest.get("config")
+    kind = config.get("mediaType") if isinstance(config, dict) else None
+    if isinstance(kind, str) and kind in IMAGES:
+        raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri} is an image, not an artefact of files")
+    artifact_type = manifest.get("artifactType")
+    if isinstance(artifact_type, str) and artifact_type in others:
+        raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri} is {others[artifact_type]} ({artifact_type})")
+
+
+def _refuse_packed(layer: Mapping[str, Any], title: object, uri: str) -> None:
+    """Folders, as ``oras`` packs them for others to unpack."""
+    kind, said = layer.get("mediaType"), layer.get("annotations") or {}
+    if (isinstance(kind, str) and PACKED.search(kind)) or said.get(UNPACK) == "true":
+        words = "archives are not unpacked, publish the files themselves"
+        raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: {str(title)[:128]!r} is packed ({str(kind)[:128]}); {words}")
 
 
 def tars_of(manifest: Mapping[str, Any], uri: str) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from slmkit.layers import MEDIA_TYPE as LAYER_TYPE
 from slmkit.layers import Layer
 from slmkit.manifests import TITLE, files_of, tars_of
 from slmkit.run import RunFailed
+from slmkit.whole import whole
 from slmkit.wire import ATTEMPTS, Wire
 from slmops import contract
 from slmops.contract import Artifact, Reason, Sink, Source
@@ -64,13 +65,13 @@ class Registry:
 
     # --- in
 
-    def pull(self, source: Source, into: Path) -> str:
-        """Fetch an artefact's files into a folder. Returns the address by digest."""
+    def pull(self, source: Source, into: Path, others: Mapping[str, str] | None = None) -> str:
+        """Fetch an artefact's files into a folder. Returns the address by digest. ``others``: see ``files_of``."""
         reference = parse(source.uri.removeprefix("oci://"))
         access = Access(reference["host"], reference["name"], "pull", source.credentials)
         digest, manifest = self._manifest(access, _newest(reference))
         into.mkdir(parents=True, exist_ok=True)
-        files = files_of(manifest, source.uri)
+        files = files_of(manifest, source.uri, others)
         self.meter.expect(sum(size for _, _, size in files))
         for title, blob, size in files:
             self._blob(access, blob, size, into / title)
@@ -130,7 +131,7 @@ class Registry:
             answer = self._wire.open(access, f"blobs/{digest}")
             seen, sha, trouble = 0, hashlib.sha256(), ""
             try:
-                with path.open("wb") as file:
+                with whole(path) as file:
                     for chunk in answer.iter_raw(CHUNK):
                         seen += len(chunk)
                         if seen > size:

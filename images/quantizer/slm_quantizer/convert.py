@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from slmkit.run import RunFailed
-from slmops.contract import QuantizeRun, Reason
+from slm_quantizer.made import check_made, heard
+from slmops.contract import QuantizeRun
 
 ALGORITHMS = {"RTN": "rtn", "KQuant": "k_quant_mixed"}
 
@@ -35,12 +35,15 @@ def convert(model: Path, run: QuantizeRun, work: Path) -> Path:
     _fit_together()
     from olive.workflows import run as run_olive
 
-    with contextlib.redirect_stdout(sys.stderr):
-        result = run_olive(workflow)
-    shutil.rmtree(cache, ignore_errors=True)
-    if not result.has_output_model() or not (out / "model.onnx").is_file() or not (out / "genai_config.json").is_file():
-        raise RunFailed(Reason.CONVERSION_FAILED, f"Olive made no {run.precision} model of this one; its own words are "
-                        "in the log")  # fmt: skip
+    try:
+        with contextlib.redirect_stdout(sys.stderr), heard() as olive:
+            result = run_olive(workflow)
+        check_made(out, run.precision, olive, made=result.has_output_model())
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    finally:
+        shutil.rmtree(cache, ignore_errors=True)
     return out
 
 

@@ -10,12 +10,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from slm_quantizer.likeness import enough, likeness
 from slmkit.run import RunFailed
 from slmops.contract import Reason
-
-SIMILARITY = {"FP32": 0.9999, "INT8": 0.99, "INT4": 0.9}
-"""Least cosine similarity between the next-token logits of the converted model and of the original, averaged over the
-prompts. A model that reads wrong weights is near zero; rounding costs at most this."""
 
 
 def verify(original: Path, converted: Path, precision: str, prompts: Sequence[str]) -> float:
@@ -41,12 +38,8 @@ def verify(original: Path, converted: Path, precision: str, prompts: Sequence[st
             raise RunFailed(Reason.VERIFICATION_FAILED, f"tokens of {prompt[:40]!r} are not read back as the same text")
         with torch.inference_mode():
             wanted = torch_model(torch.tensor([expected])).logits[0, -1].numpy()
-        found.append(cosine(wanted, next_logits(model, tokens)))
-    mean = float(np.mean(found))
-    if not mean >= SIMILARITY[precision]:
-        raise RunFailed(Reason.VERIFICATION_FAILED, f"next-token logits are {mean:.4f} similar to the original's, "
-                        f"{SIMILARITY[precision]} is the least for {precision}")  # fmt: skip
-    return mean
+        found.append(likeness(wanted, next_logits(model, tokens), prompt))
+    return enough(found, precision)
 
 
 def next_logits(model: Any, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -57,13 +50,3 @@ def next_logits(model: Any, tokens: Sequence[int]) -> NDArray[np.float32]:
     generator.append_tokens(np.array(tokens, dtype=np.int32))
     logits = np.asarray(generator.get_logits(), dtype=np.float32)
     return logits.reshape(-1, logits.shape[-1])[-1]
-
-
-def cosine(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Cosine similarity of two centred vectors; NaN where one of them is not finite."""
-    if a.shape != b.shape:
-        raise RunFailed(
-            Reason.VERIFICATION_FAILED, f"the converted model has {b.shape[0]} logits instead of {a.shape[0]}"
-        )
-    a, b = a - a.mean(), b - b.mean()
-    return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))

@@ -3,7 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed
+from slmops.state import (
+    EXIT_PERMANENT,
+    LABEL_POOL,
+    LABEL_REVISION,
+    LABEL_ROLE,
+    Manifest,
+    Observed,
+    parse_report,
+)
 
 SERVING = "slmops.dev/serving"
 """The readiness gate: a candidate's pod gets traffic once the operator says so."""
@@ -81,6 +89,17 @@ def gate_open(pod: Manifest) -> bool:
 def may_serve(pod: Manifest) -> bool:
     """Whether a pod runs and may get traffic, whatever is known of its readiness (of a silent node: nothing)."""
     return (pod.get("status") or {}).get("phase") == "Running" and gate_open(pod)
+
+
+def refused(pod: Manifest) -> tuple[str, str]:
+    """(reason, message) where the server refuses its model, which no other node would take either; else empty."""
+    for status in (pod.get("status") or {}).get("containerStatuses") or []:
+        for state in (status.get("state") or {}, status.get("lastState") or {}):
+            ended = state.get("terminated") or {}
+            report = parse_report(ended.get("message") or "") if ended.get("exitCode") == EXIT_PERMANENT else None
+            if report is not None and report.reason:
+                return report.reason, report.message
+    return "", ""
 
 
 def crashed(pod: Manifest) -> str:

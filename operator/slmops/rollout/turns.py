@@ -25,7 +25,7 @@ from slmops.api.conditions import moment
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import Report
 from slmops.rollout.fleet import HOSTNAME, Node
-from slmops.rollout.pods import Servers, condition, crashed, gate_open, since
+from slmops.rollout.pods import Servers, condition, crashed, gate_open, refused, since
 from slmops.rollout.verdict import judge
 from slmops.state import JobState, Manifest, Observed, digest8, waiting_for
 
@@ -79,6 +79,9 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
         return make(found.verdict, found.message, found.reason)
     if pod is None:
         return _before_pod(trial, node, make)
+    reason, why = refused(pod)
+    if reason:
+        return make("Failed", f"the server refuses the model image: {why}", reason)
     if failed := crashed(pod):
         return make("Failed", failed, "CandidateCrashed")
     if gate_open(pod):

@@ -16,6 +16,7 @@ import pytest
 from slm_edge.engine import Engine, Piece, Request
 from slm_edge.metrics import Metrics
 from slm_edge.openai import ApiError
+from tests.unit.images.onnxbytes import place
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
@@ -134,8 +135,9 @@ class _Generator:
 def model_folder(root: Path, **config: Any) -> Path:
     """A model as images have it."""
     folder = root / "models" / "m"
-    folder.mkdir(parents=True)
-    (folder / "genai_config.json").write_text(json.dumps({"model": {"context_length": 100}, "search": {}} | config))
+    place(folder)
+    model = {"context_length": 100, "decoder": {"filename": "model.onnx"}}
+    (folder / "genai_config.json").write_text(json.dumps({"model": model, "search": {}} | config))
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     return folder
 
@@ -145,7 +147,8 @@ def make_engine(
 ) -> Engine:
     """An engine over a fake library; not started."""
     monkeypatch.setattr("slm_edge.engine.og", library)
-    engine = Engine(root, Metrics(), max_queue=max_queue, max_length=max_length)
+    unseen = {"look": lambda folder: None}  # the real look is a process, for the tests of the program
+    engine = Engine(root, Metrics(), max_queue=max_queue, max_length=max_length, **unseen)
     library.engines.append(engine)
     return engine
 

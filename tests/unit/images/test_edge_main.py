@@ -19,8 +19,11 @@ pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
 from slm_edge import __main__ as program
-from slmops.contract import ServeRun
+from slm_edge.door import look
+from slmops.contract import Reason, ServeRun
+from slmops.state import parse_report
 from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, model_folder
+from tests.unit.images.onnxbytes import GOOD, graph, model, node, outside
 
 CHAT = "/v1/chat/completions"
 
@@ -104,6 +107,43 @@ async def test_on_sigterm_what_was_begun_is_finished(client: httpx.AsyncClient, 
     library.free()
     answer = await begun
     assert answer.json()["choices"][0]["message"]["content"] == "yes"
+
+
+HOSTILE = {
+    "external data elsewhere": ("model.onnx", model(graph((), [outside("w", [1], {"location": "../../secret"})])),
+                                "'../../secret' is no name of a file in the model's folder"),
+    "somebody's operator": ("model.onnx", model(graph([node("Mine", domain="com.example")])), "com.example.Mine"),
+    "a model that is cut off": ("model.onnx", GOOD[:-1], "cut off, or forged"),
+    "a library": ("genai_config.json", b'{"model": {"decoder": {"filename": "model.onnx", "session_options": '
+                                       b'{"custom_ops_library": "libx.so"}}}}', "custom_ops_library"),
+    "a pickle": ("extra.pkl", b"x", "files that can carry code"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+async def test_a_model_that_must_not_be_loaded_ends_the_server_and_the_kubelet_is_told_why(
+    library: FakeGenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hostile: str
+) -> None:
+    name, content, words = HOSTILE[hostile]
+    loaded: list[str] = []
+    library.loads = lambda: loaded.append("a model")
+    monkeypatch.setattr("slm_edge.engine.og", library)
+    monkeypatch.setenv("TERMINATION_PATH", str(tmp_path / "termination"))
+    (model_folder(tmp_path) / name).write_bytes(content)
+    run = ServeRun(model_name="m", model_path=str(tmp_path), port=0)
+    async with asyncio.timeout(PATIENCE):
+        assert await program.serve(run) == 3, "no other attempt helps"
+    report = parse_report((tmp_path / "termination").read_text())
+    assert report is not None
+    assert report.reason is Reason.UNSAFE_SOURCE
+    assert words in report.message
+    assert loaded == []
+
+
+def test_what_cannot_be_looked_at_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        look(model_folder(tmp_path))
 
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["missing.json"], ["bad.json"]])

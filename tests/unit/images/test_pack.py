@@ -1,5 +1,7 @@
 """The model image: what servers look for is there, and a changed setting moves no weights."""
 
+import errno
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ from slm_bench.pull import pull
 from slm_quantizer.pack import ends, finish, layers, name_end
 from slmkit.run import Context, RunFailed
 from slmops.contract import PullRun, QuantizeRun, Reason, Report
+from tests.unit.images.onnxbytes import GOOD, WEIGHTS, graph, model, outside
 
 FILES = {
-    "model.onnx": b"graph", "model.onnx.data": b"weights" * 1000, "tokenizer.json": b"{}", "chat_template.jinja": b"t",
-    "genai_config.json": b'{"model": {"context_length": 1024, "type": "qwen2"}, "search": {"num_beams": 1, "top_k": 50}}',
+    "model.onnx": GOOD, "model.onnx.data": WEIGHTS, "chat_template.jinja": b"t",
+    "tokenizer.json": b'{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}',
+    "genai_config.json": b'{"model": {"context_length": 1024, "type": "qwen2", "decoder": {"filename": "model.onnx"}}, '
+                         b'"search": {"num_beams": 1, "top_k": 50}}',
     "model_config.json": b'{"model_path": "/scratch/canary"}',
 }  # fmt: skip
 
@@ -44,7 +49,7 @@ def test_what_servers_look_for_is_added(folder: Path) -> None:
         "num_beams": 1, "top_k": 50, "max_length": 512, "temperature": 0.5, "top_p": 0.8, "repetition_penalty": 1.1,
         "do_sample": True,
     }  # fmt: skip
-    assert config(folder)["model"] == {"context_length": 1024, "type": "qwen2"}
+    assert config(folder)["model"] == {"context_length": 1024, "type": "qwen2", "decoder": {"filename": "model.onnx"}}
     assert json.loads((folder / "inference_model.json").read_text()) == {"Name": "barn-cpu-int4:1"}
 
 
@@ -131,7 +136,7 @@ def test_every_byte_of_an_image_is_read(folder: Path) -> None:
     changed = Context()
     pulled(folder.parent, changed)
     assert changed.inputs != context.inputs, "a single bit shows"
-    (folder / "model.onnx.data").rename(folder / "model.onnx.datb")  # the order stays
+    (folder / "chat_template.jinja").rename(folder / "chat_template.jinjb")  # the order stays
     renamed = Context()
     pulled(folder.parent, renamed)
     assert renamed.inputs != changed.inputs, "and a name"
@@ -156,8 +161,45 @@ def test_an_image_that_no_server_could_use_is_refused(folder: Path, tmp_path: Pa
     assert failed.value.reason is Reason.UNSUPPORTED_MODEL
 
 
-def test_a_file_that_cannot_be_read_is_a_failure(folder: Path) -> None:
-    (folder / "tokenizer.json").unlink()
-    (folder / "tokenizer.json").symlink_to("/proc/self/mem")
+def test_a_file_that_cannot_be_read_is_a_failure(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = hashlib.file_digest
+
+    def broken(file: Any, name: str) -> Any:
+        if file.name.endswith("model.onnx.data"):
+            raise OSError(errno.EIO, "Input/output error", file.name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", broken)
     with pytest.raises(OSError, match="Input/output error"):
         pulled(folder, Context())
+
+
+@pytest.mark.parametrize(
+    ("hostile", "words"),
+    [
+        ("a link", "tokenizer.json: is a link that leaves the folder"),
+        ("external data elsewhere", "model.onnx: '../../etc/passwd' is no name of a file in the model's folder"),
+        ("data that is cut off", "model.onnx: model.onnx.data ends before the external data"),
+        ("a library", "genai_config.json: custom_ops_library names a place or a library"),
+        ("a template", "chat_template.jinja: the chat template makes more than"),
+    ],
+)
+def test_a_model_that_must_not_be_loaded_is_refused_on_the_node(folder: Path, hostile: str, words: str) -> None:
+    if hostile == "a link":
+        (folder / "tokenizer.json").unlink()
+        (folder / "tokenizer.json").symlink_to("/etc/passwd")
+    elif hostile == "external data elsewhere":
+        (folder / "model.onnx").write_bytes(model(graph((), [outside("w", [1], {"location": "../../etc/passwd"})])))
+    elif hostile == "data that is cut off":
+        (folder / "model.onnx.data").write_bytes(WEIGHTS[:-1])
+    elif hostile == "a library":
+        config = {"model": {"decoder": {"filename": "model.onnx", "session_options": {"custom_ops_library": "x"}}}}
+        (folder / "genai_config.json").write_text(json.dumps(config))
+    else:
+        (folder / "chat_template.jinja").write_text("{% for n in range(99999) %}{{ 'x' * 99999 }}{% endfor %}")
+    context = Context()
+    with pytest.raises(RunFailed) as failed:
+        pulled(folder, context)
+    assert failed.value.reason is Reason.UNSAFE_SOURCE
+    assert failed.value.message.startswith(words)
+    assert context.progress.stage == "Starting", "nothing of it was read"

@@ -1,19 +1,21 @@
 """Pulling: whatever a registry says or does, the files are the promised ones, in the folder, or there are none."""
 
+import errno
 import gzip
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx
 import pytest
 
 from slmkit.registry import Registry
 from slmkit.run import RunFailed
+from slmkit.sources import fetch
 from slmkit.wire import ANSWER_LIMIT, ATTEMPTS
 from slmops import contract
-from slmops.contract import Reason, Source
+from slmops.contract import ADAPTER_TYPE, DATASET_TYPE, MODEL_TYPE, Reason, Source
 from tests.unit.images.fakeregistry import CUT, Answer, FakeRegistry, sha256
 
 DATA = b'{"prompt": "a", "completion": "b"}\n' * 100
@@ -244,6 +246,120 @@ def test_an_image_is_no_artefact_of_files(registry: FakeRegistry, tmp_path: Path
     failed = refused(registry, tmp_path)
     assert failed.reason is Reason.UNSAFE_SOURCE
     assert "it is an image" in failed.message
+
+
+def test_an_index_is_no_artefact_and_says_so(registry: FakeRegistry, tmp_path: Path) -> None:
+    """A tag that stands for several, one for each architecture: none of them is chosen for the reader."""
+    listed = [{"digest": sha256(b"1"), "size": 1, "platform": {"architecture": name}} for name in ("arm64", "s390x")]
+    layers = [registry.hold("slm/data", DATA) | {"annotations": {TITLE: "x"}}]
+    for manifest in ({"manifests": listed}, {"manifests": listed, "layers": layers}):
+        registry.publish("slm/data", manifest)
+        failed = refused(registry, tmp_path)
+        assert failed.reason is Reason.SOURCE_NOT_FOUND
+        assert "is an index of 2 manifests, by architecture" in failed.message
+        assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "type", ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"]
+)
+def test_an_image_whose_layers_have_names_is_an_image_nevertheless(
+    registry: FakeRegistry, tmp_path: Path, type: str
+) -> None:
+    layer = registry.hold("slm/data", DATA) | {"annotations": {TITLE: "weights"}}
+    registry.publish("slm/data", {"layers": [layer], "config": registry.hold("slm/data", b"{}") | {"mediaType": type}})
+    failed = refused(registry, tmp_path)
+    assert (failed.reason, "is an image" in failed.message) == (Reason.UNSAFE_SOURCE, True)
+    assert files(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip"},
+        {"mediaType": "application/vnd.oci.image.layer.v1.tar+zstd"},
+        {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip"},
+        {"annotations": {TITLE: "model", "io.deis.oras.content.unpack": "true"}},
+    ],
+)
+def test_a_folder_that_was_packed_is_not_unpacked(registry: FakeRegistry, tmp_path: Path, said: dict[str, Any]) -> None:
+    layer = registry.hold("slm/data", DATA) | {"annotations": {TITLE: "model"}} | said
+    registry.publish("slm/data", {"layers": [layer]})
+    failed = refused(registry, tmp_path)
+    assert failed.reason is Reason.UNSAFE_SOURCE
+    assert "'model' is packed" in failed.message
+    assert registry.count("GET .*/blobs/") == 0
+
+
+@pytest.mark.parametrize(
+    ("type", "kind", "words"),
+    [
+        (DATASET_TYPE, "model", "is a data set, not a model"), (ADAPTER_TYPE, "model", "is an adapter, not a model"),
+        (MODEL_TYPE, "dataset", "is a model"), (DATASET_TYPE, "dataset", ""), (MODEL_TYPE, "model", ""),
+        ("application/x.other", "model", ""), (5, "model", ""),
+    ],
+)  # fmt: skip
+def test_an_artefact_of_another_kind_is_named(
+    registry: FakeRegistry, tmp_path: Path, type: object, kind: Literal["model", "dataset"], words: str
+) -> None:
+    layer = registry.hold("slm/data", DATA) | {"annotations": {TITLE: "x"}}
+    registry.publish("slm/data", {"layers": [layer], "artifactType": type})
+    source = Source(uri=f"oci://{registry.host}/slm/data")
+    if not words:
+        fetch(source, tmp_path, registry.client(), kind)
+        assert files(tmp_path) == {"x": DATA}
+        return
+    with pytest.raises(RunFailed, match=words) as failed:
+        fetch(source, tmp_path, registry.client(), kind)
+    assert failed.value.reason is Reason.UNSAFE_SOURCE
+    assert files(tmp_path) == {}
+
+
+def test_of_what_does_not_come_whole_nothing_is_left(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.artifact("slm/data", {"a": b"good", "deep/er/b": b"good, too", "c": DATA})
+    registry.always(f"GET .*/blobs/{sha256(DATA)}", Answer(body=DATA[:-1]))
+    source = Source(uri=f"oci://{registry.host}/slm/data")
+    with pytest.raises(RunFailed, match="c does not have digest") as failed:
+        fetch(source, tmp_path / "new", registry.client())
+    assert failed.value.reason is Reason.UNSAFE_SOURCE
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "mine").write_bytes(b"of before")
+    with pytest.raises(RunFailed):
+        fetch(source, tmp_path / "kept", registry.client())
+    assert files(tmp_path / "kept")["mine"] == b"of before"
+
+
+def test_a_disk_that_fills_takes_the_file_along_and_with_space_it_comes_whole(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    source = Source(uri=f"oci://{registry.host}/slm/data")
+    opened = Path.open
+
+    class Full:
+        """A disk that takes ten bytes."""
+
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def __enter__(self) -> "Full":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self._file.close()
+
+        def write(self, chunk: bytes) -> None:
+            self._file.write(chunk[:10])
+            raise OSError(errno.ENOSPC, "No space left on device", self._file.name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda path, mode="r", *more: Full(opened(path, mode, *more)))
+        with pytest.raises(OSError, match="No space left"):
+            registry.client().pull(source, tmp_path / "in")
+        assert list((tmp_path / "in").iterdir()) == []
+    fetch(source, tmp_path / "in", registry.client())
+    assert files(tmp_path / "in") == {"x": DATA}
 
 
 def test_a_manifest_beyond_all_measure_is_refused(registry: FakeRegistry, tmp_path: Path) -> None:

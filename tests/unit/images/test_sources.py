@@ -115,6 +115,7 @@ def test_a_download_that_fails_says_how(web: FakeRegistry, tmp_path: Path, answe
     failed = refused(lambda: download(web, tmp_path))
     assert failed.reason is reason
     assert failed.message.startswith(f"http://data.example:{port(web)}/d.jsonl")
+    assert list(tmp_path.iterdir()) == [], "no part of it is left"
 
 
 INTERNAL = ["10.96.0.1", "127.0.0.1", "169.254.169.254", "::1", "fe80::1%eth0", "fd00::1", "::ffff:10.0.0.1", "0.0.0.0",
@@ -179,6 +180,7 @@ def test_a_download_beyond_all_measure_ends(web: FakeRegistry, tmp_path: Path, m
     monkeypatch.setattr(sources.web, "FILE_LIMIT", len(DATA) - 1)
     web.always("GET ", Answer(body=DATA))
     assert refused(lambda: download(web, tmp_path)).reason is Reason.UNSAFE_SOURCE
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("uri", ["file:///etc/passwd", "ftp://x/y", "nonsense", "", "HTTP://x"])

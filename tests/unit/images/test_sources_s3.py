@@ -99,6 +99,7 @@ def test_the_address_of_one_run_gives_the_same_or_nothing_to_the_next(store: Sto
     failed = failure(store, tmp_path / "c", address)
     assert failed.reason is Reason.UNSAFE_SOURCE
     assert "digest over the files" in failed.message
+    assert list((tmp_path / "c").iterdir()) == []
 
 
 def test_the_standard_keys_of_a_secret_sign(store: Store, tmp_path: Path) -> None:

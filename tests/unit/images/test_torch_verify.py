@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from slm_quantizer import verify as module
-from slm_quantizer.verify import SIMILARITY, cosine, verify
+from slm_quantizer.likeness import SIMILARITY, cosine
+from slm_quantizer.verify import verify
 from slmkit.run import RunFailed
 from slmops.contract import Reason
 

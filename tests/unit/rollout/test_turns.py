@@ -84,6 +84,31 @@ def test_a_pod_that_is_going_away_or_has_ended_is_none() -> None:
         assert _turn(OLD, gone).pod is None
 
 
+REFUSED = '{"outcome": "Failed", "reason": "UnsafeSource", "message": "model.onnx: operator x.Y"}'
+
+
+@pytest.mark.parametrize("where", ["state", "lastState"])
+def test_a_server_that_refuses_its_model_fails_the_candidate_at_once_and_says_why(where: str) -> None:
+    refusing = pod(B, "n", ready=False, ended={"reason": "Error", "exitCode": 3, "message": REFUSED})
+    if where == "state":
+        (container,) = refusing["status"]["containerStatuses"]
+        container["state"], container["lastState"] = container["lastState"], {}
+    failed = _turn(OLD, PULLED, refusing)
+    assert (failed.step, failed.reason) == ("Failed", "UnsafeSource")
+    assert failed.message == "the server refuses the model image: model.onnx: operator x.Y"
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [{"exitCode": 3, "message": "no report"}, {"exitCode": 3}, {"exitCode": 1, "message": REFUSED},
+     {"exitCode": 3, "message": '{"outcome": "Succeeded"}'}, {"exitCode": 137, "reason": "OOMKilled"}],
+)  # fmt: skip
+def test_a_server_that_ended_for_another_cause_may_be_the_nodes_fault(ended: Manifest) -> None:
+    assert _turn(OLD, PULLED, pod(B, "n", ready=False, ended=ended)).step == "Starting"
+    crashed = _turn(OLD, PULLED, pod(B, "n", ready=False, ended=ended, restarts=3))
+    assert (crashed.step, crashed.reason) == ("Failed", "CandidateCrashed")
+
+
 def test_pods_of_other_nodes_pools_and_revisions_do_not_count() -> None:
     barns = servers(measured("b", pools=("farms", "barns")), track="candidate", pool="barns")[1]
     assert _turn(pod(B, "other"), pod(barns, "n"), OLD).pod is None

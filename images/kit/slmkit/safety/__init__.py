@@ -11,6 +11,8 @@ from pathlib import Path
 
 from slmkit.run import RunFailed
 from slmkit.safety.configs import check_config
+from slmkit.safety.genai import check_genai, check_named
+from slmkit.safety.onnx import check_onnx
 from slmkit.safety.templates import check_templates
 from slmkit.safety.tokenizers import check_tekken, check_tokenizer, check_vocabulary
 from slmkit.safety.tokens import check_added_tokens, check_special_tokens, check_tokenizer_config
@@ -32,6 +34,7 @@ MAGIC = {
 TAR_MAGIC = 257
 CHECKS: tuple[tuple[re.Pattern[str], Callable[[Path], None]], ...] = (
     (re.compile(r".*config\.json"), check_config),
+    (re.compile(r"genai_config\.json"), check_genai),
     (re.compile(r"tokenizer_config\.json"), check_tokenizer_config),
     (re.compile(r"special_tokens_map\.json"), check_special_tokens),
     (re.compile(r"added_tokens\.json"), check_added_tokens),
@@ -48,6 +51,7 @@ PVC = Path("/mnt/pvc")
 def check_model_folder(folder: Path) -> None:
     """Raise RunFailed with reason UnsafeSource (or SourceNotFound for weights that an index names in vain)."""
     files = _files(folder)
+    data = {file for path in files if path.suffix.lower() == ".onnx" for file in check_onnx(path)}
     for path in files:
         name = path.relative_to(folder)
         if path.suffix.lower() in PICKLES:
@@ -58,6 +62,8 @@ def check_model_folder(folder: Path) -> None:
             head = file.read(TAR_MAGIC + 5)
         if path.suffix == ".safetensors":
             check_safetensors(path)  # begins with a length, which may look like anything
+        elif path in data:
+            continue  # weights and nothing else, which may look like anything, too
         elif what := _disguise(head):
             raise _unsafe(name, f"is {what}, whatever it is called")
     for path in files:
@@ -65,6 +71,13 @@ def check_model_folder(folder: Path) -> None:
             if belongs.fullmatch(path.name):
                 check(path)
     check_templates(files)
+
+
+def check_runtime_folder(folder: Path) -> None:
+    """The same for what ONNX Runtime GenAI is about to load, whose files are all there, too. Raises RunFailed with reason
+    UnsafeSource, or UnsupportedModel for a file that the model names in vain."""
+    check_model_folder(folder)
+    check_named(folder)
 
 
 def _files(folder: Path) -> list[Path]:

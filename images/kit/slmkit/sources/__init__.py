@@ -1,5 +1,6 @@
 """Where bytes come from. One function, ``fetch``, and a module for each scheme."""
 
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -8,8 +9,13 @@ from slmkit.registry import Registry
 from slmkit.run import RunFailed
 from slmkit.safety import check_model_folder
 from slmkit.sources import claim, hub, s3, web
-from slmops.contract import Reason, Source
+from slmops.contract import ADAPTER_TYPE, DATASET_TYPE, MODEL_TYPE, Reason, Source
 
+OTHERS = {
+    "model": {DATASET_TYPE: "a data set, not a model", ADAPTER_TYPE: "an adapter, not a model"},
+    "dataset": {MODEL_TYPE: "a model"},
+}
+"""Artefacts of ours that are of another kind. An adapter is fetched like a data set: it has no licence of its own."""
 PVC_ROOT = Path("/mnt/pvc")
 __all__ = ["check_model_folder", "fetch"]
 
@@ -19,13 +25,25 @@ def fetch(
 ) -> str:
     """Bring a source into a folder. Returns its address by digest or revision, which gives the same bytes again.
 
-    A model's licence is looked for, noted, and held against the source's policy. ``kind`` matters to hubs besides,
-    which keep models and data sets apart. ``path``: the one file of a data set that is read; of a volume no other is.
+    A model's licence is looked for, noted, and held against the source's policy. ``kind`` matters besides to hubs, which
+    keep models and data sets apart, and to artefacts of ours, which say what they are. ``path``: the one file of a data
+    set that is read; of a volume no other is. Of what is refused, or does not come to its end, nothing stays in a folder
+    that was empty.
     """
-    scheme, _, rest = source.uri.partition("://")
     into.mkdir(parents=True, exist_ok=True)
+    empty = not any(into.iterdir())
+    try:
+        return _fetch(source, into, registry, kind, path)
+    except BaseException:
+        for left in into.iterdir() if empty else ():
+            shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
+        raise
+
+
+def _fetch(source: Source, into: Path, registry: Registry, kind: Literal["model", "dataset"], path: str | None) -> str:
+    scheme, _, rest = source.uri.partition("://")
     if scheme == "oci":
-        address = registry.pull(source, into)
+        address = registry.pull(source, into, OTHERS[kind])
     elif scheme in ("https", "http"):
         address = web.download(source, into, registry.plain_http, registry.meter)
     elif scheme == "s3":

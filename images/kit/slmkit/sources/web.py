@@ -13,6 +13,7 @@ from slmkit.net import Gate, Transport
 from slmkit.registry import Meter, Unmetered
 from slmkit.run import RunFailed
 from slmkit.sources.digests import promised
+from slmkit.whole import whole
 from slmops.contract import Reason, Source
 
 FILE_LIMIT = 64 << 30
@@ -97,7 +98,7 @@ def save(answer: httpx.Response, file: Path, uri: str, meter: Meter | None = Non
     size, sha, meter = 0, hashlib.sha256(), meter or Unmetered()
     announced = answer.headers.get("Content-Length", "")
     meter.expect(int(announced) if announced.isdecimal() and len(announced) < 16 else 0)
-    with file.open("wb") as out:
+    with whole(file) as out:
         for chunk in answer.iter_raw(1 << 20):
             size += len(chunk)
             if size > FILE_LIMIT:
