@@ -3,9 +3,11 @@
 from slmops import contract
 from slmops.api.conditions import ConditionType
 from slmops.api.quantizedmodel import QuantizedModel, Variant
+from slmops.figures import passed
 from slmops.plan.batch import batch_plan
 from slmops.plan.evaluation import evaluation, task_of
 from slmops.plan.job import Work, work
+from slmops.plan.signing import signing
 from slmops.plan.sources import Sources, Unresolved
 from slmops.settings import Settings
 from slmops.state import Observed, Plan, Problem
@@ -24,9 +26,25 @@ def plan_quantizedmodel(resource: QuantizedModel, observed: Observed, settings: 
         return Plan(problem=Problem(ConditionType.ACCEPTED, "DuplicateName", message))
     try:
         works = [_variant(resource, variant, observed, settings) for variant in resource.spec.variants]
+        works += _signing(resource, works, observed, settings)
     except Unresolved as unresolved:
         return batch_plan(resource, observed, [], unresolved.problem)
     return batch_plan(resource, observed, works)
+
+
+def _signing(resource: QuantizedModel, works: list[Work], observed: Observed, settings: Settings) -> list[Work]:
+    """The Job that signs the images which passed their gates, once no variant is to come any more. One that failed does not
+    keep the others from being signed, nor from being rolled out."""
+    states = [observed.job(item.step.name) for item in works]
+    if not all(state.finished for state in states):
+        return []
+    made = {
+        f"image.{variant.name}": state.report.artifacts["image"]
+        for variant, state in zip(resource.spec.variants, states, strict=True)
+        if state.phase == "Succeeded" and state.report is not None and "image" in state.report.artifacts
+        and passed(resource.spec.gates, state.report.evaluation, ("reference",))
+    }  # fmt: skip
+    return signing(resource, made, resource.spec.output, resource.spec.run, settings)
 
 
 def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, settings: Settings) -> Work:

@@ -6,9 +6,10 @@ from datetime import datetime
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus, Variant, VariantStatus
 from slmops.figures import evaluation, incomparable, intervals, quality_gates, size, values
-from slmops.state import JobState, Observed, Plan
+from slmops.state import SIGN, JobState, Observed, Plan
 from slmops.status.batch import conditions, intake, judged, phase, progress, succeeded
 from slmops.status.remedies import with_remedy
+from slmops.status.signing import at_work, sign_state, signed
 
 C = ConditionType
 
@@ -19,7 +20,8 @@ def quantizedmodel_status(
     """What has become of the QuantizedModel."""
     # By name: where the plan refused a name that is used twice, the status has it once.
     wanted = list({variant.name: variant for variant in resource.spec.variants}.values())
-    states = [observed.job(step.name) for step in plan.steps] or [JobState("Absent")] * len(wanted)
+    states = [observed.job(step.name) for step in plan.steps if step.role != SIGN] or [JobState("Absent")] * len(wanted)
+    sign = sign_state(plan.steps, observed)
     variants = [_variant(resource, v, s) for v, s in zip(wanted, states, strict=True)]
     done = all(state.phase == "Succeeded" for state in states)
     facts: list[Fact] = [
@@ -27,13 +29,15 @@ def quantizedmodel_status(
         _together(C.QUANTIZED, "Built", variants, states),
         _judged(variants) if done else unknown(C.EVALUATED, "Pending"),
         true(C.PUBLISHED, "Pushed") if done else unknown(C.PUBLISHED, "Pending"),
+        *signed(resource.spec.output, sign),
     ]
     facts.append(succeeded(facts, ""))
-    running = next((state for state in states if state.phase == "Running"), states[0])
+    running = next((state for state in states if state.phase == "Running"), sign if at_work(sign) else states[0])
     return QuantizedModelStatus(
-        phase=phase(facts, (running, "Quantizing")),
+        phase=phase(facts, (running, "Signing" if running is sign else "Quantizing")),
         observed_generation=resource.metadata.generation,
         inputs={k: v for state in states if state.report for k, v in state.report.inputs.items()},
+        verified={k: v for state in states if state.report for k, v in state.report.verified.items()},
         progress=progress(running),
         variants=variants,
         ready=f"{sum(v.phase == 'Ready' for v in variants)}/{len(variants)}",

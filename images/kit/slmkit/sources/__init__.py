@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from slmkit import licences
+from slmkit import licences, trust
 from slmkit.registry import Registry
 from slmkit.run import RunFailed
 from slmkit.safety import check_model_folder
@@ -17,9 +17,10 @@ __all__ = ["check_model_folder", "fetch"]
 def fetch(source: Source, into: Path, registry: Registry, kind: Literal["model", "dataset"] = "model") -> str:
     """Bring a source into a folder. Returns its address by digest or revision, which gives the same bytes again.
 
-    A model's licence is looked for, noted, and held against the source's policy. ``kind`` matters to hubs besides,
-    which keep models and data sets apart.
+    What has to be signed is refused before any of it comes. A model's licence is looked for, noted, and held against the
+    source's policy. ``kind`` matters to hubs besides, which keep models and data sets apart.
     """
+    source = trust.verified(source, registry)
     scheme, _, rest = source.uri.partition("://")
     into.mkdir(parents=True, exist_ok=True)
     if scheme == "oci":
