@@ -1,4 +1,4 @@
-"""Keys as ``cosign generate-key-pair`` writes them, made in the test, and signatures of the older form."""
+"""Key pairs, private keys as ``cosign generate-key-pair`` writes them, and signatures of the older form."""
 
 import base64
 import hashlib
@@ -32,6 +32,12 @@ def boxed(key: Any, password: bytes = PASSWORD, *, cost: int = 2**15, label: str
     return b"-----BEGIN ENCRYPTED %s PRIVATE KEY-----\n%s-----END ENCRYPTED %s PRIVATE KEY-----\n" % (
         label.encode(), body, label.encode(),
     )  # fmt: skip
+
+
+def pkcs8(key: Any, password: bytes | None = None) -> bytes:
+    """A private key in PEM, plain or encrypted."""
+    hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
+    return bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden))
 
 
 def public_pem(key: Any) -> bytes:
@@ -85,7 +91,6 @@ def signer(folder: Path) -> Signer:
     """A new key pair."""
     folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
-    (folder / "cosign.key").write_bytes(boxed(key))
-    (folder / "cosign.password").write_bytes(PASSWORD)
+    (folder / "cosign.key").write_bytes(pkcs8(key))  # scrypt, in a box, is slow on purpose
     (folder / "cosign.pub").write_bytes(public_pem(key))
     return Signer(folder, key)

@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from slmkit import keys
 from slmkit.run import RunFailed
 from slmops.contract import Reason, SigningKey
-from tests.unit.images.signers import PASSWORD, boxed, public_pem, signer
+from tests.unit.images.signers import PASSWORD, boxed, pkcs8, public_pem, signer
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 
@@ -21,11 +20,6 @@ def read(folder: Path, content: bytes | None, password: bytes | None = PASSWORD)
         if value is not None:
             (folder / name).write_bytes(value)
     return keys.private_key(SigningKey(path=str(folder / "cosign.key"), password=str(folder / "cosign.password")))
-
-
-def pkcs8(key: Any, password: bytes | None = None) -> bytes:
-    hidden = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    return bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, hidden))
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 
 from slm_bench.sign import sign
 from slm_bench.verify import verify
-from slmkit import signing, trust
+from slmkit import keys, signing, trust
 from slmkit.run import Context, RunFailed, execute
 from slmkit.sources import fetch
-from slmops.contract import Artifact, Reason, Report, SignRun, Sink, Source, Verify, VerifyRun
+from slmops.contract import Artifact, Reason, Report, SigningKey, SignRun, Sink, Source, Verify, VerifyRun
 from tests.unit.images.fakeregistry import Answer, FakeRegistry, sha256
 from tests.unit.images.signers import Signer, signer
 
@@ -275,6 +275,40 @@ def test_what_is_signed_and_no_statement_says_nothing(owner: Signer, said: bytes
 def test_only_registries_hold_signatures(registry: FakeRegistry, owner: Signer, tmp_path: Path) -> None:
     source = Source(uri="hf://org/name", verify=Verify(key=str(owner.public)))
     assert refusal(source, registry, tmp_path).reason is Reason.INVALID_CONFIGURATION
+
+
+# --- what cosign itself has written
+
+COSIGN = Path(__file__).parent / "cosign"
+"""A key pair (its password is "password") and signatures of one digest in both forms, by cosign 3.1.3."""
+ABOUT = "sha256:b8aec5feb8a4965d6f66a524b6a1387d3ba2c68331d84c85bb390a9073493133"
+
+
+def test_what_cosign_has_written_is_read(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("password")
+    private = keys.private_key(SigningKey(path=str(COSIGN / "cosign.key"), password=str(tmp_path / "password")))
+    public = keys.public_key(COSIGN / "cosign.pub")
+    assert keys.fingerprint(private.public_key()) == keys.fingerprint(public)
+    content = (COSIGN / "bundle.json").read_bytes()
+    assert signing.opened(public, content) == (signing.SIGNED, {ABOUT})
+    assert json.loads(content)["verificationMaterial"]["publicKey"]["hint"] == keys.hint(public)
+    payload, signature = (COSIGN / "simple.json").read_bytes(), (COSIGN / "simple.sig").read_text()
+    assert signing.opened_simple(public, payload, signature) == ABOUT
+
+
+def test_ours_says_the_same_as_cosigns(tmp_path: Path) -> None:
+    """All but the signature, which is another one each time that cosign signs, and the spelling of the statement."""
+    (tmp_path / "password").write_text("password")
+    private = keys.private_key(SigningKey(path=str(COSIGN / "cosign.key"), password=str(tmp_path / "password")))
+    ours = json.loads(signing.bundle(private, signing.statement(ABOUT, signing.SIGNED, {})))
+    theirs = json.loads((COSIGN / "bundle.json").read_bytes())
+    statements = []
+    for found in (ours, theirs):
+        found["dsseEnvelope"].pop("signatures")
+        statements.append(json.loads(base64.b64decode(found["dsseEnvelope"].pop("payload"))))
+    assert ours == theirs
+    statements[1]["subject"][0].pop("annotations")
+    assert statements[0] == statements[1]
 
 
 # --- provenance
