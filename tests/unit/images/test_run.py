@@ -226,7 +226,7 @@ def test_sixteen_rounds_of_two_servers_fit(termination: Path) -> None:
 
 def test_a_training_of_which_everything_was_measured_fits(termination: Path) -> None:
     """What it made and how good it is stays; of the curve all points are among the logs."""
-    ends = {metric: (0.9123, 0.9456) for metric in Metric}
+    ends = dict.fromkeys(Metric, (0.9123, 0.9456))
     figures = Figures(exact_match=0.9345, accuracy=0.9345, f1=0.9345, bleu=0.9345, rouge=0.9345, perplexity=1.2345,
                       samples=500, inference_seconds=0.12345, first_token_seconds=0.01234, peak_memory_bytes=1 << 33,
                       weight_bytes=1 << 33, parameters=1 << 33, intervals=ends, correlation=0.5)  # fmt: skip
