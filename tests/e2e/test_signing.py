@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from demo.assets import records
 from demo.steps import Manifest, condition, wait_for
+from demo.task import IRRIGATION
 from slmkit import signing
+from slmkit.data import write_messages
 from slmkit.registry import Registry
 from slmops import contract
 from tests.cluster.binaries import COSIGN, binary, build
@@ -133,10 +136,13 @@ def _payloads(lines: str) -> str:
     return "".join(base64.b64decode(json.loads(line)["payload"]).decode() for line in lines.splitlines() if line)
 
 
-def test_another_key_is_refused_by_who_trains_on_it(platform: Platform, signed: Manifest) -> None:
-    """The message says which key was asked for, and nothing was fetched."""
+def test_another_key_is_refused_by_who_trains_on_it(platform: Platform, signed: Manifest, tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    write_messages(path, records((IRRIGATION,), 4, 40))
+    sink = contract.Sink(repository=f"{platform.registry}/slm/data/e2e-signing")
+    lessons = client(platform).push_artifact(sink, {path.name: path}, contract.DATASET_TYPE, {})
     base = {"uri": f"oci://{teacher(platform)}", "verify": {"configMap": "stranger"}}
-    data = {"train": {"uri": f"oci://{platform.registry}/slm/teacher:v1"}, "validationSplit": 0.2}
+    data = {"train": {"uri": f"oci://{lessons.reference}"}, "validationSplit": 0.2}
     platform.apply(
         resource(
             "FineTune", "stranger", base=base, data=data, run={"nodeSelector": {"pool": "gpu"}, "retries": 0},

@@ -15,6 +15,8 @@ from slmkit.registry import Registry
 from slmkit.run import RunFailed
 from slmops.contract import Reason, Source
 
+SIGNED = "https://sigstore.dev/cosign/sign/v1"
+"""As ``slmkit.signing`` has it, which is loaded where something is verified."""
 PROVENANCE = "https://slsa.dev/provenance/"
 """Of a statement's predicate type, whatever its version."""
 seen: dict[str, str] = {}
@@ -31,6 +33,16 @@ class _Evidence:
     """Not by the key."""
     elsewhere: int = 0
     """By the key, and about another digest."""
+
+    @property
+    def signed(self) -> bool:
+        """Whether it is said to be signed."""
+        return SIGNED in self.proven
+
+    @property
+    def provenance(self) -> bool:
+        """Whether it is said how it was made."""
+        return any(predicate.startswith(PROVENANCE) for predicate in self.proven)
 
 
 def verified(source: Source, registry: Registry) -> Source:
@@ -53,22 +65,24 @@ def verified(source: Source, registry: Registry) -> Source:
         try:
             if layer["mediaType"] == signing.SIMPLE:
                 signature = (layer.get("annotations") or {}).get(signing.SIMPLE_SIGNATURE)
-                predicate, about = signing.SIGNED, {signing.opened_simple(key, content, signature)}
+                predicate, about = SIGNED, {signing.opened_simple(key, content, signature)}
             else:
                 predicate, about = signing.opened(key, content)
         except signing.NotSignedError:
             found.others += 1
             continue
-        if digest in about:
-            found.proven.add(predicate)
-        else:
+        if digest not in about:
             found.elsewhere += 1
-    if signing.SIGNED not in found.proven:
+            continue
+        found.proven.add(predicate)
+        if found.signed and (found.provenance or not wanted.provenance):
+            break  # no more is asked of the registry than is needed
+    if not found.signed:
         if found.others or found.elsewhere:
             told = f"signatures by others: {found.others}, about something else: {found.elsewhere}"
             raise RunFailed(Reason.SIGNATURE_INVALID, f"{pinned} is not signed with the key {print_of_key} ({told})")
         raise RunFailed(Reason.SIGNATURE_MISSING, f"{pinned} is not signed")
-    if wanted.provenance and not any(predicate.startswith(PROVENANCE) for predicate in found.proven):
+    if wanted.provenance and not found.provenance:
         raise RunFailed(
             Reason.PROVENANCE_MISSING, f"{pinned} has no provenance that is signed with the key {print_of_key}"
         )

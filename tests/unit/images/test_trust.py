@@ -103,6 +103,21 @@ def test_a_signature_of_the_older_form_counts(registry: FakeRegistry, owner: Sig
     assert trust.verified(owner.wants(made.reference), registry.client()).uri == f"oci://{made.reference}"
 
 
+def test_no_more_is_asked_than_is_needed(registry: FakeRegistry, owner: Signer, tmp_path: Path) -> None:
+    """A registry may refuse to tell of a tag that it does not have."""
+    made = push(registry, tmp_path)
+    signed(registry, owner, made, tmp_path)
+    registry.always("GET .*[.]sig", Answer(403))
+    assert trust.verified(owner.wants(made.reference), registry.client()).uri == f"oci://{made.reference}"
+    assert (
+        refusal(owner.wants(made.reference, provenance=True), registry, tmp_path).reason is Reason.SOURCE_UNAUTHORIZED
+    )
+
+
+def test_the_predicate_of_a_signature_is_spelled_alike_in_both_places() -> None:
+    assert trust.SIGNED == signing.SIGNED
+
+
 def test_one_of_several_signatures_is_enough(
     registry: FakeRegistry, owner: Signer, stranger: Signer, tmp_path: Path
 ) -> None:
