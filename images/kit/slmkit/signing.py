@@ -50,7 +50,7 @@ def annotations(predicate_type: str) -> dict[str, str]:
 def bundle(key: PrivateKey, said: bytes) -> bytes:
     """A statement, signed."""
     scheme = ec.ECDSA(hashes.SHA256(), deterministic_signing=True)
-    signature = key.sign(_encoded(STATEMENT, said), scheme)
+    signature = key.sign(encoded(STATEMENT, said), scheme)
     envelope = {"payload": _base64(said), "payloadType": STATEMENT, "signatures": [{"sig": _base64(signature)}]}
     material = {"publicKey": {"hint": hint(key.public_key())}}
     found = {"mediaType": BUNDLE, "verificationMaterial": material, "dsseEnvelope": envelope}
@@ -64,7 +64,7 @@ def opened(key: PublicKey, content: bytes) -> tuple[str, set[str]]:
         envelope = json.loads(content)["dsseEnvelope"]
         said, kind = _bytes(envelope["payload"]), envelope["payloadType"]
         [signature] = envelope["signatures"]
-        _check(key, _bytes(signature["sig"]), _encoded(kind, said))
+        _check(key, _bytes(signature["sig"]), encoded(kind, said))
         read = json.loads(said)
         if kind != STATEMENT or read["_type"] not in (STATEMENT_TYPE, OLDER_STATEMENT_TYPE):
             raise NotSignedError("what is signed is no statement")
@@ -89,7 +89,7 @@ def _check(key: PublicKey, signature: bytes, content: bytes) -> None:
         raise NotSignedError("the signature is not by this key, or of something else") from None
 
 
-def _encoded(kind: str, said: bytes) -> bytes:
+def encoded(kind: str, said: bytes) -> bytes:
     """DSSE's pre-authentication encoding."""
     return b"DSSEv1 %d %b %d %b" % (len(kind.encode()), kind.encode(), len(said), said)
 

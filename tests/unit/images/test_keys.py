@@ -55,6 +55,7 @@ BAD_KDF = {"name": "scrypt", "params": {"N": 2**24, "r": 8, "p": 1}, "salt": ""}
         (boxed(KEY), None, "the password in the Secret is not the one"),
         (pkcs8(KEY, PASSWORD), b"canary", "the password in the Secret is not the one"),
         (boxed(KEY, kdf=BAD_KDF), PASSWORD, "no private key in PEM"),
+        (boxed(KEY, cost=2**14), PASSWORD, "no private key in PEM"),
         (boxed(KEY, cipher={"name": "none", "nonce": ""}), PASSWORD, "no private key in PEM"),
         (boxed(KEY, ciphertext="***"), PASSWORD, "no private key in PEM"),
         (public_pem(KEY), PASSWORD, "no private key in PEM"),
@@ -63,7 +64,7 @@ BAD_KDF = {"name": "scrypt", "params": {"N": 2**24, "r": 8, "p": 1}, "salt": ""}
         (boxed(ed25519.Ed25519PrivateKey.generate()), PASSWORD, "ECDSA on P-256"),
     ],
     ids=["none", "empty", "text", "wrong password", "no password", "wrong password of PKCS 8", "a cost that nobody asks",
-         "no cipher", "no base64", "a public key", "another curve", "RSA", "Ed25519"],
+         "a cost too low", "no cipher", "no base64", "a public key", "another curve", "RSA", "Ed25519"],
 )  # fmt: skip
 def test_what_cannot_be_signed_with_is_refused_and_not_quoted(
     tmp_path: Path, content: bytes | None, password: bytes | None, words: str

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from slm_bench.sign import sign
 from slm_bench.verify import verify
@@ -287,6 +289,16 @@ def test_what_is_signed_and_no_statement_says_nothing(owner: Signer, said: bytes
         signing.opened(owner.key.public_key(), signing.bundle(owner.key, said))
 
 
+def test_a_statement_that_is_signed_as_something_else_says_nothing(owner: Signer) -> None:
+    """Whoever signs texts with the same key has not signed what a text happens to look like."""
+    said = signing.statement(sha256(b"x"), signing.SIGNED, {})
+    signature = owner.key.sign(signing.encoded("text/plain", said), ec.ECDSA(hashes.SHA256()))
+    envelope = {"payload": base64.b64encode(said).decode(), "payloadType": "text/plain",
+                "signatures": [{"sig": base64.b64encode(signature).decode()}]}  # fmt: skip
+    with pytest.raises(signing.NotSignedError, match="no statement"):
+        signing.opened(owner.key.public_key(), json.dumps({"dsseEnvelope": envelope}).encode())
+
+
 def test_only_registries_hold_signatures(registry: FakeRegistry, owner: Signer, tmp_path: Path) -> None:
     source = Source(uri="hf://org/name", verify=Verify(key=str(owner.public)))
     assert refusal(source, registry, tmp_path).reason is Reason.INVALID_CONFIGURATION
@@ -390,6 +402,18 @@ def test_a_document_that_is_not_about_the_artefact_is_not_signed(
         with pytest.raises(RunFailed) as failed:
             signed(registry, owner, made.model_copy(update={"documents": (wrong,)}), tmp_path)
         assert failed.value.reason is Reason.UNSAFE_SOURCE
+
+
+@pytest.mark.parametrize("kind", [BOM, EVALUATION])
+def test_a_document_of_something_else_is_not_signed(
+    registry: FakeRegistry, owner: Signer, tmp_path: Path, kind: str
+) -> None:
+    made, other = push(registry, tmp_path), push(registry, tmp_path, "other")
+    theirs = attach(registry, other, kind, b"{}")
+    with pytest.raises(RunFailed) as failed:
+        signed(registry, owner, made.model_copy(update={"documents": (theirs,)}), tmp_path)
+    assert failed.value.reason is Reason.UNSAFE_SOURCE
+    assert registry.client().referrers(made.reference, signing.BUNDLE) == [], "nor is anything else, then"
 
 
 def test_a_registry_asks_who_signs_and_who_looks(owner: Signer, tmp_path: Path) -> None:
