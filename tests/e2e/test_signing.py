@@ -14,7 +14,7 @@ import pytest
 from demo.assets import records
 from demo.steps import Manifest, condition, wait_for
 from demo.task import IRRIGATION
-from slmkit import signing
+from slmkit import trust
 from slmkit.data import write_messages
 from slmkit.registry import Registry
 from slmops import contract
@@ -127,7 +127,7 @@ def test_what_is_published_is_signed_and_cosign_verifies_it(
     assert found["message"] == f"with the key sha256:{digest}"
     assert signed["status"]["verified"] == {"model": f"sha256:{digest}"}
     said = {claim["critical"]["type"] for claim in cosign.verify(image(signed))}
-    assert signing.SIGNED in said
+    assert trust.SIGNED in said
     assert "slmops.dev/build-types/quantize" in _payloads(cosign.attested(image(signed), "slsaprovenance1"))
     assert "CycloneDX" in _payloads(cosign.attested(image(signed), "cyclonedx"))
 

@@ -10,6 +10,7 @@ from typing import Any
 from slmkit import keys, signing
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
+from slmkit.trust import SIGNED
 from slmops.contract import Artifact, Reason, Report, SignRun
 
 PREDICATES = {
@@ -26,7 +27,7 @@ def sign(run: SignRun, context: Context) -> Report:
     context.stage("Signing")
     for _, made in sorted(run.artifacts.items()):
         digest = made.reference.partition("@")[2]
-        statements = [(signing.SIGNED, signing.statement(digest, signing.SIGNED, {}))]
+        statements = [(SIGNED, signing.statement(digest, SIGNED, {}))]
         statements += [_attested(registry, run, made, document) for document in made.documents]
         for predicate, said in statements:
             context.check()
@@ -40,16 +41,19 @@ def _attested(registry: Registry, run: SignRun, made: Artifact, document: str) -
     name, _, digest = made.reference.partition("@")
     address = f"{name}@{document}"
     _, manifest = registry.look(address, run.output.credentials)
-    layers = manifest.get("layers")
-    if (manifest.get("subject") or {}).get("digest") != digest or not isinstance(layers, list) or len(layers) != 1:
+    subject, layers = manifest.get("subject"), manifest.get("layers")
+    about = subject.get("digest") if isinstance(subject, dict) else None
+    if about != digest or not isinstance(layers, list) or [type(layer) for layer in layers] != [dict]:
         raise RunFailed(Reason.UNSAFE_SOURCE, f"{address} is no document about {made.reference}")
     content = registry.document(address, layers[0], run.output.credentials)
     kind = manifest.get("artifactType")
     said = _json(content, address)
     if kind in PREDICATES:
         return PREDICATES[kind], signing.statement(digest, PREDICATES[kind], said)
-    about = [f"sha256:{(subject.get('digest') or {}).get('sha256')}" for subject in said.get("subject") or []]
-    if kind != signing.STATEMENT or about != [digest]:
+    wanted = {"sha256": digest.removeprefix("sha256:")}
+    subjects = said.get("subject")
+    told = [each.get("digest") for each in subjects if isinstance(each, dict)] if isinstance(subjects, list) else []
+    if kind != signing.STATEMENT or told != [wanted]:
         raise RunFailed(Reason.UNSAFE_SOURCE, f"{address} is no statement about {made.reference}")
     return str(said.get("predicateType")), content
 

@@ -97,7 +97,8 @@ class Registry:
         for descriptor in referrers.listed(self._wire, access, digest):
             # The list is only a hint: some registries name the type of the configuration in it.
             manifest = self._manifest(access, str(descriptor["digest"]))[1]
-            if (manifest.get("subject") or {}).get("digest") == digest:
+            subject = manifest.get("subject")
+            if isinstance(subject, dict) and subject.get("digest") == digest:
                 yield manifest
 
     def document(

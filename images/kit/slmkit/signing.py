@@ -27,8 +27,6 @@ SIMPLE_SIGNATURE = "dev.cosignproject.cosign/signature"
 STATEMENT = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 OLDER_STATEMENT_TYPE = "https://in-toto.io/Statement/v0.1"
-SIGNED = "https://sigstore.dev/cosign/sign/v1"
-"""Predicate of a statement that says no more than that its subject is signed."""
 
 
 class NotSignedError(ValueError):

@@ -16,7 +16,7 @@ from slmkit.run import RunFailed
 from slmops.contract import Reason, Source
 
 SIGNED = "https://sigstore.dev/cosign/sign/v1"
-"""As ``slmkit.signing`` has it, which is loaded where something is verified."""
+"""Predicate type of a statement that says no more than that its subject is signed."""
 PROVENANCE = "https://slsa.dev/provenance/"
 """Of a statement's predicate type, whatever its version."""
 seen: dict[str, str] = {}
@@ -64,7 +64,8 @@ def verified(source: Source, registry: Registry) -> Source:
     for layer, content in _signatures(registry, pinned, source):
         try:
             if layer["mediaType"] == signing.SIMPLE:
-                signature = (layer.get("annotations") or {}).get(signing.SIMPLE_SIGNATURE)
+                said = layer.get("annotations")
+                signature = said.get(signing.SIMPLE_SIGNATURE) if isinstance(said, dict) else None
                 predicate, about = SIGNED, {signing.opened_simple(key, content, signature)}
             else:
                 predicate, about = signing.opened(key, content)

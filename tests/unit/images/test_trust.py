@@ -116,10 +116,6 @@ def test_no_more_is_asked_than_is_needed(registry: FakeRegistry, owner: Signer, 
     )
 
 
-def test_the_predicate_of_a_signature_is_spelled_alike_in_both_places() -> None:
-    assert trust.SIGNED == signing.SIGNED
-
-
 def test_one_of_several_signatures_is_enough(
     registry: FakeRegistry, owner: Signer, stranger: Signer, tmp_path: Path
 ) -> None:
@@ -213,11 +209,35 @@ def test_a_signature_moved_to_something_else_is_refused(
     if older:
         owner.older(registry, NAME, digest(bad), about=digest(good))
     else:
-        said = signing.statement(digest(good), signing.SIGNED, {})
+        said = signing.statement(digest(good), trust.SIGNED, {})
         attach(registry, bad, signing.BUNDLE, signing.bundle(owner.key, said))
     failed = refusal(owner.wants(bad.reference), registry, tmp_path)
     assert failed.reason is Reason.SIGNATURE_INVALID
     assert "about something else: 1" in failed.message
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"layers": 5},
+        {"layers": [5]},
+        {"layers": [{"mediaType": signing.BUNDLE}]},
+        {"layers": [{"mediaType": signing.SIMPLE, "annotations": [], "digest": sha256(b"{}")}]},
+        {"subject": "text"},
+    ],
+    ids=["no layers", "a number", "no digest", "annotations that are none", "another subject"],
+)
+def test_whatever_a_registry_says_is_no_signature(
+    registry: FakeRegistry, owner: Signer, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    made = push(registry, tmp_path)
+    place = attach(registry, made, signing.BUNDLE, b"{}")
+    odd = json.dumps(registry.manifest(NAME, place) | change).encode()
+    index = json.dumps({"manifests": [{"digest": sha256(odd)}]}).encode()
+    registry.always("GET .*/referrers/", Answer(body=index))
+    registry.always(f"GET .*/manifests/{sha256(odd)}", Answer(body=odd))
+    failed = refusal(owner.wants(made.reference), registry, tmp_path)
+    assert failed.reason in (Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID, Reason.SOURCE_NOT_FOUND)
 
 
 def test_what_refers_to_it_has_gone_and_it_is_refused(registry: FakeRegistry, owner: Signer, tmp_path: Path) -> None:
@@ -267,9 +287,9 @@ def put(*place: str, value: Any) -> Callable[[Any], None]:
     ids=["payload", "payload no text", "payload no base64", "type", "no signature", "no DER", "no envelope"],
 )
 def test_a_bundle_that_was_changed_is_none(owner: Signer, change: Callable[[Any], None]) -> None:
-    content = signing.bundle(owner.key, signing.statement(sha256(b"x"), signing.SIGNED, {}))
+    content = signing.bundle(owner.key, signing.statement(sha256(b"x"), trust.SIGNED, {}))
     public = owner.key.public_key()
-    assert signing.opened(public, content) == (signing.SIGNED, {sha256(b"x")})
+    assert signing.opened(public, content) == (trust.SIGNED, {sha256(b"x")})
     with pytest.raises(signing.NotSignedError):
         signing.opened(public, changed(content, change))
 
@@ -291,7 +311,7 @@ def test_what_is_signed_and_no_statement_says_nothing(owner: Signer, said: bytes
 
 def test_a_statement_that_is_signed_as_something_else_says_nothing(owner: Signer) -> None:
     """Whoever signs texts with the same key has not signed what a text happens to look like."""
-    said = signing.statement(sha256(b"x"), signing.SIGNED, {})
+    said = signing.statement(sha256(b"x"), trust.SIGNED, {})
     signature = owner.key.sign(signing.encoded("text/plain", said), ec.ECDSA(hashes.SHA256()))
     envelope = {"payload": base64.b64encode(said).decode(), "payloadType": "text/plain",
                 "signatures": [{"sig": base64.b64encode(signature).decode()}]}  # fmt: skip
@@ -317,7 +337,7 @@ def test_what_cosign_has_written_is_read(tmp_path: Path) -> None:
     public = keys.public_key(COSIGN / "cosign.pub")
     assert keys.fingerprint(private.public_key()) == keys.fingerprint(public)
     content = (COSIGN / "bundle.json").read_bytes()
-    assert signing.opened(public, content) == (signing.SIGNED, {ABOUT})
+    assert signing.opened(public, content) == (trust.SIGNED, {ABOUT})
     assert json.loads(content)["verificationMaterial"]["publicKey"]["hint"] == keys.hint(public)
     payload, signature = (COSIGN / "simple.json").read_bytes(), (COSIGN / "simple.sig").read_text()
     assert signing.opened_simple(public, payload, signature) == ABOUT
@@ -327,7 +347,7 @@ def test_ours_says_the_same_as_cosigns(tmp_path: Path) -> None:
     """All but the signature, which is another one each time that cosign signs, and the spelling of the statement."""
     (tmp_path / "password").write_text("password")
     private = keys.private_key(SigningKey(path=str(COSIGN / "cosign.key"), password=str(tmp_path / "password")))
-    ours = json.loads(signing.bundle(private, signing.statement(ABOUT, signing.SIGNED, {})))
+    ours = json.loads(signing.bundle(private, signing.statement(ABOUT, trust.SIGNED, {})))
     theirs = json.loads((COSIGN / "bundle.json").read_bytes())
     statements = []
     for found in (ours, theirs):
@@ -372,7 +392,7 @@ def test_every_document_is_signed_as_a_statement_about_the_artefact(
             assert manifest["annotations"] == signing.annotations(predicate)
             found[predicate] = json.loads(base64.b64decode(json.loads(content)["dsseEnvelope"]["payload"]))["predicate"]
     assert found == {
-        signing.SIGNED: {},
+        trust.SIGNED: {},
         SLSA: {"buildDefinition": {}},
         "https://cyclonedx.org/bom": {"bomFormat": "CycloneDX"},
         "https://slmops.dev/evaluation/v1": {"models": {}},
