@@ -24,6 +24,8 @@ from tests.e2e.platform import NAMESPACE, Platform
 pytestmark = pytest.mark.cluster
 SECONDS = 300
 PASSWORD = "canary-of-cosign"
+STRANGE = {"quantizedModel": {"name": "signed"}, "verify": {"configMap": "stranger", "provenance": True}}
+ONE = [{"name": "one", "selector": {"matchLabels": {"kubernetes.io/hostname": "edge1"}}}]
 
 
 @dataclass
@@ -109,6 +111,9 @@ def signed(platform: Platform, cosign: Cosign) -> Manifest:
     assert f"{base} is not signed" in refused["message"]
     cosign.sign(base)
     platform.annotate("quantizedmodel", "signed", retry="1")
+    platform.apply(
+        resource("EdgeDeployment", "signed", model=STRANGE, pools=ONE)
+    )  # before there is anything to look at
     return platform.wait("quantizedmodel", "signed", "Succeeded", "True", SECONDS)
 
 
@@ -158,9 +163,6 @@ def test_another_key_is_refused_by_who_trains_on_it(platform: Platform, signed: 
 def test_no_node_pulls_what_is_signed_with_another_key_and_the_right_one_goes_on(
     platform: Platform, signed: Manifest
 ) -> None:
-    model = {"quantizedModel": {"name": "signed"}, "verify": {"configMap": "stranger", "provenance": True}}
-    pools = [{"name": "one", "selector": {"matchLabels": {"kubernetes.io/hostname": "edge1"}}}]
-    platform.apply(resource("EdgeDeployment", "signed", model=model, pools=pools))
     refused = platform.wait("edgedeployment", "signed", "Signed", "False", SECONDS)
     assert condition(refused, "InputsResolved")["reason"] == "SignatureInvalid"
     assert condition(refused, "Promoted")["status"] != "True"
