@@ -174,6 +174,7 @@ class Distillation(Resource[DistillationSpec, DistillationStatus]):
         Column("Tokens/s", ".status.progress.tokensPerSecond", "number"),
         Column("ETA", ".status.progress.eta"),
         Column("Retained", ".status.evaluation.comparison.AccuracyRetained", "number"),
+        Column("Signed", ".status.conditions[?(@.type=='Signed')].status", priority=1),
         Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
         Column("Checkpoint", ".status.progress.lastCheckpoint", "integer", priority=1),
         Column("Artifact", ".status.artifact.reference", priority=1),

@@ -299,6 +299,7 @@ class EdgeDeployment(Resource[EdgeDeploymentSpec, EdgeDeploymentStatus]):
         Column("Updated", ".status.pools[*].nodes.updated"),
         Column("Activity", ".status.activity", priority=1),
         Column("Last-Outcome", ".status.lastOutcome.outcome", priority=1),
+        Column("Signed", ".status.conditions[?(@.type=='Signed')].status", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     )
 

@@ -163,6 +163,7 @@ class FineTune(Resource[FineTuneSpec, FineTuneStatus]):
         Column("Exact-Match", ".status.evaluation.model.ExactMatch", "number"),
         Column("Adapters", ".status.ready"),
         Column("Forgetting", ".status.adapters[*].evaluation.comparison.Forgetting", priority=1),
+        Column("Signed", ".status.conditions[?(@.type=='Signed')].status", priority=1),
         Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
         Column("Checkpoint", ".status.progress.lastCheckpoint", "integer", priority=1),
         Column("Artifact", ".status.artifact.reference", priority=1),
