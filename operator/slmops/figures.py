@@ -179,6 +179,11 @@ def quality_gates(gates: Sequence[QualityGate | VariantGate], evaluation: Shown)
     return out
 
 
+def passed(gates: Sequence[QualityGate], measured: Mapping[str, Figures], reference: Sequence[str]) -> bool:
+    """Whether a report's figures let the model pass all gates."""
+    return all(gate.outcome == "Passed" for gate in quality_gates(gates, evaluation(measured, reference)))
+
+
 def incomparable(
     gates: Sequence[GateStatus], evaluation: Mapping[str, Mapping[str, float]], reference: str
 ) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from slmops.api.batch import GateStatus
 from slmops.api.quantizedmodel import Precision, QuantizedModelSpec, Variant, VariantGate
-from slmops.contract import Compared, Reason
+from slmops.contract import Artifact, Compared, Reason
 from slmops.figures import Figure, Shown, compression, quality_gates, significant
 from slmops.jobs import JobState
 
@@ -38,6 +38,12 @@ class Rung:
     def passed(self) -> bool:
         """Whether it is built and keeps all gates."""
         return self.state.phase == "Succeeded" and all(gate.outcome == "Passed" for gate in self.gates)
+
+    @property
+    def image(self) -> Artifact | None:
+        """What was published, once it is built."""
+        report = self.state.report if self.state.phase == "Succeeded" else None
+        return report.artifacts.get("image") if report else None
 
 
 @dataclass(frozen=True)
@@ -96,8 +102,7 @@ def _row(rung: Rung, figures: Mapping[str, Figure], measure: str) -> Compared:
     def value(name: str) -> float | None:
         return significant(figures[name].value) if name in figures else None
 
-    report = rung.state.report
-    image = report.artifacts.get("image") if report else None
+    image = rung.image
     memory = value("PeakMemory")
     return Compared(
         name=rung.variant.name, precision=rung.variant.precision, image=image.reference if image else "",

@@ -49,6 +49,7 @@ __all__ = [
     "LABEL_ROLE",
     "LABEL_TRACK",
     "LEADER",
+    "SIGN",
     "STARTING",
     "JobPhase",
     "JobState",
@@ -72,6 +73,8 @@ LABEL_ROLE = "slmops.dev/role"
 LABEL_POOL = "slmops.dev/pool"
 LABEL_REVISION = "slmops.dev/revision"
 LABEL_TRACK = "slmops.dev/track"
+SIGN = "sign"
+"""Role of the Job that signs what others have published."""
 ANNOTATION_RETRY = "slmops.dev/retry"
 ANNOTATION_NODE = "slmops.dev/node"
 ANNOTATION_GPUS = "slmops.dev/gpus"

@@ -65,6 +65,17 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     ),
     "digest that is none": (FINETUNE, {"spec.data.train.uri": "https://data.example/x.jsonl#sha256=12"}),
     "digest of a hub": (FINETUNE, {"spec.data.train.uri": f"hf://org/data#sha256={'0' * 64}"}),
+    "signature of what a hub holds": (
+        FINETUNE,
+        {"spec.base": {"uri": "hf://org/model", "verify": {"secret": "cosign"}}},
+    ),
+    "a key from two places": (FINETUNE, {"spec.base.verify": {"secret": "cosign", "configMap": "publisher"}}),
+    "a key from nowhere": (QUANTIZED, {"spec.model.verify": {"provenance": True}}),
+    "credentials for a signature that nobody asks for": (
+        EDGE,
+        {"spec.model": {"image": f"registry.example/slm/x@{DIGEST}", "credentials": {"secret": "registry-login"}}},
+    ),
+    "signing with nothing": (FINETUNE, {"spec.output.sign": {}}),
     "policy without licences": (FINETUNE, {"spec.licensePolicy": {}}),
     "licence in words": (FINETUNE, {"spec.licensePolicy": {"allow": ["Apache 2.0"]}}),
     "peer without a name": (FINETUNE, {"spec.run.egress": [{"port": 443}]}),

@@ -15,6 +15,8 @@ from slmops.state import Manifest
 from tests.unit.fleet_builders import NOW, pinned
 
 Key = tuple[str, str]
+FINGERPRINT = f"sha256:{'ab' * 32}"
+"""Of the key that model images are signed with, unless their name begins with ``unsigned``."""
 
 
 class Machines:
@@ -73,8 +75,8 @@ class Machines:
             if job.get("status", {}).get("conditions"):
                 continue
             if not pods:
-                host = job["spec"]["template"]["spec"]["nodeSelector"]["kubernetes.io/hostname"]
-                if name := self._by_host(host):
+                host = (job["spec"]["template"]["spec"].get("nodeSelector") or {}).get("kubernetes.io/hostname")
+                if name := self._by_host(host) if host else next(filter(self.is_online, self.nodes), None):
                     self._create_pod(job, {"nodeName": name})
                 continue
             ended = pods[0]["status"]["containerStatuses"][0]["state"].get("terminated")
@@ -126,7 +128,8 @@ class Machines:
             pod["status"]["phase"] = "Running"
             container["state"] = {"running": {}}
             return
-        report = self._bench(pod) if pod["metadata"]["labels"]["slmops.dev/role"] == "bench" else self._pull(pod)
+        does = {"bench": self._bench, "pull": self._pull, "verify": self._verify}
+        report = does[pod["metadata"]["labels"]["slmops.dev/role"]](pod)
         good = report.outcome == "Succeeded"
         pod["status"]["phase"] = "Succeeded" if good else "Failed"
         container["state"] = {"terminated": {"exitCode": 0 if good else 3, "message": report.model_dump_json()}}
@@ -135,6 +138,15 @@ class Machines:
         if model_of(pod).startswith("broken"):
             return contract.Report(outcome="Failed", reason=contract.Reason.UNSUPPORTED_MODEL, message="no *.onnx")
         return contract.Report(outcome="Succeeded")
+
+    def _verify(self, pod: Manifest) -> contract.Report:
+        (name,) = [v["configMap"]["name"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+        run = contract.VerifyRun.model_validate_json(self.objects["ConfigMap", name]["data"][contract.CONFIG_KEY])
+        if any("/unsigned" in source.uri for source in run.images.values()):
+            return contract.Report(
+                outcome="Failed", reason=contract.Reason.SIGNATURE_MISSING, message="it is not signed"
+            )
+        return contract.Report(outcome="Succeeded", signer=FINGERPRINT)
 
     def _bench(self, pod: Manifest) -> contract.Report:
         (name,) = [v["configMap"]["name"] for v in pod["spec"]["volumes"] if v["name"] == "config"]

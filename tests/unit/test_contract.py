@@ -25,7 +25,9 @@ PLAIN: dict[object, st.SearchStrategy[Any]] = {
 
 def messages(model: type[Message]) -> st.SearchStrategy[Message]:
     """Any message of a kind."""
-    return st.builds(model, **{name: values(field.annotation) for name, field in model.model_fields.items()})
+    fields = {name: values(Annotated[f.annotation, f] if f.metadata else f.annotation)
+              for name, f in model.model_fields.items()}  # fmt: skip
+    return st.builds(model, **fields)
 
 
 def fits(adapter: TypeAdapter[Any], value: object) -> bool:
@@ -43,7 +45,9 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
     if origin in (Union, UnionType):
         return st.one_of(*map(values, inner))
     if origin is Annotated:
-        return values(inner[0]).filter(partial(fits, TypeAdapter(annotation)))
+        patterns = [p for field in inner[1:] for each in field.metadata if (p := getattr(each, "pattern", None))]
+        any_of = st.from_regex(patterns[0], fullmatch=True) if patterns else values(inner[0])
+        return any_of.filter(partial(fits, TypeAdapter(annotation)))
     if origin is Literal:
         return st.sampled_from(inner)
     if origin is tuple:
@@ -71,7 +75,7 @@ def test_every_run_arrives_as_it_was_sent(model: type[Message]) -> None:
 
 def test_the_type_tells_runs_apart_and_an_unknown_one_is_refused() -> None:
     types = [model.model_fields["type"].default for model in RUNS]
-    assert len(set(types)) == len(types) == 9
+    assert len(set(types)) == len(types) == 11
     with pytest.raises(ValidationError, match="Deploy"):
         TypeAdapter(AnyRun).validate_json('{"type": "Deploy", "run": "x"}')
 

@@ -36,5 +36,5 @@ def join(run: JoinRun, context: Context) -> Report:
     image = registry.join_images(
         run.output, [member.layer for _, member in members], facts.annotations(), architecture=PLATFORM
     )
-    describe(registry, run.output, context, image, facts)
+    image = describe(registry, run.output, context, image, facts)
     return Report(outcome="Succeeded", artifacts={"image": image})

@@ -82,9 +82,9 @@ class Facts:
 
 
 def plain(value: Any) -> Any:
-    """Without credentials; 2.0 as 2, which is how JSON's numbers come back from everybody else (RFC 8785)."""
+    """Without what names mounted Secrets; 2.0 as 2, as JSON's numbers come back from everybody else (RFC 8785)."""
     if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items() if key != "credentials"}
+        return {key: plain(each) for key, each in value.items() if key not in ("credentials", "verify")}
     if isinstance(value, list):
         return [plain(each) for each in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -11,6 +11,8 @@ from slmkit.run import Context
 from slmops.contract import ADAPTER_TYPE, MODEL_TYPE, Artifact, Figures, LabelRun, Sink, TrainRun
 
 NONE: Mapping[str, Figures] = {}
+MODEL = "model"
+"""Role of what is published among those that were measured."""
 
 
 def publish(
@@ -31,8 +33,7 @@ def publish(
         (folder / card.FILE).write_text(card.card(facts), encoding="utf-8")
         files = {**files, card.FILE: folder / card.FILE}
     made = registry.push_artifact(run.output, files, artifact_type, facts.annotations())
-    describe(registry, run.output, context, made, facts)
-    return made
+    return describe(registry, run.output, context, made, facts)
 
 
 def beside(
@@ -55,11 +56,18 @@ def licence(context: Context) -> str:
     return found.expression if found is not None else ""
 
 
-def describe(registry: Registry, sink: Sink, context: Context, made: Artifact, facts: Facts) -> None:
-    """Push provenance and bill of materials of something published; both refer to it."""
-    from slmkit import bom, provenance
+def describe(registry: Registry, sink: Sink, context: Context, made: Artifact, facts: Facts) -> Artifact:
+    """Push what refers to something published: its provenance, its bill of materials and, where it was measured, the
+    figures. Returns it with the digests of these documents, so that whoever signs them has them from us."""
+    from slmkit import bom, evaluated, provenance
 
     now = datetime.now(UTC)
-    statement = provenance.statement(made, facts, context.began, now)
-    registry.attach(sink, made, provenance.MEDIA_TYPE, statement, {provenance.PREDICATE_TYPE: provenance.PREDICATE})
-    registry.attach(sink, made, bom.MEDIA_TYPE, bom.bom(made, facts, now), {})
+    told = {provenance.PREDICATE_TYPE: provenance.PREDICATE}
+    documents = [
+        registry.attach(sink, made, provenance.MEDIA_TYPE, provenance.statement(made, facts, context.began, now), told),
+        registry.attach(sink, made, bom.MEDIA_TYPE, bom.bom(made, facts, now), {}),
+    ]
+    if MODEL in facts.figures:
+        report = evaluated.report(made, facts, now)
+        documents.append(registry.attach(sink, made, evaluated.MEDIA_TYPE, report, {}))
+    return made.model_copy(update={"documents": tuple(d.reference.partition("@")[2] for d in documents)})

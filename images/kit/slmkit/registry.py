@@ -79,37 +79,43 @@ class Registry:
 
     def digest_of(self, reference: str) -> str:
         """The digest that a tag stands for now."""
-        return self._look(reference)[0]
+        return self.look(reference)[0]
 
     def annotations(self, reference: str, credentials: contract.Credentials | None = None) -> dict[str, str]:
         """The annotations of an artefact or image."""
-        found = self._look(reference, credentials)[1].get("annotations")
+        found = self.look(reference, credentials)[1].get("annotations")
         return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
 
     def referrers(self, reference: str, artifact_type: str) -> list[bytes]:
         """The documents of a type that refer to an artefact or image, each checked against its digest."""
-        parts = parse(reference)
-        access = Access(parts["host"], parts["name"], "pull", None)
-        digest = parts.get("digest") or self._manifest(access, _newest(parts))[0]
-        found = []
+        manifests = (m for m in self.about(reference) if m.get("artifactType") == artifact_type)
+        return [self.document(reference, layer) for m in manifests for layer in m.get("layers") or []]
+
+    def about(self, reference: str, credentials: contract.Credentials | None = None) -> Iterator[dict[str, Any]]:
+        """The manifests of all that refers to an artefact or image."""
+        access, newest = _pull_access(reference, credentials)
+        digest = newest if newest.startswith("sha256:") else self._manifest(access, newest)[0]
         for descriptor in referrers.listed(self._wire, access, digest):
             # The list is only a hint: some registries name the type of the configuration in it.
             manifest = self._manifest(access, str(descriptor["digest"]))[1]
-            about = (manifest.get("subject") or {}).get("digest")
-            if about == digest and manifest.get("artifactType") == artifact_type:
-                found += [self._document(access, layer) for layer in manifest.get("layers") or []]
-        return found
+            subject = manifest.get("subject")
+            if isinstance(subject, dict) and subject.get("digest") == digest:
+                yield manifest
 
-    def _document(self, access: Access, layer: Mapping[str, Any]) -> bytes:
+    def document(
+        self, reference: str, layer: Mapping[str, Any], credentials: contract.Credentials | None = None
+    ) -> bytes:
+        """A layer that is read as a whole, from the repository of something published, checked against its digest."""
+        access, _ = _pull_access(reference, credentials)
         digest = str(layer.get("digest"))
         content = self._wire.request("GET", access, f"blobs/{digest}").content
         if _sha256(content) != digest:
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{access}: a document does not have digest {digest}")
         return content
 
-    def _look(self, reference: str, credentials: contract.Credentials | None = None) -> tuple[str, dict[str, Any]]:
-        parts = parse(reference)
-        return self._manifest(Access(parts["host"], parts["name"], "pull", credentials), _newest(parts))
+    def look(self, reference: str, credentials: contract.Credentials | None = None) -> tuple[str, dict[str, Any]]:
+        """The digest that an address stands for now, and its manifest."""
+        return self._manifest(*_pull_access(reference, credentials))
 
     def _manifest(self, access: Access, tag: str) -> tuple[str, dict[str, Any]]:
         answer = self._wire.request("GET", access, f"manifests/{tag}", headers={"Accept": ACCEPT})
@@ -272,6 +278,12 @@ class Registry:
         for chunk in chunks:
             yield chunk
             self.meter.advance(len(chunk))
+
+
+def _pull_access(reference: str, credentials: contract.Credentials | None) -> tuple[Access, str]:
+    """Where something is read, and which of what is there."""
+    parts = parse(reference)
+    return Access(parts["host"], parts["name"], "pull", credentials), _newest(parts)
 
 
 def _push_access(sink: Sink) -> Access:

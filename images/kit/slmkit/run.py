@@ -46,7 +46,8 @@ PERMANENT = {
     Reason.VERIFICATION_FAILED, Reason.CONVERSION_FAILED, Reason.SOURCE_NOT_FOUND, Reason.SOURCE_UNAUTHORIZED,
     Reason.REGISTRY_REFUSED, Reason.TOO_FEW_ANSWERS, Reason.TRAINING_DIVERGED, Reason.ADAPTER_UNUSABLE,
     Reason.INVALID_TEMPLATE, Reason.VOCABULARY_MISMATCH, Reason.LAYER_NOT_FOUND, Reason.BUDGET_EXCEEDED,
-    Reason.EGRESS_REFUSED, Reason.LICENSE_REFUSED,
+    Reason.EGRESS_REFUSED, Reason.LICENSE_REFUSED, Reason.KEY_UNUSABLE, Reason.SIGNATURE_MISSING,
+    Reason.SIGNATURE_INVALID, Reason.PROVENANCE_MISSING,
 }  # fmt: skip
 EXIT_PERMANENT = 3
 MARGIN = 5.0
@@ -181,6 +182,13 @@ class Context:
         return {role: licence.expression for role, licence in found.items() if licence.expression}
 
     @property
+    def verified(self) -> dict[str, str]:
+        """Fingerprints of the keys that inputs were found to be signed with, by role."""
+        from slmkit.trust import seen  # it needs RunFailed of this module
+
+        return {role: seen[address] for role, address in self.inputs.items() if address in seen}
+
+    @property
     def progress(self) -> Progress:
         """How far the run is."""
         with self._lock:
@@ -250,7 +258,8 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         "lost_steps": said.lost_steps,
     }
     licenses = {_bounded(role, 63): found for role, found in list(context.licenses.items())[:16]}
-    return report.model_copy(update={"inputs": inputs, "licenses": licenses} | seen)
+    verified = {_bounded(role, 63): key for role, key in list(context.verified.items())[:64]}
+    return report.model_copy(update={"inputs": inputs, "licenses": licenses, "verified": verified} | seen)
 
 
 def _read(arguments: list[str], handlers: Mapping[type[Any], Handler]) -> Any:
@@ -281,9 +290,11 @@ def _bounded(text: str, length: int) -> str:
 
 def write_report(report: Report) -> Report:
     """Leave the report where the kubelet finds it; shortened until it fits, and always valid JSON. Returns what was
-    written. The inputs go last: what was published names them too."""
+    written. The inputs and the curve go last: what was published has them too."""
     shorter: list[dict[str, Any]] = [{"message": report.message[:keep]} for keep in (512, 128, 0)]
-    changes = [{}, *shorter, {"message": "", "inputs": {}, "licenses": {}}]
+    changes = [{}, *shorter, {"message": "", "inputs": {}, "licenses": {}, "verified": {}}]
+    if report.learning is not None:
+        changes.append(changes[-1] | {"learning": report.learning.model_copy(update={"curve": ()})})
     candidates = [report.model_copy(update=change) for change in changes]
     candidates.append(_failed(Reason.INTERNAL_ERROR, "the report does not fit into a termination message"))
     written, text = next(

@@ -60,7 +60,7 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
         "slmops.dev/precision": run.precision,
     }
     image = registry.push_image(run.output, layers(built, run.name), annotations, architecture=run.architecture)
-    describe(registry, run.output, context, image, facts)
+    image = describe(registry, run.output, context, image, facts)
     return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures)
 
 

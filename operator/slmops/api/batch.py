@@ -113,6 +113,8 @@ class BatchStatus(ApiModel):
     """What each source was resolved to, by digest or revision."""
     licenses: dict[str, str] = {}
     """Licences that the models among the inputs were found to have, as SPDX expressions."""
+    verified: dict[str, str] = {}
+    """Fingerprints of the keys that inputs were found to be signed with."""
     progress: ProgressStatus | None = None
     """How far the running stage is."""
     evaluation: dict[str, dict[str, Number]] = {}

@@ -23,6 +23,7 @@ class ConditionType(StrEnum):
     EVALUATED = "Evaluated"
     QUANTIZED = "Quantized"
     PUBLISHED = "Published"
+    SIGNED = "Signed"
     SUCCEEDED = "Succeeded"
     PROGRESSING = "Progressing"
     BENCHMARKED = "Benchmarked"

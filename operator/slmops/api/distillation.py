@@ -170,6 +170,7 @@ class Distillation(Resource[DistillationSpec, DistillationStatus]):
     columns = (
         *HOW_FAR,
         Column("Retained", ".status.evaluation.comparison.AccuracyRetained", "number"),
+        Column("Signed", ".status.conditions[?(@.type=='Signed')].status", priority=1),
         *WHAT_CAME,
     )
 

@@ -9,18 +9,27 @@ from slmops.api.batch import GateStatus, Number
 from slmops.api.conditions import Condition
 from slmops.api.resource import Column, Resource
 from slmops.api.run import Resources, Toleration
-from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference
+from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference, SecretKey, Verification
 
 
 class DeployedModel(ApiModel):
     """What is rolled out."""
 
-    rules: ClassVar = (exactly_one_of("quantizedModel", "image"),)
+    rules: ClassVar = (
+        exactly_one_of("quantizedModel", "image"),
+        Rule("!has(self.credentials) || (has(self.image) && has(self.verify))",
+             "credentials go with image and verify: nodes pull with their own, and a QuantizedModel has named others",
+             "credentials"),
+    )  # fmt: skip
 
     quantized_model: Reference | None = None
     """A QuantizedModel, once it has succeeded."""
     image: Annotated[str, Field(pattern=DIGEST_REFERENCE, max_length=512)] | None = None
     """A model image by digest."""
+    verify: Verification | None = None
+    """Begin no rollout unless the image is signed."""
+    credentials: SecretKey | None = None
+    """Secret of type kubernetes.io/dockerconfigjson to look for the signature of `image` with."""
 
 
 class Selector(ApiModel):
@@ -290,6 +299,7 @@ class EdgeDeployment(Resource[EdgeDeploymentSpec, EdgeDeploymentStatus]):
         Column("Updated", ".status.pools[*].nodes.updated"),
         Column("Activity", ".status.activity", priority=1),
         Column("Last-Outcome", ".status.lastOutcome.outcome", priority=1),
+        Column("Signed", ".status.conditions[?(@.type=='Signed')].status", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     )
 

@@ -158,6 +158,7 @@ class FineTune(Resource[FineTuneSpec, FineTuneStatus]):
         Column("Exact-Match", ".status.evaluation.model.ExactMatch", "number"),
         Column("Adapters", ".status.ready"),
         Column("Forgetting", ".status.adapters[*].evaluation.comparison.Forgetting", priority=1),
+        Column("Signed", ".status.conditions[?(@.type=='Signed')].status", priority=1),
         *WHAT_CAME,
     )
 

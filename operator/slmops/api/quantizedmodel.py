@@ -210,6 +210,7 @@ class QuantizedModel(Resource[QuantizedModelSpec, QuantizedModelStatus]):
         Column("Variants", ".status.ready"),
         Column("Size", ".status.variants[*].size"),
         Column("Retained", ".status.variants[*].evaluation.comparison.AccuracyRetained"),
+        Column("Signed", ".status.conditions[?(@.type=='Signed')].status", priority=1),
         Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     )

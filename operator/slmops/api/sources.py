@@ -31,16 +31,41 @@ DIGEST_REFERENCE = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([.
 
 
 Uri = Annotated[str, Field(pattern=URI, max_length=512)]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
 
 
 class SecretKey(ApiModel):
     """A key of a Secret in the same namespace. It is mounted into the Job; the operator never reads it."""
 
-    secret: Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
+    secret: ObjectName
     """Name of the Secret."""
     key: Annotated[str, Field(min_length=1, max_length=253, pattern=DATA_KEY)] | None = None
     """Key in the Secret; `.dockerconfigjson` for registries and `token` for everything else when absent. Not for s3://,
     which reads AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where they are there, AWS_SESSION_TOKEN and AWS_REGION."""
+
+
+class Verification(ApiModel):
+    """What something has to show before it is used. Nothing of it is fetched otherwise."""
+
+    rules: ClassVar = (exactly_one_of("secret", "configMap"),)
+
+    secret: ObjectName | None = None
+    """Secret with the public key; that key of it alone is mounted, so it may be the one to sign with. In the same
+    namespace."""
+    config_map: ObjectName | None = None
+    """ConfigMap with the public key."""
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=DATA_KEY)] = "cosign.pub"
+    """Key in the Secret or ConfigMap: a public key of ECDSA on P-256 in PEM, as cosign writes it."""
+    provenance: bool = False
+    """Also ask for a provenance statement that is signed with the same key."""
+
+
+class Signing(ApiModel):
+    """What the results are signed with."""
+
+    secret: ObjectName
+    """Secret with the keys `cosign.key` and `cosign.password`, as `cosign generate-key-pair k8s://namespace/name` makes it.
+    It is mounted into the Job that signs, and into no other; the operator never reads it."""
 
 
 ENDPOINT_RULE = Rule(
@@ -88,6 +113,11 @@ class ModelSource(ApiModel):
     rules: ClassVar = (
         exactly_one_of("uri", "distillation", "fineTune"),
         Rule("!has(self.credentials) || has(self.uri)", "credentials go with uri"),
+        Rule(
+            "!has(self.verify) || !has(self.uri) || self.uri.startsWith('oci://')",
+            "verify goes with oci:// and with other resources: what hubs and servers hold has no signature of cosign's",
+            "verify",
+        ),
         ENDPOINT_RULE,
         KEYS_RULE,
         DIGEST_RULE,
@@ -106,6 +136,8 @@ class ModelSource(ApiModel):
     """The merged model of a FineTune, once it has succeeded."""
     credentials: SecretKey | None = None
     """Secret to read the address with."""
+    verify: Verification | None = None
+    """Refuse the model unless it is signed."""
 
 
 ColumnName = Annotated[str, Field(min_length=1, max_length=128)]
@@ -192,3 +224,5 @@ class Output(ApiModel):
     """OCI repository without tag, for example registry.example/slm/farm-assistant."""
     credentials: SecretKey | None = None
     """Secret of type kubernetes.io/dockerconfigjson with the right to push."""
+    sign: Signing | None = None
+    """Sign what was published once it has passed its gates, and the documents that tell of it."""

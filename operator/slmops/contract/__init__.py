@@ -22,8 +22,19 @@ from slmops.contract.report import *
 from slmops.contract.search import *
 from slmops.contract.sources import *
 from slmops.contract.train import *
+from slmops.contract.trust import *
 
 AnyRun = Annotated[
-    LabelRun | TrainRun | SuggestRun | JoinRun | QuantizeRun | CompareRun | ServeRun | PullRun | BenchRun,
+    LabelRun
+    | TrainRun
+    | SuggestRun
+    | JoinRun
+    | QuantizeRun
+    | CompareRun
+    | ServeRun
+    | PullRun
+    | BenchRun
+    | SignRun
+    | VerifyRun,
     Field(discriminator="type"),
 ]

@@ -19,6 +19,10 @@ class Reason(StrEnum):
     UNSAFE_SOURCE = "UnsafeSource"
     EGRESS_REFUSED = "EgressRefused"
     LICENSE_REFUSED = "LicenseRefused"
+    KEY_UNUSABLE = "KeyUnusable"
+    SIGNATURE_MISSING = "SignatureMissing"
+    SIGNATURE_INVALID = "SignatureInvalid"
+    PROVENANCE_MISSING = "ProvenanceMissing"
     UNSUPPORTED_MODEL = "UnsupportedModel"
     TEACHER_UNREACHABLE = "TeacherUnreachable"
     TOO_FEW_ANSWERS = "TooFewAnswers"
@@ -55,6 +59,8 @@ class Artifact(Message):
     """``registry/repository@sha256:…``"""
     size: Count
     """Bytes, all layers."""
+    documents: Annotated[tuple[Digest, ...], Field(max_length=4)] = ()
+    """Documents that say how it was made and how good it is; they lie in the same repository and refer to it."""
 
     @property
     def digest(self) -> str:
@@ -202,6 +208,10 @@ class Report(Message):
     licenses: Annotated[dict[Word, Annotated[str, Field(max_length=128)]], Field(max_length=16)] = {}
     """What licence each model among the inputs was found to have: an SPDX expression, by the input's role."""
     artifacts: Annotated[dict[Word, Artifact], Field(max_length=16)] = {}
+    signer: Digest | None = None
+    """Fingerprint of the key that all artefacts named in the run were signed with: SHA-256 of the public key in DER."""
+    verified: Annotated[dict[Word, Digest], Field(max_length=64)] = {}
+    """Fingerprints of the keys that inputs were found to be signed with, by the input's role."""
     dataset: DatasetCounts | None = None
     evaluation: Annotated[dict[Word, Figures], Field(max_length=8)] = {}
     """By role: ``student`` or ``model``, ``teacher``, ``baseline``, ``reference``."""

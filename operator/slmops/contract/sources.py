@@ -27,6 +27,15 @@ class LicensePolicy(Message):
     """None of these."""
 
 
+class Verify(Message):
+    """What something has to show before any of it is fetched: a signature as cosign makes them."""
+
+    key: str
+    """File with the public key, in PEM."""
+    provenance: bool = False
+    """It also needs a provenance statement that is signed with the same key."""
+
+
 class Source(Message):
     """Where bytes come from: ``oci://``, ``https://``, ``hf://``, ``s3://`` or ``pvc://`` (the scheme decides)."""
 
@@ -36,6 +45,8 @@ class Source(Message):
     """``s3://`` alone: the server's address, ``https://host[:port]``; Amazon's when absent."""
     license_policy: LicensePolicy | None = None
     """Models alone: refused before anything is done with them unless their licence is let in."""
+    verify: Verify | None = None
+    """``oci://`` alone: refused before it is fetched unless it is signed."""
 
 
 class ExampleFormat(StrEnum):

@@ -4,14 +4,16 @@ Olive learns the adapter, then it is measured and published.
 Several adapters and the trials of a search are each one such training, with a spec of their own.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from slmops import contract
 from slmops.api.conditions import ConditionType
 from slmops.api.finetune import FineTune, FineTuneSpec, Loss
+from slmops.figures import passed
 from slmops.plan.data import filters
 from slmops.plan.evaluation import evaluation
 from slmops.plan.job import Work, work
+from slmops.plan.signing import published, signing
 from slmops.plan.sources import Sources, Unresolved
 from slmops.plan.training import adapter, hyperparameters, split
 from slmops.settings import Settings
@@ -98,6 +100,15 @@ def training(
         run = run.model_copy(update={"adapter": sources.own(made, spec.output)})
     return work(resource, role, run, image=settings.images.trainer, run_spec=spec.run, sources=sources,
                 settings=settings)  # fmt: skip
+
+
+def signed_training(resource: FineTune, works: Sequence[Work], observed: Observed, settings: Settings) -> list[Work]:
+    """The Job that signs what the one training, or the last one of a search, has published, if its gates let it pass."""
+    states = (observed.job(item.step.name) for item in works if item.step.role == TRAIN)
+    report = next((state.report for state in states if state.phase == "Succeeded"), None)
+    if report is None or not passed(resource.spec.gates, report.evaluation, ("baseline",)):
+        return []
+    return signing(resource, published(report), resource.spec.output, resource.spec.run, settings)
 
 
 def _learned(observed: Observed, job: str) -> contract.Artifact | None:

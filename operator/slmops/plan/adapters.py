@@ -11,9 +11,11 @@ from slmops.api.adapters import Adapter
 from slmops.api.conditions import ConditionType
 from slmops.api.finetune import FineTune, FineTuneSpec
 from slmops.api.run import RunSpec
+from slmops.figures import passed
 from slmops.plan.adaptation import OLIVE, TRAIN, one_training
 from slmops.plan.batch import batch_plan
 from slmops.plan.job import Work, work
+from slmops.plan.signing import published, signing
 from slmops.plan.sources import Sources, Unresolved
 from slmops.settings import Settings
 from slmops.state import Observed, Plan, Problem
@@ -59,6 +61,7 @@ def plan_adapters(resource: FineTune, adapters: Sequence[Adapter], observed: Obs
     if all(_trained(works, adapter, observed) for adapter in adapters):
         try:
             works.append(_join(resource, works, adapters, observed, settings))
+            works += _signing(resource, works, adapters, observed, settings)
         except Unresolved as unresolved:
             problem = unresolved.problem
     return batch_plan(resource, observed, works, problem, later=[item for own in waiting[begun:] for item in own])
@@ -106,6 +109,25 @@ def _join(
     )
     place = RunSpec.model_validate(spec.run.model_dump(exclude={"resources", "runtime_class_name"}))
     return work(resource, JOIN, run, image=settings.images.trainer, run_spec=place, sources=sources, settings=settings)
+
+
+def _signing(
+    resource: FineTune, works: Sequence[Work], adapters: Sequence[Adapter], observed: Observed, settings: Settings
+) -> list[Work]:
+    """The Job that signs the adapters and their image, once all of them have passed their gates."""
+    reports = {item.step.role: observed.job(item.step.name).report for item in works}
+    joined = observed.job(works[-1].step.name)
+    made: dict[str, contract.Artifact] = {}
+    for adapter in adapters:
+        report = reports[train_role(adapter.name)]
+        gates = resource.spec.gates if adapter.gates is None else adapter.gates
+        if report is None or not passed(gates, report.evaluation, ("baseline",)):
+            return []
+        made[adapter.name] = report.artifacts["adapter"]
+    if joined.phase != "Succeeded" or joined.report is None:
+        return []
+    made = {f"adapter.{name}": artifact for name, artifact in made.items()} | published(joined.report)
+    return signing(resource, made, resource.spec.output, resource.spec.run, settings)
 
 
 def _check_base(trainings: Mapping[str, str], observed: Observed) -> None:

@@ -4,14 +4,16 @@ from slmops import contract
 from slmops.api.base import seconds
 from slmops.api.conditions import ConditionType
 from slmops.api.distillation import Distillation, DistillationSpec
+from slmops.figures import passed
 from slmops.plan.batch import batch_plan
 from slmops.plan.data import filters
 from slmops.plan.evaluation import evaluation, task_of
 from slmops.plan.job import Work, work
+from slmops.plan.signing import published, signing
 from slmops.plan.sources import TOKEN_KEY, Sources, Unresolved
 from slmops.plan.training import adapter, hyperparameters, split
 from slmops.settings import Settings
-from slmops.state import Observed, Plan, Problem
+from slmops.state import JobState, Observed, Plan, Problem
 
 LABEL, TRAIN = "label", "train"
 SUMMARY_WORDS = 80
@@ -28,10 +30,19 @@ def plan_distillation(resource: Distillation, observed: Observed, settings: Sett
             dataset = labelled.report.artifacts.get("dataset")
             if dataset is None:
                 raise Unresolved(_no_dataset(works[0].step.name))
-            works.append(_train(resource, observed, dataset, settings))
+            train = _train(resource, observed, dataset, settings)
+            works += [train, *_signing(resource, labelled.report, observed.job(train.step.name), settings)]
     except Unresolved as unresolved:
         return batch_plan(resource, observed, works, unresolved.problem)
     return batch_plan(resource, observed, works)
+
+
+def _signing(resource: Distillation, labelled: contract.Report, train: JobState, settings: Settings) -> list[Work]:
+    """What was published is signed once the student has passed its gates."""
+    report = train.report if train.phase == "Succeeded" else None
+    if report is None or not passed(resource.spec.gates, labelled.evaluation | report.evaluation, ("teacher",)):
+        return []
+    return signing(resource, published(labelled, report), resource.spec.output, resource.spec.run, settings)
 
 
 def _no_dataset(job: str) -> Problem:

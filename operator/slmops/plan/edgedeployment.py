@@ -18,9 +18,12 @@ from slmops.plan.batch import unrecorded
 from slmops.plan.job import Work, work
 from slmops.plan.serving import bound, config_map, daemon_set, model_volume, serve_run, service
 from slmops.plan.sources import Sources, Unresolved
+from slmops.plan.verification import verification
 from slmops.rollout.pods import SERVING, condition, gate_open
 from slmops.rollout.retired import Retired, retired
 from slmops.rollout.rollout import PoolState, Rollout, daemon_set_of, read
+from slmops.rollout.trust import VERIFY, VERIFYING
+from slmops.rollout.trust import job_name as verification_name
 from slmops.rollout.turns import Turn, job_name, set_name, void
 from slmops.settings import Settings
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, Problem
@@ -37,12 +40,14 @@ CORDONED = Toleration(key="node.kubernetes.io/unschedulable", operator="Exists",
 def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: Settings, now: datetime) -> Plan:
     """What the EdgeDeployment needs now."""
     rollout = read(resource, observed, settings, now)
+    looking = verification(resource, rollout.wanted, observed, settings) if rollout.wanted is not None else []
     if problem := rollout.problem or _unmeasurable(resource, observed, rollout):
         rollout = replace(rollout, candidate=None, decision="Wait", problem=problem)
-        return Plan(problem=problem, detail=rollout, annotate=tuple(_reports(observed)),
-                    pod_conditions=tuple(_opened(rollout.servers.of_revision(rollout.stable))))  # fmt: skip
+        return Plan(problem=problem, detail=rollout, apply=tuple(looking), annotate=tuple(_reports(observed)),
+                    pod_conditions=tuple(_opened(rollout.servers.of_revision(rollout.stable))),
+                    deadline=WATCH_SECONDS if problem.reason == VERIFYING else None)  # fmt: skip
     old = retired(resource, observed, rollout)
-    apply: list[Manifest] = [service(resource)]
+    apply: list[Manifest] = [*looking, service(resource)]
     pods = rollout.servers.of_revision(rollout.stays)
     for pool, state in zip(resource.spec.pools, rollout.pools, strict=True):
         apply += _servers(resource, pool, state, rollout, observed, settings)
@@ -214,10 +219,12 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
     """Children of revisions that are nowhere needed any more, and what has done its duty; configurations last, so that
     nothing is left without its own wherever we are cut off.
 
-    Benchmarks of the wanted and of the stable revision stay: they are the evidence for what was decided.
+    Benchmarks of the wanted and of the stable revision stay, and who looked for the wanted one's signature: they are the
+    evidence for what was decided.
     """
     assert rollout.wanted is not None
     kept = {item.daemon_set["metadata"]["name"] for item in old if item.hosts}
+    looked = verification_name(resource, rollout.wanted)
     pools = {pool.name for pool in resource.spec.pools}
     again = _to_repeat(resource, rollout, observed)
     out = []
@@ -226,6 +233,8 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
         role, revision = labels.get(LABEL_ROLE), labels.get(LABEL_REVISION)
         if child.get("kind") == "Service":
             keep = name == resource.metadata.name
+        elif role == VERIFY:
+            keep = name == looked
         elif labels.get(LABEL_POOL) not in pools:
             keep = False
         elif role == "serve":

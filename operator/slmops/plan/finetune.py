@@ -1,7 +1,7 @@
 """FineTune -> the Jobs of its one training, of each of several adapters, or of a search."""
 
 from slmops.api.finetune import FineTune
-from slmops.plan.adaptation import OLIVE, TRAIN, one_training
+from slmops.plan.adaptation import OLIVE, TRAIN, one_training, signed_training
 from slmops.plan.adapters import plan_adapters
 from slmops.plan.batch import batch_plan
 from slmops.plan.job import Work
@@ -20,6 +20,7 @@ def plan_finetune(resource: FineTune, observed: Observed, settings: Settings) ->
     works: list[Work] = []
     try:
         works += one_training(resource, resource.spec, observed, settings, (TRAIN, OLIVE))
+        works += signed_training(resource, works, observed, settings)
     except Unresolved as unresolved:
         return batch_plan(resource, observed, works, unresolved.problem)
     return batch_plan(resource, observed, works)

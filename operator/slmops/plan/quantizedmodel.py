@@ -13,6 +13,7 @@ from slmops.ladder import COMPARE, Climb, comparison, forms, rung, wanting
 from slmops.plan.batch import batch_plan
 from slmops.plan.evaluation import evaluation, task_of
 from slmops.plan.job import Work, work
+from slmops.plan.signing import signing
 from slmops.plan.sources import Sources, Unresolved
 from slmops.settings import Settings
 from slmops.state import Observed, Plan, Problem
@@ -38,6 +39,7 @@ def plan_quantizedmodel(resource: QuantizedModel, observed: Observed, settings: 
             climbs.append(climb)
         if (side_by_side := _compare(resource, climbs, observed, settings)) is not None:
             works.append(side_by_side)
+        works += _signing(resource, climbs, settings)
     except Unresolved as unresolved:
         return batch_plan(resource, observed, [], unresolved.problem)
     past = {rung.job for climb in climbs for rung in climb.rungs[:-1]}
@@ -69,6 +71,15 @@ def _compare(resource: QuantizedModel, climbs: Sequence[Climb], observed: Observ
     place = RunSpec.model_validate(spec.run.model_dump(exclude={"resources", "runtime_class_name"}))
     return work(resource, COMPARE, run, image=settings.images.trainer, run_spec=place, sources=sources,
                 settings=settings)  # fmt: skip
+
+
+def _signing(resource: QuantizedModel, climbs: Sequence[Climb], settings: Settings) -> list[Work]:
+    """The Job that signs the images which passed their gates, once no variant is to come any more. One that failed does not
+    keep the others from being signed, nor from being rolled out."""
+    if not all(climb.now.state.finished for climb in climbs):
+        return []
+    made = {f"image.{c.now.variant.name}": image for c in climbs if c.now.passed and (image := c.now.image) is not None}
+    return signing(resource, made, resource.spec.output, resource.spec.run, settings)
 
 
 def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, settings: Settings) -> Work:

@@ -11,7 +11,7 @@ from slmops.api.lora import Lora
 from slmops.api.run import RunSpec
 from slmops.api.search import LORA, Search
 from slmops.api.training import Training
-from slmops.plan.adaptation import TRAIN, training
+from slmops.plan.adaptation import TRAIN, signed_training, training
 from slmops.plan.batch import batch_plan
 from slmops.plan.job import Work, work
 from slmops.plan.sources import Sources, Unresolved
@@ -28,6 +28,7 @@ def plan_search(resource: FineTune, search: Search, observed: Observed, settings
     try:
         for item in hunt.works():
             works.append(item)  # those before one that cannot be described stay
+        works += signed_training(resource, works, observed, settings)
     except Unresolved as unresolved:
         problem = unresolved.problem
     searched = hunt.searched

@@ -10,13 +10,16 @@ from typing import Any
 
 from slmops import contract
 from slmops.api.conditions import ConditionType
-from slmops.api.sources import DataSource, LicensePolicy, ModelSource, Output, SecretKey
+from slmops.api.sources import DataSource, LicensePolicy, ModelSource, Output, SecretKey, Signing, Verification
 from slmops.state import Manifest, Observed, Problem, digest8
 
 REGISTRY_KEY = ".dockerconfigjson"
 TOKEN_KEY = "token"  # noqa: S105  (the name of a Secret's key)
 WHOLE = ""
 CREDENTIALS_DIR = f"{contract.CONFIG_DIR}/credentials"
+KEYS_DIR = f"{contract.CONFIG_DIR}/keys"
+SIGNING_KEY, SIGNING_PASSWORD = "cosign.key", "cosign.password"
+"""Keys of a Secret as cosign makes it."""
 CLAIM = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 VOLUME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
@@ -42,6 +45,8 @@ class Sources:
     def model(self, source: ModelSource, where: str) -> contract.Source:
         """A model. Raises Unresolved when it refers to something that is not there or not ready."""
         found = self._model(source, where)
+        if source.verify is not None:
+            found = found.model_copy(update={"verify": self.verification(source.verify)})
         policy = self.licences
         if policy is None:
             return found
@@ -125,6 +130,32 @@ class Sources:
             {"name": volume, "mountPath": folder, "readOnly": True},
         )
         return contract.Credentials(path=f"{folder}/{key}".rstrip("/"))
+
+    def verification(self, wanted: Verification) -> contract.Verify:
+        """Mount the public key that something has to be signed with, and nothing else of where it is kept."""
+        items = [{"key": wanted.key, "path": wanted.key}]
+        if wanted.secret is not None:
+            volume = _volume(f"key-{digest8([wanted.secret, wanted.key])}-{wanted.secret}")
+            content: Manifest = {"secret": {"secretName": wanted.secret, "items": items, "defaultMode": 0o440}}
+        else:
+            volume = _volume(f"pub-{digest8([wanted.config_map, wanted.key])}-{wanted.config_map}")
+            content = {"configMap": {"name": wanted.config_map, "items": items}}
+        folder = f"{KEYS_DIR}/{volume}"
+        self._mount({"name": volume} | content, {"name": volume, "mountPath": folder, "readOnly": True})
+        return contract.Verify(key=f"{folder}/{wanted.key}", provenance=wanted.provenance)
+
+    def signing_key(self, wanted: Signing) -> contract.SigningKey:
+        """Mount the private key to sign with; a key that is not encrypted has no password."""
+        folder = f"{KEYS_DIR}/signing"
+        parts = [
+            {"secret": {"name": wanted.secret, "items": [{"key": key, "path": key}], "optional": optional}}
+            for key, optional in ((SIGNING_KEY, False), (SIGNING_PASSWORD, True))
+        ]
+        self._mount(
+            {"name": "signing-key", "projected": {"defaultMode": 0o440, "sources": parts}},
+            {"name": "signing-key", "mountPath": folder, "readOnly": True},
+        )
+        return contract.SigningKey(path=f"{folder}/{SIGNING_KEY}", password=f"{folder}/{SIGNING_PASSWORD}")
 
     def _claim(self, claim: str) -> None:
         if not re.fullmatch(CLAIM, claim):

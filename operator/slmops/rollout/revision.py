@@ -87,7 +87,19 @@ def _image(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | Pr
     if variant.get("phase") != "Ready" or not variant.get("reference"):
         return _problem("ReferenceNotReady", f"spec.model: variant {variant['name']} of QuantizedModel {name} is "
                         f"{variant.get('phase')}: {variant.get('message') or 'waiting for it'}")  # fmt: skip
+    if unsigned := _unsigned(manifest):
+        return _problem("ReferenceNotReady", f"spec.model: QuantizedModel {name} is not signed yet: {unsigned}")
     return str(variant["reference"])
+
+
+def _unsigned(manifest: Manifest) -> str:
+    """Why the images may not be used yet, where the QuantizedModel signs what it makes: who looks for the signature before
+    it is there would refuse them for good."""
+    if not ((manifest.get("spec") or {}).get("output") or {}).get("sign"):
+        return ""
+    conditions = (manifest.get("status") or {}).get("conditions") or []
+    found: Manifest = next((c for c in conditions if c.get("type") == ConditionType.SIGNED), {})
+    return "" if found.get("status") == "True" else str(found.get("message") or "waiting for it")
 
 
 def _pick(variants: list[Manifest], pool: Pool) -> Manifest | None:

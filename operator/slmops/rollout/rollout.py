@@ -11,6 +11,7 @@ from slmops.api.edgedeployment import EdgeDeployment, Pool, WaveStatus
 from slmops.rollout.fleet import Node, in_order, pool_nodes, targets
 from slmops.rollout.pods import Servers
 from slmops.rollout.revision import Revision, wanted
+from slmops.rollout.trust import untrusted
 from slmops.rollout.turns import Trial, Turn, admitted, bench, set_name, turn
 from slmops.settings import Settings
 from slmops.state import LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem
@@ -76,6 +77,8 @@ def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: 
         return idle(asked, decision="Nothing")
     if asked.name in resource.status.failed:
         return idle(asked, decision="Nothing", reason="CandidateFailed")
+    if problem := untrusted(resource, observed, asked):
+        return idle(asked, decision="Wait", problem=problem)
     return _on_trial(resource, observed, idle(asked, decision="Proceed"), asked, now)
 
 

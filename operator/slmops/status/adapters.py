@@ -25,6 +25,7 @@ from slmops.status.batch import (
     succeeded,
 )
 from slmops.status.learning import learned, learning
+from slmops.status.signing import at_work, sign_state, signed
 
 C = ConditionType
 ABSENT = JobState("Absent")
@@ -55,21 +56,24 @@ def adapters_status(
     turn = "" if plan.problem or plan.halted else f"waits for its turn: spec.parallelism is {most}"
     rows = [_row(adapter, resource.spec.gates, states, before.get(adapter.name), turn) for adapter in adapters]
     reports = [row.report for row in rows if row.report is not None]
-    join = states.get("join", ABSENT)
+    join, sign = states.get("join", ABSENT), sign_state(plan.steps, observed)
     joined = join.report if join.phase == "Succeeded" else None
     facts: list[Fact] = [
         *intake(plan),
         together(C.TRAINED, {row.status.name: row.trained for row in rows}),
         together(C.EVALUATED, {row.status.name: row.evaluated for row in rows}),
         stage(C.PUBLISHED, "Pushed", join),
+        *signed(resource.spec.output, sign),
     ]
     facts.append(succeeded(facts, ""))
-    current = _current(rows, join)
+    current = sign if joined and at_work(sign) else _current(rows, join)
+    doing = "Signing" if current is sign else "Publishing" if current is join else "Training"
     return FineTuneStatus(
-        phase=phase(facts, (current, "Publishing" if current is join else "Training"), resource.status.phase),
+        phase=phase(facts, (current, doing), resource.status.phase),
         observed_generation=resource.metadata.generation,
         inputs={role: uri for report in reports for role, uri in report.inputs.items() if role == "base"},
         licenses={role: found for report in reports for role, found in report.licenses.items()},
+        verified={role: found for report in reports for role, found in report.verified.items()},
         progress=progress(current, resource.status.progress),
         adapters=[row.status for row in rows],
         ready=f"{sum(row.status.phase == 'Ready' for row in rows)}/{len(rows)}",

@@ -8,6 +8,7 @@ from slmops.figures import evaluation, incomparable, intervals, quality_gates, s
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
 from slmops.status.learning import learned, learning
+from slmops.status.signing import at_work, sign_state, signed
 
 C = ConditionType
 
@@ -16,6 +17,7 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
     """What has become of the Distillation."""
     states = {step.role: observed.job(step.name) for step in plan.steps}
     label, train = (states.get(role, JobState("Absent")) for role in ("label", "train"))
+    sign = sign_state(plan.steps, observed)
     labelled, trained = label.report, train.report if train.phase == "Succeeded" else None
     figures = evaluation(
         {**(labelled.evaluation if labelled else {}), **(trained.evaluation if trained else {})},
@@ -28,16 +30,19 @@ def distillation_status(resource: Distillation, observed: Observed, plan: Plan, 
         learned(train),
         judged(gates, incomparable(gates, values(figures), "teacher")) if trained else unknown(C.EVALUATED, "Pending"),
         true(C.PUBLISHED, "Pushed") if trained else unknown(C.PUBLISHED, "Pending"),
+        *signed(resource.spec.output, sign),
     ]
     made = trained.artifacts.get("model") if trained else None
     facts.append(succeeded(facts, f"the student is {size(made.size)}" if made else ""))
-    current = train if label.phase == "Succeeded" else label
+    current = sign if trained and at_work(sign) else train if label.phase == "Succeeded" else label
+    doing = "Signing" if current is sign else "Training" if current is train else "Labelling"
     return DistillationStatus(
-        phase=phase(facts, (current, "Training" if current is train else "Labelling"), resource.status.phase),
+        phase=phase(facts, (current, doing), resource.status.phase),
         observed_generation=resource.metadata.generation,
         # What came from outside; the training itself reads the data set that labelling made.
         inputs={**(trained.inputs if trained else {}), **(labelled.inputs if labelled else {})},
         licenses={**(trained.licenses if trained else {}), **(labelled.licenses if labelled else {})},
+        verified={**(trained.verified if trained else {}), **(labelled.verified if labelled else {})},
         progress=progress(current, resource.status.progress),
         dataset=dataset(LabelledStatus, labelled, "dataset", "dataset") if labelled else None,
         evaluation=values(figures),

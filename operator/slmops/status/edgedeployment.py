@@ -17,10 +17,12 @@ from slmops.api.edgedeployment import (
 )
 from slmops.rollout.fleet import Node
 from slmops.rollout.rollout import PoolState, Rollout, daemon_set_of, wave_seen
+from slmops.rollout.trust import verification
 from slmops.rollout.turns import bench as bench_of
 from slmops.rollout.verdict import figures
-from slmops.state import Observed, Plan
+from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import intake
+from slmops.status.signing import told
 
 C = ConditionType
 RANK = {"Failed": 3, "Inconclusive": 2, "Passed": 1, "Pending": 0}
@@ -47,7 +49,7 @@ def edgedeployment_status(
         shown = before.candidate  # it is where it was; what the spec asks for cannot be told now
     pools = [_pool(resource, observed, state, shown.revision if shown else stable, rollout) for state in rollout.pools]
     outcome = _outcome(before, rollout, now)
-    facts = _facts(plan, rollout, pools, outcome)
+    facts = [*intake(plan), *_signed(resource, observed, rollout), *_facts(rollout, pools, outcome)]
     return EdgeDeploymentStatus(
         phase=_phase(rollout, facts),
         observed_generation=resource.metadata.generation,
@@ -62,8 +64,16 @@ def edgedeployment_status(
     )
 
 
-def _facts(plan: Plan, rollout: Rollout, pools: list[PoolStatus], outcome: OutcomeStatus | None) -> list[Fact]:
-    facts = intake(plan)
+def _signed(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> list[Fact]:
+    """Whether the wanted images are signed, where they have to be."""
+    if resource.spec.model.verify is None:
+        return []
+    state = verification(resource, observed, rollout.wanted) if rollout.wanted is not None else None
+    return [told(state or JobState("Absent"), "Verified", "the images are signed with the key")]
+
+
+def _facts(rollout: Rollout, pools: list[PoolStatus], outcome: OutcomeStatus | None) -> list[Fact]:
+    facts: list[Fact] = []
     reason, text = rollout.reason, rollout.message
     bad_candidate = rollout.decision == "RollBack" or reason == "CandidateFailed"
     if reason == "CandidateFailed" and rollout.wanted and outcome and outcome.revision == rollout.wanted.name:

@@ -11,6 +11,7 @@ from slmops.status.adapters import adapters_status
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
 from slmops.status.learning import learned, learning
 from slmops.status.search import hunt_of
+from slmops.status.signing import at_work, sign_state, signed
 
 C = ConditionType
 
@@ -26,7 +27,8 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
     trained = train.report if train.phase == "Succeeded" else None
     # Where another engine learns, it is done when its Job is, and the training Job measures and publishes.
     learner = states.get("olive", train)
-    current = train if learner.phase == "Succeeded" else learner
+    sign = sign_state(plan.steps, observed)
+    current = sign if trained and at_work(sign) else train if learner.phase == "Succeeded" else learner
     figures = evaluation(trained.evaluation if trained else {}, ("baseline",))
     gates = quality_gates(resource.spec.gates, figures) if trained else []
     facts: list[Fact] = [
@@ -34,13 +36,16 @@ def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: dat
         learned(learner) if hunt is None or hunt.over else hunt.trained(),
         judged(gates, incomparable(gates, values(figures), "baseline")) if trained else _not_evaluated(learner, train),
         true(C.PUBLISHED, "Pushed") if trained else unknown(C.PUBLISHED, "Pending"),
+        *signed(resource.spec.output, sign),
     ]
     facts.append(succeeded(facts, ""))
+    doing = "Signing" if current is sign else "Training"
     return FineTuneStatus(
-        phase=phase(facts, (current, "Training") if hunt is None or hunt.over else hunt.running(), before.phase),
+        phase=phase(facts, (current, doing) if hunt is None or hunt.over else hunt.running(), before.phase),
         observed_generation=resource.metadata.generation,
         inputs=dict(trained.inputs) if trained else {},
         licenses=dict(trained.licenses) if trained else {},
+        verified=dict(trained.verified) if trained else {},
         progress=progress(current, before.progress) if hunt is None or hunt.over else hunt.progress(),
         trials=hunt.counts() if hunt else None,
         best=hunt.best() if hunt else None,

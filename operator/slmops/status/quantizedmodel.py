@@ -6,12 +6,13 @@ from datetime import datetime
 from slmops.api.batch import ProgressStatus
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.quantizedmodel import ComparisonRow, QuantizedModel, QuantizedModelStatus, TriedStatus, VariantStatus
-from slmops.contract import Artifact, Compared
+from slmops.contract import Compared
 from slmops.figures import display, incomparable, intervals, size, values
 from slmops.ladder import COMPARE, Climb, Rung, comparison
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import conditions, intake, judged, phase, progress, shortfall, stage, succeeded
 from slmops.status.remedies import with_remedy
+from slmops.status.signing import at_work, sign_state, signed
 
 C = ConditionType
 
@@ -24,6 +25,7 @@ def quantizedmodel_status(
     before = {row.name: row.progress for row in resource.status.variants}
     variants = [_variant(climb, before) for climb in climbs] or _unplanned(resource)
     states = [climb.now.state for climb in climbs] or [JobState("Absent")] * len(variants)
+    sign = sign_state(plan.steps, observed)
     done = all(state.phase == "Succeeded" for state in states)
     last = next((observed.job(step.name) for step in plan.steps if step.role == COMPARE), None)
     page = last.report.artifacts.get("comparison") if last and last.report and last.phase == "Succeeded" else None
@@ -32,13 +34,15 @@ def quantizedmodel_status(
         _together(C.QUANTIZED, "Built", variants, states),
         _judged(variants) if done else unknown(C.EVALUATED, "Pending"),
         _published(last) if done else unknown(C.PUBLISHED, "Pending"),
+        *signed(resource.spec.output, sign),
     ]
     facts.append(succeeded(facts, ""))
-    running = next((state for state in states if state.phase == "Running"), (last if done and last else states[0]))
+    running, doing = _running(states, last if done else None, sign)
     return QuantizedModelStatus(
-        phase=phase(facts, (running, "Publishing" if running is last else "Quantizing"), resource.status.phase),
+        phase=phase(facts, (running, doing), resource.status.phase),
         observed_generation=resource.metadata.generation,
         inputs={k: v for state in states if state.report for k, v in state.report.inputs.items()},
+        verified={k: v for state in states if state.report for k, v in state.report.verified.items()},
         progress=progress(running, resource.status.progress),
         variants=variants,
         ready=f"{sum(v.phase == 'Ready' for v in variants)}/{len(variants)}",
@@ -46,6 +50,16 @@ def quantizedmodel_status(
         report=page.reference if page else None,
         conditions=conditions(resource, facts, now),
     )
+
+
+def _running(states: Sequence[JobState], last: JobState | None, sign: JobState) -> tuple[JobState, str]:
+    """The Job that stands for all, and what is done meanwhile."""
+    building = next((state for state in states if state.phase == "Running"), None)
+    if building is not None:
+        return building, "Quantizing"
+    if last is not None and not last.finished:
+        return last, "Publishing"
+    return (sign, "Signing") if at_work(sign) else (states[0], "Quantizing")
 
 
 def _unplanned(resource: QuantizedModel) -> list[VariantStatus]:
@@ -58,7 +72,7 @@ def _variant(climb: Climb, before: Mapping[str, ProgressStatus | None]) -> Varia
     """``before``: the progress of each variant in the status that stands."""
     rung = climb.now
     state = rung.state
-    image = _image(rung)
+    image = rung.image
     missed = _gates(rung)
     return VariantStatus(
         name=rung.variant.name,
@@ -77,7 +91,7 @@ def _variant(climb: Climb, before: Mapping[str, ProgressStatus | None]) -> Varia
 
 
 def _tried(rung: Rung) -> TriedStatus:
-    image = _image(rung)
+    image = rung.image
     return TriedStatus(
         precision=rung.variant.precision,
         outcome="Rejected" if image else "Failed",
@@ -85,11 +99,6 @@ def _tried(rung: Rung) -> TriedStatus:
         message=shortfall([gate for gate in rung.gates if gate.outcome != "Passed"]) if image else rung.state.message,
         reference=image.reference if image else None,
     )
-
-
-def _image(rung: Rung) -> Artifact | None:
-    report = rung.state.report if rung.state.phase == "Succeeded" else None
-    return report.artifacts.get("image") if report else None
 
 
 def _gates(rung: Rung) -> Fact:

@@ -19,6 +19,18 @@ REMEDIES: dict[str, str] = {
     "spec.labelling.egress), or use another source.",
     Reason.LICENSE_REFUSED: "Use a model with a licence that spec.licensePolicy lets in, or, once somebody who may has "
     "read it, add that licence to spec.licensePolicy.allow.",
+    Reason.KEY_UNUSABLE: "Make the key pair with: cosign generate-key-pair k8s://NAMESPACE/NAME, and name that Secret in "
+    "spec.output.sign; to verify, name a Secret or ConfigMap that holds cosign.pub in verify. Then set the annotation "
+    "slmops.dev/retry.",
+    Reason.SIGNATURE_MISSING: "Have whoever publishes it sign it (spec.output.sign of the resource that makes it, or: "
+    "cosign sign --key), then set the annotation slmops.dev/retry; or name another source.",
+    Reason.SIGNATURE_INVALID: "Do not use it before you know who published it. If it is what you meant, name its "
+    "publisher's public key in verify, or have it signed with yours, then set the annotation slmops.dev/retry.",
+    Reason.PROVENANCE_MISSING: "Set spec.output.sign on the resource that makes it, whose provenance is signed with it, or "
+    "attach one with: cosign attest --type slsaprovenance1; then set the annotation slmops.dev/retry. Or leave out "
+    "verify.provenance.",
+    "NotSigned": "Install images of the operator's version, then delete this Job: kubectl delete job -l "
+    "slmops.dev/name=NAME,slmops.dev/role=ROLE, with role sign, or verify of an EdgeDeployment.",
     Reason.UNSUPPORTED_MODEL: "Change the setting that the message names, or use another model; where it lists supported "
     "architectures, one of those.",
     Reason.TEACHER_UNREACHABLE: "Check spec.teacher.endpoint.url from inside the cluster, then set the annotation "

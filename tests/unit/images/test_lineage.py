@@ -11,7 +11,7 @@ import yaml
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
 
-from slmkit import bom, licences, provenance
+from slmkit import bom, evaluated, licences, provenance
 from slmkit.card import card
 from slmkit.facts import IMAGE_TYPE, Facts
 from slmkit.lineage import made_of, walk
@@ -104,9 +104,11 @@ def test_the_configuration_is_what_shapes_the_result(change: dict[str, Any], sam
 
 
 def test_where_secrets_are_mounted_is_published_nowhere() -> None:
-    texts = (card(facts()), json.dumps(facts().annotations()), provenance.statement(MADE, facts(), BEGAN, ENDED).decode(),
-             bom.bom(MADE, facts(), ENDED).decode())  # fmt: skip
-    assert not any("/secrets/token" in text for text in texts)
+    base = {"uri": BASE, "verify": {"key": "/secrets/key"}}
+    told = facts(run=train_run(base=base))
+    texts = (card(told), json.dumps(told.annotations()), provenance.statement(MADE, told, BEGAN, ENDED).decode(),
+             bom.bom(MADE, told, ENDED).decode(), evaluated.report(MADE, told, ENDED).decode())  # fmt: skip
+    assert not any("/secrets/" in text for text in texts)
 
 
 # --- provenance
@@ -306,6 +308,32 @@ def test_the_licence_of_the_base_goes_with_what_is_made_from_it_and_is_read_agai
     assert stated == "Apache-2.0"
     registry.client().pull(Source(uri=f"oci://{made.reference}"), tmp_path / "pulled")
     assert licences.find(tmp_path / "pulled", stated).expression == "Apache-2.0"
+
+
+def test_all_figures_of_what_was_measured_are_in_a_document_that_refers_to_it(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    made = published(registry, tmp_path, "model", MODEL_TYPE, {"base": BASE, "train": DATA})
+    [document] = registry.client().referrers(made.reference, evaluated.MEDIA_TYPE)
+    said = json.loads(document)
+    assert said["subject"] == dict(zip(("name", "digest"), made.reference.split("@"), strict=True))
+    assert said["data"] == {"train": DATA}
+    assert said["requestedBy"]["slmops.dev/name"] == "farm/tuned"
+    assert {role: Figures.model_validate(found) for role, found in said["models"].items()} == FIGURES
+    assert said["models"]["model"]["inference_seconds"] == 0.123, "times are in it, as they are not in the artefact"
+
+
+def test_what_was_not_measured_has_no_evaluation(registry: FakeRegistry, tmp_path: Path) -> None:
+    made = published(registry, tmp_path, "data", DATASET_TYPE, {"train": DATA})
+    assert registry.client().referrers(made.reference, evaluated.MEDIA_TYPE) == []
+    assert len(made.documents) == 2
+
+
+def test_a_run_reports_which_documents_are_its_own(registry: FakeRegistry, tmp_path: Path) -> None:
+    made = published(registry, tmp_path, "model", MODEL_TYPE, {"base": BASE, "train": DATA})
+    name, client = made.reference.partition("@")[0], registry.client()
+    types = [client.look(f"{name}@{document}")[1]["artifactType"] for document in made.documents]
+    assert types == [provenance.MEDIA_TYPE, bom.MEDIA_TYPE, evaluated.MEDIA_TYPE]
 
 
 def test_the_same_inputs_give_the_same_digest_whenever_they_are_published(

@@ -26,7 +26,10 @@ from slmops.contract import (
     MODEL_TYPE,
     REPORT_LIMIT,
     Artifact,
+    CurvePoint,
     Figures,
+    Learning,
+    Metric,
     PullRun,
     Reason,
     Report,
@@ -219,6 +222,27 @@ def test_sixteen_rounds_of_two_servers_fit(termination: Path) -> None:
         outcome="Succeeded", inputs=inputs, targets={"stable": target, "candidate": target}, seconds=9999.99
     )
     assert written(report, termination) == report
+
+
+def test_a_training_of_which_everything_was_measured_fits(termination: Path) -> None:
+    """What it made and how good it is stays; of the curve all points are among the logs."""
+    ends = dict.fromkeys(Metric, (0.9123, 0.9456))
+    figures = Figures(exact_match=0.9345, accuracy=0.9345, f1=0.9345, bleu=0.9345, rouge=0.9345, perplexity=1.2345,
+                      samples=500, inference_seconds=0.12345, first_token_seconds=0.01234, peak_memory_bytes=1 << 33,
+                      weight_bytes=1 << 33, parameters=1 << 33, intervals=ends, correlation=0.5)  # fmt: skip
+    curve = tuple(CurvePoint(step=i * 100, train_loss=1.234567, eval_loss=1.234567) for i in range(16))
+    reference = f"registry.example.com/team/slm/farm-irrigation@{DIGEST}"
+    described = Artifact(reference=reference, size=1 << 33, documents=(DIGEST,) * 3)
+    plain = Artifact(reference=reference, size=1 << 20)
+    long = Report(
+        outcome="Succeeded", inputs={"base": f"oci://{reference}", "train": f"oci://{reference}"},
+        artifacts={"model": described, "adapter": described, "logs": plain, "data": plain},
+        evaluation=dict.fromkeys(("model", "baseline", "baseTask", "baseTaskBefore"), figures),
+        learning=Learning(steps=1600, curve=curve),
+    )  # fmt: skip
+    report = written(long, termination)
+    assert (report.artifacts, report.evaluation) == (long.artifacts, long.evaluation)
+    assert report.learning == Learning(steps=1600)
 
 
 def test_a_report_that_cannot_fit_is_a_failure_that_says_so(termination: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from slmkit.data.records import CATEGORY, COLUMNS
-from slmops.api.sources import DataSource, ModelSource, Output, SecretKey
+from slmops.api.sources import DataSource, ModelSource, Output, SecretKey, Verification
 from slmops.plan.sources import Sources, Unresolved
 from slmops.state import Manifest, Observed, Problem
 from tests.unit.builders import DIGEST, artifact, reference, together
@@ -32,6 +32,36 @@ def succeeded(status: str, reason: str = "Because") -> dict[str, Any]:
 
 
 STUDENT = {"distillation": {"name": "student"}}
+
+
+# --- signatures ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("source", [{"uri": "oci://registry.example/slm/base:v1"}, STUDENT])
+def test_what_has_to_be_signed_is_told_so_wherever_it_comes_from(source: dict[str, Any]) -> None:
+    found = sources(reference("Distillation", "student"))
+    verify = {"configMap": "publisher", "key": "theirs.pub", "provenance": True}
+    told = found.model(ModelSource.model_validate(source | {"verify": verify}), "spec.base").verify
+    assert told is not None
+    assert told.provenance
+    (mount,) = found.mounts
+    assert told.key == f"{mount['mountPath']}/theirs.pub"
+    (volume,) = found.volumes
+    assert volume["configMap"] == {"name": "publisher", "items": [{"key": "theirs.pub", "path": "theirs.pub"}]}
+
+
+def test_two_keys_of_one_secret_are_two_volumes_and_each_holds_its_own() -> None:
+    found = sources()
+    for key in ("one.pub", "two.pub", "one.pub"):
+        found.verification(Verification(secret="keys", key=key))
+    assert [volume["secret"]["items"][0]["key"] for volume in found.volumes] == ["one.pub", "two.pub"]
+    assert len({mount["mountPath"] for mount in found.mounts}) == 2
+
+
+def test_a_key_of_a_secret_with_a_long_name_has_a_volume_that_kubernetes_takes() -> None:
+    found = sources()
+    found.verification(Verification(secret="a" * 250 + ".b"))
+    assert len(found.volumes[0]["name"]) <= 63
 
 
 # --- references ----------------------------------------------------------------------------------------------------

@@ -148,3 +148,26 @@ def test_one_variant_that_was_rejected_does_not_keep_another_from_being_used() -
     assert revision(_of_quantized("int8"), _observed(_quantized("Rejected", "Ready"))).images == {
         "farms": image("int8")
     }
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        ([], "is not signed yet: waiting for it"),
+        ([{"type": "Signed", "status": "Unknown", "message": ""}], "is not signed yet: waiting for it"),
+        ([{"type": "Signed", "status": "False", "message": "no key"}], "is not signed yet: no key"),
+        ([{"type": "Signed", "status": "True", "message": "with the key"}], None),
+    ],
+)
+def test_what_signs_its_images_is_waited_for(conditions: list[Manifest], words: str | None) -> None:
+    """Both are applied at once: who looked for the signature before it is made would refuse the images."""
+    made = _quantized("Ready", "Ready")
+    made["spec"]["output"] = {"repository": "registry.example/slm/q", "sign": {"secret": "cosign"}}
+    made["status"]["conditions"] = conditions
+    found = wanted(_of_quantized(), _observed(made), SETTINGS)
+    if words is None:
+        assert isinstance(found, Revision)
+    else:
+        assert isinstance(found, Problem)
+        assert (found.reason, found.waiting) == ("ReferenceNotReady", True)
+        assert words in found.message

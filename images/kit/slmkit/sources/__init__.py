@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
-from slmkit import licences
+from slmkit import licences, trust
 from slmkit.registry import Registry
 from slmkit.run import RunFailed
 from slmkit.safety import check_model_folder
@@ -25,11 +25,12 @@ def fetch(
 ) -> str:
     """Bring a source into a folder. Returns its address by digest or revision, which gives the same bytes again.
 
-    A model's licence is looked for, noted, and held against the source's policy. ``kind`` matters besides to hubs, which
-    keep models and data sets apart, and to artefacts of ours, which say what they are. ``path``: the one file of a data
-    set that is read; of a volume no other is. Of what is refused, or does not come to its end, nothing stays in a folder
-    that was empty.
+    What has to be signed is refused before any of it comes. A model's licence is looked for, noted, and held against the
+    source's policy. ``kind`` matters besides to hubs, which keep models and data sets apart, and to artefacts of ours,
+    which say what they are. ``path``: the one file of a data set that is read; of a volume no other is. Of what is
+    refused, or does not come to its end, nothing stays in a folder that was empty.
     """
+    source = trust.verified(source, registry)
     into.mkdir(parents=True, exist_ok=True)
     empty = not any(into.iterdir())
     try:
