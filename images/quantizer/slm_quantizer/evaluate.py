@@ -78,7 +78,7 @@ def loss(og: Any, model: Any, tokenizer: Any, prompt: str, expected: str | None,
 
 def _generator(og: Any, model: Any, longest: int) -> Any:
     parameters = og.GeneratorParams(model)
-    parameters.set_search_options(max_length=longest, batch_size=1, do_sample=False)
+    parameters.set_search_options(max_length=longest, batch_size=1, do_sample=False, repetition_penalty=1.0)
     return og.Generator(model, parameters)
 
 

@@ -6,14 +6,20 @@ from pathlib import Path
 from slmkit.layers import Layer
 from slmops.contract import QuantizeRun
 
-WEIGHTS = ("model.onnx", "model.onnx.data")
+WEIGHTS = (".onnx", ".onnx.data", ".safetensors", ".gguf", ".bin")
+"""How the names of files with weights end."""
 LEFT_OUT = {"model_config.json"}
 """Olive's own record of the build: it names folders of the pod."""
+GENAI = "genai_config.json"
 
 
 def finish(folder: Path, run: QuantizeRun) -> None:
-    """Add what servers look for: generation defaults, and Foundry Local's name file."""
-    path = folder / "genai_config.json"
+    """Add what servers of ONNX look for: generation defaults, and Foundry Local's name file. Other formats keep the model's
+    own ``generation_config.json``, with the same defaults."""
+    if run.format != "ONNX":
+        _defaults(folder / "generation_config.json", run)
+        return
+    path = folder / GENAI
     config = json.loads(path.read_text())
     search, wanted = config.setdefault("search", {}), run.generation
     context = int(config.get("model", {}).get("context_length") or wanted.max_length)
@@ -26,10 +32,29 @@ def finish(folder: Path, run: QuantizeRun) -> None:
     (folder / "inference_model.json").write_text(json.dumps(name, indent=2) + "\n")
 
 
+def _defaults(path: Path, run: QuantizeRun) -> None:
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    wanted = run.generation
+    config |= {
+        "max_length": wanted.max_length, "repetition_penalty": wanted.repetition_penalty,
+        "do_sample": wanted.temperature > 0, "temperature": wanted.temperature or 1.0, "top_p": wanted.top_p,
+    }  # fmt: skip
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the files with weights."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.name.endswith(WEIGHTS))
+
+
 def layers(folder: Path, name: str) -> list[Layer]:
     """The image's layers; files lie at ``/models/<name>``."""
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in LEFT_OUT}
+    files = {
+        str(path.relative_to(folder)): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in LEFT_OUT
+    }
     place = f"models/{name}/"
-    weights = {place + n: p for n, p in files.items() if n in WEIGHTS}
-    small = {place + n: p for n, p in files.items() if n not in WEIGHTS}
+    weights = {place + n: p for n, p in files.items() if n.endswith(WEIGHTS)}
+    small = {place + n: p for n, p in files.items() if not n.endswith(WEIGHTS)}
     return [Layer(weights, "weights"), Layer(small, "settings")]

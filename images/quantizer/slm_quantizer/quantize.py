@@ -4,10 +4,12 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from slm_quantizer.convert import convert
-from slm_quantizer.evaluate import measure
+from slm_quantizer import evaluate
+from slm_quantizer.calibrate import calibration
+from slm_quantizer.formats import backend
 from slm_quantizer.pack import finish, layers
 from slm_quantizer.verify import verify
+from slm_trainer import evaluate as in_torch
 from slm_trainer.encoding import texts
 from slmkit.data import Example, read_examples
 from slmkit.facts import IMAGE_TYPE, Facts
@@ -24,6 +26,7 @@ PROMPTS = ("Hello.", "Set the lights to 40 percent at 06:30.", "What is the weat
 
 def quantize(run: QuantizeRun, context: Context) -> Report:
     """Build one variant and publish it."""
+    maker = backend(run.format)
     registry = Registry(run.registry, meter=context)
     context.stage("Fetching")
     model = context.work / "model"
@@ -32,19 +35,18 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     examples = _examples(run, context, registry)
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     pairs = [texts(tokenizer, example) for example in examples]
+    records = calibration(run, tokenizer, context, registry)
     context.stage("Converting")
-    built = convert(model, run, context.work)
+    built = maker.build(model, run, records, context.work)
     finish(built, run)
     context.check()
     context.stage("Verifying")
-    verify(model, built, run.precision, [*PROMPTS, *(prompt for prompt, _ in pairs[:8])])
+    prompts = [*PROMPTS, *(prompt for prompt, _ in pairs[:8])]
+    verified = verify(model, built, maker.load, run.precision, prompts)
     seen: dict[str, Measured] = {}
     if examples and run.evaluation is not None:
         context.stage("Evaluating")
-        seen["model"] = seen["reference"] = measure(built, pairs, examples, run.evaluation, context)
-        if run.precision != "FP32":
-            full = convert(model, run.model_copy(update={"precision": "FP32"}), context.work)
-            seen["reference"] = measure(full, pairs, examples, run.evaluation, context)
+        seen = _measured(model, built, run, examples, pairs, context)
     figures = side_by_side(seen)
     context.check()
     context.stage("Publishing")
@@ -53,11 +55,32 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
         **facts.annotations(),
         "org.opencontainers.image.title": f"{run.name}-{run.variant}",
         "org.opencontainers.image.base.name": context.inputs["model"],
+        "slmops.dev/format": run.format,
         "slmops.dev/precision": run.precision,
     }
     image = registry.push_image(run.output, layers(built, run.name), annotations, architecture=run.architecture)
     describe(registry, run.output, context, image, facts)
-    return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures)
+    return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures, verification=verified)
+
+
+def _measured(
+    model: Path, built: Path, run: QuantizeRun, examples: list[Example], pairs: list[tuple[str, str | None]],
+    context: Context,
+) -> dict[str, Measured]:  # fmt: skip
+    """Figures of the variant and of the unquantized model, both in the same runtime."""
+    wanted = run.evaluation
+    assert wanted is not None
+    if run.format != "ONNX":
+        return {
+            "model": in_torch.measure(built, examples, wanted, context),
+            "reference": in_torch.measure(model, examples, wanted, context),
+        }
+    found = evaluate.measure(built, pairs, examples, wanted, context)
+    if run.precision == "FP32":
+        return {"model": found, "reference": found}
+    full = run.model_copy(update={"precision": "FP32", "algorithm": "RTN"})
+    reference = backend("ONNX").build(model, full, None, context.work)
+    return {"model": found, "reference": evaluate.measure(reference, pairs, examples, wanted, context)}
 
 
 def _examples(run: QuantizeRun, context: Context, registry: Registry) -> list[Example]:

@@ -2,7 +2,9 @@
 
 from slmops import contract
 from slmops.api.conditions import ConditionType
-from slmops.api.quantizedmodel import QuantizedModel, Variant
+from slmops.api.quantizedmodel import QuantizedModel
+from slmops.api.variant import CALIBRATED, Variant
+from slmops.plan.backends import unavailable
 from slmops.plan.batch import batch_plan
 from slmops.plan.evaluation import evaluation, task_of
 from slmops.plan.job import Work, work
@@ -25,7 +27,11 @@ def plan_quantizedmodel(resource: QuantizedModel, observed: Observed, settings: 
     try:
         works = [_variant(resource, variant, observed, settings) for variant in resource.spec.variants]
     except Unresolved as unresolved:
-        return batch_plan(resource, observed, [], unresolved.problem)
+        return batch_plan(resource, observed, [], unavailable(resource.spec.variants, settings) or unresolved.problem)
+    # What has been begun, or is done, needs no tool chain any more.
+    new = [v for v, w in zip(resource.spec.variants, works, strict=True) if not observed.child("Job", w.step.name)]
+    if problem := unavailable(new, settings):
+        return batch_plan(resource, observed, [], problem)
     return batch_plan(resource, observed, works)
 
 
@@ -35,15 +41,24 @@ def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, set
     measured = None
     if spec.evaluation is not None and spec.evaluation.data is not None:
         measured = evaluation(spec.evaluation, spec.gates, task_of(spec.evaluation.data), sources)
+    calibration = None
+    if spec.calibration is not None and variant.algorithm in CALIBRATED:
+        calibration = contract.Calibration(
+            data=sources.data(spec.calibration.data),
+            samples=spec.calibration.samples,
+            max_sequence_length=spec.calibration.max_sequence_length,
+        )
     run = contract.QuantizeRun(
         run="",
         model=sources.model(spec.model, "spec.model"),
         name=resource.metadata.name,
         variant=variant.name,
+        format=variant.format,
         precision=variant.precision,
         algorithm=variant.algorithm,
         block_size=variant.block_size,
         symmetric=variant.symmetric,
+        calibration=calibration,
         architecture=variant.target.architecture,
         generation=contract.Generation.model_validate(spec.generation.model_dump()),
         evaluation=measured,

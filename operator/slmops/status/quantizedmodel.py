@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
-from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus, Variant, VariantStatus
-from slmops.figures import evaluation, incomparable, intervals, quality_gates, size, values
+from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus, VariantStatus, VerificationStatus
+from slmops.api.variant import Variant
+from slmops.contract import Report
+from slmops.figures import evaluation, incomparable, intervals, quality_gates, significant, size, values
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import conditions, intake, judged, phase, progress, succeeded
 from slmops.status.remedies import with_remedy
@@ -55,13 +57,24 @@ def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> Var
         phase=_phase(state, missed),
         reference=image.reference if image else None,
         size=size(image.size) if image else None,
+        format=variant.format,
         precision=variant.precision,
         architecture=variant.target.architecture,
+        verification=_verified(report),
         evaluation=values(figures),
         intervals=intervals(figures),
         gates=gates,
         progress=progress(state),
         message=message or None,
+    )
+
+
+def _verified(report: Report | None) -> VerificationStatus | None:
+    found = report.verification if report else None
+    if found is None:
+        return None
+    return VerificationStatus(
+        loads=True, similarity=significant(found.similarity), greedy_agreement=significant(found.greedy_agreement)
     )
 
 

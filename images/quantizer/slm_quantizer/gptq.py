@@ -1,0 +1,50 @@
+"""Checkpoints with quantized weights, by Olive: each weight to the nearest value (RTN), or GPTQ, which lets later weights
+make up for the errors of earlier ones on calibration data (Frantar et al., arXiv 2210.17323).
+
+GPTQ takes memory for one layer's second moments at a time, inputs² × 4 bytes, and for the hidden states of all records.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from slm_quantizer.olive import calibrated_by, carry_out
+from slmkit.run import RunFailed
+from slmops.contract import QuantizeRun, Reason
+
+BITS = {"INT4": 4, "INT8": 8}
+MIDDLE = {4: 0x88, 8: 0x80}
+"""A byte of zero points in the middle of the range: two of four bits, or one of eight."""
+
+
+def quantized(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Path:
+    """The model as a checkpoint of Olive's, in a folder: of each linear layer but the head ``qweight``, ``scales`` and
+    ``qzeros``. INT4 in blocks of the run's size, INT8 with a scale for each output."""
+    block = run.block_size if run.precision == "INT4" else -1
+    options: dict[str, Any] = {"type": "Rtn", "bits": BITS[run.precision], "group_size": block, "sym": run.symmetric}
+    if run.algorithm == "GPTQ":
+        if records is None:
+            raise RunFailed(Reason.INVALID_CONFIGURATION, "GPTQ needs calibration data")
+        options |= {"type": "Gptq", "data_config": calibrated_by(records)}
+    what = f"{run.precision} checkpoint by {options['type']}"
+    out = carry_out(model, {"quantize": options}, work / "olive-checkpoint", ("model/config.json",), what) / "model"
+    for path in sorted(out.glob("*.safetensors")):
+        _add_zero_points(path, MIDDLE[BITS[run.precision]])
+    return out
+
+
+def _add_zero_points(path: Path, middle: int) -> None:
+    """Olive leaves out zero points that are all in the middle of the range; the model builder looks for them."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        metadata = file.metadata()
+    bits = 4 if middle == MIDDLE[4] else 8
+    for name in [name for name in tensors if name.endswith(".scales")]:
+        zeros = name.removesuffix("scales") + "qzeros"
+        rows, blocks = tensors[name].shape
+        if zeros not in tensors:
+            tensors[zeros] = torch.full((rows, -(-blocks * bits // 8)), middle, dtype=torch.uint8)
+    save_file(tensors, path, metadata)
