@@ -204,6 +204,10 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     ),
     "calibration without data": (QUANTIZED, {"spec.variants.0.algorithm": "GPTQ"}),
     "half precision on a CPU": (QUANTIZED, {"spec.variants.1.precision": "FP16"}),
+    "a GPU for another format": (
+        QUANTIZED,
+        {"spec.variants.0.format": "Safetensors", "spec.variants.0.target": {"device": "CUDA"}},
+    ),
     "measuring what nothing here runs": (QUANTIZED, {"spec.variants.0.format": "GGUF"}),
     "block size of a format with its own": (
         QUANTIZED,

@@ -35,7 +35,7 @@ TESTS = {
         "metrics",
         "evaluate",
     ),
-    "quantizer": ("verify", "adapt", "metrics", "runtime"),
+    "quantizer": ("verify", "adapt", "metrics", "runtime", "olive", "variants"),
 }
 
 

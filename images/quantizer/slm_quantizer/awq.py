@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from slm_quantizer.gptq import check_blocks
 from slm_trainer.store import TokenStore
 from slmkit.run import RunFailed
 from slmops.contract import Reason
@@ -44,6 +45,7 @@ def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path) -> P
     Raises RunFailed, UnsupportedModel, where layers are not named as in GROUPS or the result would be another function."""
     from olive.common.quant.utils import WeightQuantizer
 
+    check_blocks(model, block)
     store = TokenStore(records)
     loaded = AutoModelForCausalLM.from_pretrained(
         model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32

@@ -4,6 +4,7 @@ make up for the errors of earlier ones on calibration data (Frantar et al., arXi
 GPTQ takes memory for one layer's second moments at a time, inputs² × 4 bytes, and for the hidden states of all records.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ def quantized(model: Path, run: QuantizeRun, records: Path | None, work: Path) -
     """The model as a checkpoint of Olive's, in a folder: of each linear layer but the head ``qweight``, ``scales`` and
     ``qzeros``. INT4 in blocks of the run's size, INT8 with a scale for each output."""
     block = run.block_size if run.precision == "INT4" else -1
+    check_blocks(model, block)
     options: dict[str, Any] = {"type": "Rtn", "bits": BITS[run.precision], "group_size": block, "sym": run.symmetric}
     if run.algorithm == "GPTQ":
         if records is None:
@@ -34,6 +36,15 @@ def quantized(model: Path, run: QuantizeRun, records: Path | None, work: Path) -
     for path in sorted(out.glob("*.safetensors")):
         _add_zero_points(path, MIDDLE[BITS[run.precision]])
     return out
+
+
+def check_blocks(model: Path, block: int) -> None:
+    """Raise RunFailed, UnsupportedModel, where a block would not end with a row of weights: Olive pads nothing."""
+    config = json.loads((model / "config.json").read_bytes())
+    for name in ("hidden_size", "intermediate_size"):
+        size = config.get(name)
+        if isinstance(size, int) and block > 0 and size % block:
+            raise RunFailed(Reason.UNSUPPORTED_MODEL, f"blockSize {block} does not divide the model's {name}, {size}")
 
 
 def _add_zero_points(path: Path, middle: int) -> None:

@@ -25,25 +25,34 @@ CALIBRATION = "slmops_calibration"
 """The data set component of Olive that reads our records."""
 
 
-def workflow(model: Path, passes: Mapping[str, dict[str, Any]], out: Path, cache: Path) -> dict[str, Any]:
-    """A workflow on this machine's CPU, in 32 bit."""
+PROVIDERS = {"CPU": ("cpu", "CPUExecutionProvider"), "CUDA": ("gpu", "CUDAExecutionProvider")}
+"""Olive's words for what a model is to compute on."""
+
+
+def workflow(
+    model: Path, passes: Mapping[str, dict[str, Any]], out: Path, cache: Path, device: str = "CPU"
+) -> dict[str, Any]:
+    """A workflow on this machine's CPU, in 32 bit. ``device``: what the result is to compute on."""
+    kind, provider = PROVIDERS[device]
     return {
         "input_model": {"type": "HfModel", "model_path": str(model), "load_kwargs": {"torch_dtype": "float32"}},
         "systems": {"local": {"type": "LocalSystem", "accelerators": [
-            {"device": "cpu", "execution_providers": ["CPUExecutionProvider"]}]}},
+            {"device": kind, "execution_providers": [provider]}]}},
         "passes": deepcopy(dict(passes)), "host": "local", "target": "local",
         "no_artifacts": True, "output_dir": str(out), "cache_dir": str(cache),
     }  # fmt: skip
 
 
-def carry_out(model: Path, passes: Mapping[str, dict[str, Any]], out: Path, wanted: tuple[str, ...], what: str) -> Path:
+def carry_out(
+    model: Path, passes: Mapping[str, dict[str, Any]], out: Path, wanted: tuple[str, ...], what: str, device: str = "CPU"
+) -> Path:
     """Run a workflow of these passes. Returns the folder ``out``, which holds the files that are ``wanted``.
 
     Raises RunFailed: InvalidConfiguration where Olive does not know an option, ConversionFailed where files are missing."""
     cache = out.with_name("olive-cache")
     for folder in (out, cache):
         shutil.rmtree(folder, ignore_errors=True)
-    described = workflow(model, passes, out, cache)
+    described = workflow(model, passes, out, cache, device)
     validate(described)
     _fit_together()
     from olive.workflows import run as run_olive

@@ -36,7 +36,7 @@ def _defaults(path: Path, run: QuantizeRun) -> None:
     config = json.loads(path.read_text()) if path.is_file() else {}
     wanted = run.generation
     config |= {
-        "max_length": wanted.max_length, "repetition_penalty": wanted.repetition_penalty,
+        "repetition_penalty": wanted.repetition_penalty,
         "do_sample": wanted.temperature > 0, "temperature": wanted.temperature or 1.0, "top_p": wanted.top_p,
     }  # fmt: skip
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")

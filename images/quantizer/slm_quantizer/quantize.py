@@ -7,6 +7,7 @@ from transformers import AutoTokenizer
 from slm_quantizer import evaluate
 from slm_quantizer.calibrate import calibration
 from slm_quantizer.formats import backend
+from slm_quantizer.onnx import on_cpu
 from slm_quantizer.pack import finish, layers
 from slm_quantizer.verify import verify
 from slm_trainer import evaluate as in_torch
@@ -19,8 +20,10 @@ from slmkit.publish import describe, licence
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.sources import check_model_folder, fetch
-from slmops.contract import QuantizeRun, Reason, Report
+from slmops.contract import Metric, QuantizeRun, Reason, Report
 
+OF_THE_DEVICE = (Metric.INFERENCE_TIME, Metric.TIME_TO_FIRST_TOKEN, Metric.PEAK_MEMORY)
+"""What measuring on another device says nothing of."""
 PROMPTS = ("Hello.", "Set the lights to 40 percent at 06:30.", "What is the weather like today?", "1, 2, 3, 4,")
 
 
@@ -41,12 +44,13 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     finish(built, run)
     context.check()
     context.stage("Verifying")
+    tried = on_cpu(built, context.work / "on-cpu") if run.format == "ONNX" else built
     prompts = [*PROMPTS, *(prompt for prompt, _ in pairs[:8])]
-    verified = verify(model, built, maker.load, run.precision, prompts)
+    verified = verify(model, tried, maker.load, run.precision, prompts)
     seen: dict[str, Measured] = {}
     if examples and run.evaluation is not None:
         context.stage("Evaluating")
-        seen = _measured(model, built, run, examples, pairs, context)
+        seen = _measured(model, tried, run, examples, pairs, context)
     figures = side_by_side(seen)
     context.check()
     context.stage("Publishing")
@@ -70,15 +74,17 @@ def _measured(
     """Figures of the variant and of the unquantized model, both in the same runtime."""
     wanted = run.evaluation
     assert wanted is not None
+    if run.device != "CPU":
+        wanted = wanted.model_copy(update={"metrics": tuple(m for m in wanted.metrics if m not in OF_THE_DEVICE)})
     if run.format != "ONNX":
         return {
             "model": in_torch.measure(built, examples, wanted, context),
             "reference": in_torch.measure(model, examples, wanted, context),
         }
     found = evaluate.measure(built, pairs, examples, wanted, context)
-    if run.precision == "FP32":
+    if run.precision == "FP32" and run.device == "CPU":
         return {"model": found, "reference": found}
-    full = run.model_copy(update={"precision": "FP32", "algorithm": "RTN"})
+    full = run.model_copy(update={"precision": "FP32", "algorithm": "RTN", "device": "CPU"})
     reference = backend("ONNX").build(model, full, None, context.work)
     return {"model": found, "reference": evaluate.measure(reference, pairs, examples, wanted, context)}
 

@@ -66,7 +66,7 @@ class VerificationStatus(ApiModel):
     """How near the variant comes to the original, on fixed prompts and the first ones of the evaluation."""
 
     loads: bool
-    """Whether the runtime that is to serve it has loaded it."""
+    """Whether its runtime has loaded it on the device that it is for; on the CPU it always has."""
     similarity: Number
     """Cosine of the logits of the next token, mean over the prompts."""
     greedy_agreement: Number
@@ -90,6 +90,8 @@ class VariantStatus(ApiModel):
     """Number format of the weights."""
     architecture: str
     """CPU architecture it was built for."""
+    device: str = "CPU"
+    """What it computes on."""
     verification: VerificationStatus | None = None
     """How near it comes to the original."""
     evaluation: dict[str, dict[str, Number]] = {}

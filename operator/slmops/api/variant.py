@@ -16,6 +16,9 @@ class Target(ApiModel):
 
     architecture: Literal["amd64", "arm64"] = "amd64"
     """CPU architecture of the nodes, as in kubernetes.io/arch."""
+    device: Literal["CPU", "CUDA"] = "CPU"
+    """What computes (format ONNX). CUDA is for runtimes of your own: the edge runtime computes on the CPU. Such a variant is
+    verified by its answers on a CPU, and nothing is timed."""
 
 
 class Calibration(ApiModel):
@@ -49,17 +52,16 @@ class Variant(ApiModel):
             "algorithm",
         ),
         Rule(
-            "self.format != 'ONNX' || self.precision != 'FP16'",
-            "the runtime computes ONNX in FP16 on no CPU: take FP32, or FP16 with another format",
+            "self.format != 'ONNX' || self.precision != 'FP16' || self.target.device == 'CUDA'",
+            "the runtime computes ONNX in FP16 on no CPU: take FP32, or target.device CUDA, or another format",
             "precision",
         ),
+        Rule("self.target.device == 'CPU' || self.format == 'ONNX'", "target.device goes with format ONNX", "target"),
         # Compared with the default: the API server has filled it in before it asks.
         Rule("self.precision == 'INT4' || self.blockSize == 32", "blockSize goes with precision INT4", "blockSize"),
-        Rule(
-            "self.format != 'GGUF' || self.blockSize == 32", "blocks of GGUF have a size of their own", "blockSize"
-        ),
+        Rule("self.format != 'GGUF' || self.blockSize == 32", "blocks of GGUF have a size of their own", "blockSize"),
         Rule("self.precision == 'INT4' || self.symmetric", "symmetric goes with precision INT4", "symmetric"),
-        Rule("self.format != 'GGUF' || self.symmetric", "the algorithm of GGUF decides on symmetry", "symmetric"),
+        Rule("!(self.format in ['GGUF', 'MLX']) || self.symmetric", "GGUF and MLX decide on symmetry", "symmetric"),
     )
 
     name: Name
@@ -77,7 +79,7 @@ class Variant(ApiModel):
     block_size: Literal[16, 32, 64, 128, 256] = 32
     """Weights that share a scale (INT4)."""
     symmetric: bool = True
-    """Whether zero is in the middle of the range (INT4)."""
+    """Whether zero is in the middle of the range (INT4). KQuant decides by itself."""
     target: Target = Target()
     """What the variant is built for."""
 

@@ -43,6 +43,7 @@ class QuantizeRun(Run):
     """Set where the algorithm needs it."""
     generation: Generation = Generation()
     architecture: Literal["amd64", "arm64"] = "amd64"
+    device: Literal["CPU", "CUDA"] = "CPU"
     evaluation: Evaluation | None = None
     """Measured on the built variant and, as ``reference``, on the unquantized model."""
     output: Sink

@@ -112,8 +112,10 @@ class Learning(Message):
 
 
 class Verification(Message):
-    """How near a converted model comes to the original, in the runtime that will serve it. It was loaded there."""
+    """How near a converted model comes to the original, in the runtime that will serve it."""
 
+    loaded_on: Literal["CPU", "CUDA"] = "CPU"
+    """What computed."""
     similarity: Annotated[float, Field(ge=-1, le=1)]
     """Cosine of the next-token logits, mean over the prompts."""
     greedy_agreement: Share

@@ -60,6 +60,7 @@ def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, set
         symmetric=variant.symmetric,
         calibration=calibration,
         architecture=variant.target.architecture,
+        device=variant.target.device,
         generation=contract.Generation.model_validate(spec.generation.model_dump()),
         evaluation=measured,
         output=sources.sink(spec.output),

@@ -12,8 +12,8 @@ from slmops.settings import Settings
 from slmops.state import ANNOTATION_RETRY, Manifest, Observed, Problem, digest8
 
 
-SERVED = "ONNX"
-"""The format that the edge runtime reads."""
+SERVED = "ONNX for CPU"
+"""What the edge runtime reads."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def _image(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | Pr
     if variant.get("phase") != "Ready" or not variant.get("reference"):
         return _problem("ReferenceNotReady", f"spec.model: variant {variant['name']} of QuantizedModel {name} is "
                         f"{variant.get('phase')}: {variant.get('message') or 'waiting for it'}")  # fmt: skip
-    made = variant.get("format", SERVED)
+    made = f"{variant.get('format', 'ONNX')} for {variant.get('device', 'CPU')}"
     if made != SERVED:
-        return _problem("NothingToUse", f"spec.model: variant {variant['name']} of QuantizedModel {name} is {made}, and the "
-                        f"edge runtime serves {SERVED}; name another one in spec.pools[{pool.name}].variant",
+        return _problem("NothingToUse", f"spec.model: variant {variant['name']} of QuantizedModel {name} is {made}, the edge "
+                        f"runtime serves {SERVED}; name another one in spec.pools[{pool.name}].variant",
                         waiting=False)  # fmt: skip
     return str(variant["reference"])
 

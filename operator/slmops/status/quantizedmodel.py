@@ -60,7 +60,8 @@ def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> Var
         format=variant.format,
         precision=variant.precision,
         architecture=variant.target.architecture,
-        verification=_verified(report),
+        device=variant.target.device,
+        verification=_verified(report, variant),
         evaluation=values(figures),
         intervals=intervals(figures),
         gates=gates,
@@ -69,12 +70,14 @@ def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> Var
     )
 
 
-def _verified(report: Report | None) -> VerificationStatus | None:
+def _verified(report: Report | None, variant: Variant) -> VerificationStatus | None:
     found = report.verification if report else None
     if found is None:
         return None
     return VerificationStatus(
-        loads=True, similarity=significant(found.similarity), greedy_agreement=significant(found.greedy_agreement)
+        loads=found.loaded_on == variant.target.device,
+        similarity=significant(found.similarity),
+        greedy_agreement=significant(found.greedy_agreement),
     )
 
 
