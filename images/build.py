@@ -64,7 +64,11 @@ IMAGES = {
         Image("edge", "python", (*CONTRACT, "images/edge/slm_edge")),
         Image("bench", "python", (*CONTRACT, KIT, "images/bench/slm_bench")),
         Image("trainer", "torch", (*CONTRACT, KIT, "images/trainer/slm_trainer")),
-        Image("quantizer", "torch", (*CONTRACT, KIT, *LESSONS, "images/quantizer/backends", "images/quantizer/slm_quantizer")),
+        Image(
+            "quantizer",
+            "torch",
+            (*CONTRACT, KIT, *LESSONS, "images/quantizer/backends", "images/quantizer/slm_quantizer"),
+        ),
     )
 }
 

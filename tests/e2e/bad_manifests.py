@@ -195,9 +195,14 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "algorithm for another precision": (QUANTIZED, {"spec.variants.1.algorithm": "KQuant"}),
     "algorithm for another format": (
         QUANTIZED,
-        {"spec.evaluation": None, "spec.gates": None, "spec.variants.0.format": "GGUF", "spec.variants.0.algorithm": "AWQ",
-         "spec.calibration": {"data": {"uri": "oci://registry.example/slm/data:v1"}}},
-    ),  # fmt: skip
+        {
+            "spec.evaluation": None,
+            "spec.gates": None,
+            "spec.variants.0.format": "GGUF",
+            "spec.variants.0.algorithm": "AWQ",
+            "spec.calibration": {"data": {"uri": "oci://registry.example/slm/data:v1"}},
+        },
+    ),
     "levels of GGUF for another format": (
         QUANTIZED,
         {"spec.variants.0.format": "Safetensors", "spec.variants.0.algorithm": "KQuant"},
@@ -211,7 +216,12 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "measuring what nothing here runs": (QUANTIZED, {"spec.variants.0.format": "GGUF"}),
     "block size of a format with its own": (
         QUANTIZED,
-        {"spec.evaluation": None, "spec.gates": None, "spec.variants.0.format": "GGUF", "spec.variants.0.blockSize": 64},
+        {
+            "spec.evaluation": None,
+            "spec.gates": None,
+            "spec.variants.0.format": "GGUF",
+            "spec.variants.0.blockSize": 64,
+        },
     ),
     "block size for another precision": (QUANTIZED, {"spec.variants.1.blockSize": 64}),
     "range for another precision": (QUANTIZED, {"spec.variants.1.symmetric": False}),

@@ -6,6 +6,7 @@ of its own, because mlx-lm pins what it needs by itself.
 
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,27 @@ def build(asked: dict[str, Any]) -> dict[str, Any]:
         raise SystemExit(f"MLX has blocks of {', '.join(map(str, SIZES))} weights, not of {block}")
     out = Path(asked["out"])
     out.rmdir()  # mlx-lm makes the folder, and refuses one that is there
-    convert(asked["model"], str(out), quantize=precision in BITS, q_bits=BITS.get(precision), q_group_size=block,
-            dtype=DTYPES[precision])  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        model = readable(Path(asked["model"]), Path(folder))
+        convert(str(model), str(out), quantize=precision in BITS, q_bits=BITS.get(precision), q_group_size=block,
+                dtype=DTYPES[precision])  # fmt: skip
     return {}
+
+
+def readable(model: Path, view: Path) -> Path:
+    """The model in a folder of links, with the places of tokens where mlx-lm looks for them: transformers 5 writes them as
+    ``rope_parameters``, and mlx-lm would take defaults that are another model's."""
+    for path in model.iterdir():
+        (view / path.name).symlink_to(path)
+    config = json.loads((model / "config.json").read_bytes())
+    places = config.get("rope_parameters") or {}
+    if "rope_theta" in places:
+        config.setdefault("rope_theta", places["rope_theta"])
+        if places.get("rope_type", "default") != "default":
+            config.setdefault("rope_scaling", {key: value for key, value in places.items() if key != "rope_theta"})
+    (view / "config.json").unlink()
+    (view / "config.json").write_text(json.dumps(config))
+    return view
 
 
 def say(asked: dict[str, Any]) -> list[dict[str, Any]]:

@@ -25,7 +25,9 @@ def calibration(run: QuantizeRun, tokenizer: Any, context: Context, registry: Re
     context.inputs["calibration"] = fetch(wanted.data.source, folder, registry, "dataset")
     rng = random.Random(0)  # noqa: S311  (a sample, not a secret)
     examples = (example for example in read_examples(wanted.data, folder) if example.completion is not None)
-    drawn = heapq.nsmallest(wanted.samples, ((rng.random(), number, example) for number, example in enumerate(examples)))
+    drawn = heapq.nsmallest(
+        wanted.samples, ((rng.random(), number, example) for number, example in enumerate(examples))
+    )
     encoded, dropped = encode(tokenizer, (example for *_, example in drawn), wanted.max_sequence_length, into)
     if not encoded:
         raise RunFailed(Reason.INVALID_DATA, f"no record to calibrate with: {dropped} of {len(drawn)} are longer than "

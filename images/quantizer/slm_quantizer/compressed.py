@@ -1,4 +1,4 @@
-"""Safetensors: the model's own format, in FP32 or FP16, or with INT4 and INT8 weights as compressed-tensors, which vLLM reads.
+"""Safetensors: the model's own format, in FP32 or FP16, or in INT4 or INT8 as compressed-tensors, which vLLM reads.
 
 Weights are rounded by Olive, as for ONNX, and written as compressed-tensors' ``pack-quantized``: whole numbers packed into
 32 bits, a scale for each block (INT4) or each output (INT8). Embeddings and head stay as they are.
@@ -50,14 +50,20 @@ def _compress(checkpoint: Path, run: QuantizeRun, out: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     bits = BITS[run.precision]
-    blocks: dict[str, Any] = {"strategy": "group", "group_size": run.block_size} if bits == 4 else {"strategy": "channel"}
+    blocks: dict[str, Any] = (
+        {"strategy": "group", "group_size": run.block_size} if bits == 4 else {"strategy": "channel"}
+    )
     scheme = QuantizationScheme(
         targets=["Linear"], weights=QuantizationArgs(num_bits=bits, type="int", symmetric=run.symmetric, **blocks)
     )
     tensors: dict[str, torch.Tensor] = {}
     for path in sorted(checkpoint.glob("*.safetensors")):
         tensors |= load_file(path)
-    kept = {name: tensor for name, tensor in tensors.items() if name.rpartition(".")[2] not in ("qweight", "qzeros", "scales")}
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name.rpartition(".")[2] not in ("qweight", "qzeros", "scales")
+    }
     middle = 1 << (bits - 1)
     for name in [name.removesuffix(".qweight") for name in tensors if name.endswith(".qweight")]:
         packed, scales = tensors[f"{name}.qweight"], tensors[f"{name}.scales"].float()

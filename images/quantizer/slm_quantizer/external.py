@@ -40,7 +40,9 @@ def build(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Pa
              "block_size": run.block_size, "symmetric": run.symmetric}  # fmt: skip
     _ask(run.format, asked, Reason.CONVERSION_FAILED)
     if not any(path.is_file() for path in out.iterdir()):
-        raise RunFailed(Reason.CONVERSION_FAILED, f"the tool chain of {run.format} made nothing; its words are in the log")
+        raise RunFailed(
+            Reason.CONVERSION_FAILED, f"the tool chain of {run.format} made nothing; its words are in the log"
+        )
     return out
 
 
@@ -69,7 +71,7 @@ def _ask(format: str, asked: dict[str, Any], reason: Reason) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder, "asked.json"), Path(folder, "answer.json")
         question.write_text(json.dumps(asked | {"answer": str(answer)}))
-        done = subprocess.run(  # noqa: S603  (a program of the image)
+        done = subprocess.run(
             [str(program(format)), str(question)], capture_output=True, text=True, check=False, errors="replace"
         )
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()

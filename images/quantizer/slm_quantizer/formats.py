@@ -32,5 +32,7 @@ def backend(format: str) -> Backend:
         return BACKENDS[format]
     program = external.program(format)
     if not program.is_file():
-        raise RunFailed(Reason.BACKEND_UNAVAILABLE, f"this image has no tool chain for {format}: {program} is not there")
+        raise RunFailed(
+            Reason.BACKEND_UNAVAILABLE, f"this image has no tool chain for {format}: {program} is not there"
+        )
     return Backend(external.build, partial(external.Program, format))

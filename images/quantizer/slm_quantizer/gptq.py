@@ -1,7 +1,7 @@
 """Checkpoints with quantized weights, by Olive: each weight to the nearest value (RTN), or GPTQ, which lets later weights
 make up for the errors of earlier ones on calibration data (Frantar et al., arXiv 2210.17323).
 
-GPTQ takes memory for one layer's second moments at a time, inputs² × 4 bytes, and for the hidden states of all records.
+GPTQ takes memory for the hidden states of all records, and for one layer at a time four bytes for each pair of inputs.
 """
 
 import json

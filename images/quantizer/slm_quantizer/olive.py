@@ -44,7 +44,12 @@ def workflow(
 
 
 def carry_out(
-    model: Path, passes: Mapping[str, dict[str, Any]], out: Path, wanted: tuple[str, ...], what: str, device: str = "CPU"
+    model: Path,
+    passes: Mapping[str, dict[str, Any]],
+    out: Path,
+    wanted: tuple[str, ...],
+    what: str,
+    device: str = "CPU",
 ) -> Path:
     """Run a workflow of these passes. Returns the folder ``out``, which holds the files that are ``wanted``.
 
@@ -87,9 +92,9 @@ def validate(described: Mapping[str, Any]) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise RunFailed(Reason.INVALID_CONFIGURATION, f"Olive refuses the workflow: {where}: {first['msg']}") from None
+        raise RunFailed(Reason.INVALID_CONFIGURATION, f"Olive refuses the recipe: {where}: {first['msg']}") from None
     except (ValueError, KeyError) as error:
-        raise RunFailed(Reason.INVALID_CONFIGURATION, f"Olive refuses the workflow: {error}") from None
+        raise RunFailed(Reason.INVALID_CONFIGURATION, f"Olive refuses the recipe: {error}") from None
 
 
 def calibrated_by(records: Path) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class Said:
     logits: NDArray[np.float32]
     """Of the token after the prompt: (vocabulary,)."""
     greedy: list[int]
-    """The likeliest tokens after the prompt, one after the other. Whether a token that ends the answer is among them differs
-    from runtime to runtime."""
+    """The likeliest tokens after the prompt, one after the other. Runtimes differ in whether a token that ends the answer
+    is among them."""
 
 
 class Runtime(Protocol):
@@ -52,7 +52,9 @@ class GenAI:
     def _say(self, prompt: str, limit: int) -> Said:
         tokens = [int(token) for token in self._tokenizer.encode(prompt)]
         parameters = self._og.GeneratorParams(self._model)
-        parameters.set_search_options(max_length=len(tokens) + limit, batch_size=1, do_sample=False, repetition_penalty=1.0)
+        parameters.set_search_options(
+            max_length=len(tokens) + limit, batch_size=1, do_sample=False, repetition_penalty=1.0
+        )
         generator = self._og.Generator(self._model, parameters)
         generator.append_tokens(np.array(tokens, dtype=np.int32))
         logits = np.array(generator.get_logits(), dtype=np.float32)

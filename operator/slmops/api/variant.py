@@ -17,8 +17,8 @@ class Target(ApiModel):
     architecture: Literal["amd64", "arm64"] = "amd64"
     """CPU architecture of the nodes, as in kubernetes.io/arch."""
     device: Literal["CPU", "CUDA"] = "CPU"
-    """What computes (format ONNX). CUDA is for runtimes of your own: the edge runtime computes on the CPU. Such a variant is
-    verified by its answers on a CPU, and nothing is timed."""
+    """What computes (format ONNX). CUDA is for runtimes of your own: the edge runtime computes on the CPU. Such a variant
+    is verified by its answers on a CPU, and nothing is timed."""
 
 
 class Calibration(ApiModel):

@@ -11,7 +11,6 @@ from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_RETRY, Manifest, Observed, Problem, digest8
 
-
 SERVED = "ONNX for CPU"
 """What the edge runtime reads."""
 
@@ -80,8 +79,8 @@ def _image(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | Pr
                         f"{variant.get('phase')}: {variant.get('message') or 'waiting for it'}")  # fmt: skip
     made = f"{variant.get('format', 'ONNX')} for {variant.get('device', 'CPU')}"
     if made != SERVED:
-        return _problem("NothingToUse", f"spec.model: variant {variant['name']} of QuantizedModel {name} is {made}, the edge "
-                        f"runtime serves {SERVED}; name another one in spec.pools[{pool.name}].variant",
+        return _problem("NothingToUse", f"spec.model: variant {variant['name']} of QuantizedModel {name} is {made}, the "
+                        f"edge runtime serves {SERVED}; name another one in spec.pools[{pool.name}].variant",
                         waiting=False)  # fmt: skip
     return str(variant["reference"])
 

@@ -101,7 +101,11 @@ def test_every_tool_chain_has_a_program_and_pinned_packages(build: ModuleType) -
 def test_who_builds_a_model_and_who_serves_it_have_the_same_runtime() -> None:
     """A model that a newer builder made fails to load in an older runtime."""
     pins = [
-        dict(re.findall(r"^(onnxruntime(?:-genai)?)==(\S+)", (ROOT / "images" / name / "constraints.txt").read_text(), re.M))
+        dict(
+            re.findall(
+                r"^(onnxruntime(?:-genai)?)==(\S+)", (ROOT / "images" / name / "constraints.txt").read_text(), re.M
+            )
+        )
         for name in ("quantizer", "edge")
     ]
     assert pins[0] == pins[1]

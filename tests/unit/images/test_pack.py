@@ -97,7 +97,9 @@ def test_files_in_folders_and_other_formats_are_packed_too(tmp_path: Path) -> No
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x" * 10)
     weights, settings = layers(tmp_path, "barn")
-    assert set(weights.files) == {f"models/barn/{n}" for n in ("model.safetensors", "deep/part.gguf", "openvino_model.bin")}
+    assert set(weights.files) == {
+        f"models/barn/{n}" for n in ("model.safetensors", "deep/part.gguf", "openvino_model.bin")
+    }
     assert set(settings.files) == {"models/barn/openvino_model.xml", "models/barn/config.json"}
     assert weight_bytes(tmp_path) == 30
 

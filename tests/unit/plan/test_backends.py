@@ -17,7 +17,9 @@ GGUF = {"name": "phone", "format": "GGUF"}
 ALL = Settings(quantizer=Quantizer(backends=get_args(Format)))
 
 
-def plan_of(*variants: dict[str, Any], observed: Observed | None = None, settings: Settings = SETTINGS, **spec: Any) -> Plan:
+def plan_of(
+    *variants: dict[str, Any], observed: Observed | None = None, settings: Settings = SETTINGS, **spec: Any
+) -> Plan:
     return plan_quantizedmodel(quantizedmodel({"variants": list(variants)} | spec), observed or Observed(), settings)
 
 

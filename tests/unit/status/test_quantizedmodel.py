@@ -84,7 +84,9 @@ def test_all_variants_ready_is_success() -> None:
 
 
 def test_what_the_last_look_saw_is_told() -> None:
-    gpu = quantizedmodel({"variants": [{"name": "a"}, {"name": "b", "precision": "FP16", "target": {"device": "CUDA"}}]})
+    gpu = quantizedmodel(
+        {"variants": [{"name": "a"}, {"name": "b", "precision": "FP16", "target": {"device": "CUDA"}}]}
+    )
     seen_of = report("image", verification={"similarity": 0.99123, "greedy_agreement": 0.75, "prompts": 4})
     status = status_of(seen(seen_of, seen_of, resource=gpu), gpu)
     first, second = status.variants
