@@ -35,7 +35,7 @@ TESTS = {
         "metrics",
         "evaluate",
     ),
-    "quantizer": ("verify", "adapt", "metrics", "runtime", "olive", "variants"),
+    "quantizer": ("verify", "adapt", "metrics", "runtime", "olive", "variants", "quantize"),
 }
 
 
