@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,14 +27,15 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ("operator/slmops/__init__.py", "operator/slmops/contract")
 LESSONS = tuple(
     f"images/trainer/slm_trainer/{name}"
-    for name in ("__init__.py", "dataset", "early.py", "encoding.py", "pages", "schedule.py", "split.py", "store.py",
-                 "tasks.py", "template.py")
+    for name in ("__init__.py", "dataset", "early.py", "encoding.py", "evaluate.py", "model.py", "pages", "schedule.py",
+                 "split.py", "store.py", "tasks.py", "template.py")
 )  # fmt: skip
-"""What the quantizer needs of the trainer: which records are learned, and how they become tokens."""
+"""What the quantizer needs of the trainer: which records are learned, how they become tokens, how answers are measured."""
 KIT = "images/kit/slmkit"
+BACKENDS = ROOT / "images" / "quantizer" / "backends"
 ACCEPT = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 DISK_GIB = 8
-CODE = (".py", ".jinja")
+CODE = (".py", ".jinja", ".txt", ".in")
 """What images are made of, beside packages."""
 
 
@@ -50,6 +52,10 @@ class Image:
         folder = ROOT / "images" / self.name
         return folder / (f"constraints-{form}.txt" if self.name == "trainer" else "constraints.txt")
 
+    def backends(self, wanted: Sequence[str]) -> list[Path]:
+        """The constraints of the tool chains that are asked for; the quantizer alone has any."""
+        return [BACKENDS / f"{name}.txt" for name in wanted] if self.name == "quantizer" else []
+
 
 IMAGES = {
     image.name: image
@@ -58,7 +64,11 @@ IMAGES = {
         Image("edge", "python", (*CONTRACT, KIT, "images/edge/slm_edge")),
         Image("bench", "python", (*CONTRACT, KIT, "images/bench/slm_bench")),
         Image("trainer", "torch", (*CONTRACT, KIT, "images/trainer/slm_trainer")),
-        Image("quantizer", "torch", (*CONTRACT, KIT, *LESSONS, "images/quantizer/slm_quantizer")),
+        Image(
+            "quantizer",
+            "torch",
+            (*CONTRACT, KIT, *LESSONS, "images/quantizer/backends", "images/quantizer/slm_quantizer"),
+        ),
     )
 }
 
@@ -70,6 +80,8 @@ def main() -> int:
     parser.add_argument("--registry", default="registry.slm.local:5000", help="where to push, host:port")
     parser.add_argument("--plain-http", action="store_true", help="the registry speaks HTTP without TLS")
     parser.add_argument("--form", choices=("cpu", "cuda"), default="cpu", help="PyTorch of the trainer")
+    parser.add_argument("--backends", nargs="*", default=[], choices=sorted(p.stem for p in BACKENDS.glob("*.py")),
+                        help="tool chains of more formats for the quantizer")  # fmt: skip
     parser.add_argument("--base", help="base image instead of one made from Debian's packages")
     parser.add_argument("--check", action="store_true", help="only look for what is missing, and install it")
     parser.add_argument("--output", type=Path, help="file for the references, as JSON")
@@ -108,7 +120,7 @@ def preflight() -> None:
 def build(image: Image, options: argparse.Namespace) -> str:
     """Build one image, unless the registry has it. Returns its reference by digest."""
     form = options.form if image.name == "trainer" else ""
-    tag = fingerprint(image, form, options.base)
+    tag = fingerprint(image, form, options.base, options.backends)
     repository = f"slmops/{image.name}"
     if digest := pushed(options, repository, tag):
         print(f"images: {image.name} is up to date", flush=True)
@@ -116,10 +128,15 @@ def build(image: Image, options: argparse.Namespace) -> str:
     begun = time.monotonic()
     print(f"images: building {image.name}", flush=True)
     base = options.base or bases.base("python" if form == "cuda" else image.base)
-    wheels = fetch_wheels(image.constraints(form))
+    wheels = [fetch_wheels(constraints) for constraints in (image.constraints(form), *image.backends(options.backends))]
     local = f"localhost/{repository}:{tag}"
-    arguments = {"BASE": base, "PIP_OPTIONS": "--no-index --find-links /wheels"} | ({"FORM": form} if form else {})
-    _run("buildah", "bud", "-q", "--isolation=chroot", "--layers", "-v", f"{wheels}:/wheels:ro",
+    places = [f"/wheels/{number}" for number in range(len(wheels))]
+    pip = " ".join(("--no-index", *(f"--find-links {place}" for place in places)))
+    arguments = {"BASE": base, "PIP_OPTIONS": pip} | ({"FORM": form} if form else {})
+    if backends := image.backends(options.backends):
+        arguments["BACKENDS"] = " ".join(path.stem for path in backends)
+    _run("buildah", "bud", "-q", "--isolation=chroot", "--layers",
+         *(part for ours, theirs in zip(wheels, places, strict=True) for part in ("-v", f"{ours}:{theirs}:ro")),
          *(part for key, value in arguments.items() for part in ("--build-arg", f"{key}={value}")),
          "-f", ROOT / "images" / image.name / "Containerfile", "-t", local, ROOT)  # fmt: skip
     tls = ["--tls-verify=false"] if options.plain_http else []
@@ -132,9 +149,10 @@ def build(image: Image, options: argparse.Namespace) -> str:
     return f"{options.registry}/{repository}@{digest}"
 
 
-def fingerprint(image: Image, form: str, base: str | None) -> str:
+def fingerprint(image: Image, form: str, base: str | None, backends: Sequence[str] = ()) -> str:
     """A hash over all that goes into the image."""
-    sha = hashlib.sha256(f"{form}{base}{bases.PACKAGES}{bases.SUITE}".encode())
+    chosen = "".join(path.stem for path in image.backends(backends))
+    sha = hashlib.sha256(f"{form}{base}{chosen}{bases.PACKAGES}{bases.SUITE}".encode())
     files = [ROOT / "images" / image.name / "Containerfile", image.constraints(form)]
     for source in image.sources:
         path = ROOT / source

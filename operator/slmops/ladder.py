@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from slmops.api.batch import GateStatus
-from slmops.api.quantizedmodel import Precision, QuantizedModelSpec, Variant, VariantGate
+from slmops.api.quantizedmodel import QuantizedModelSpec, VariantGate
+from slmops.api.variant import Precision, Variant
 from slmops.contract import Artifact, Compared, Reason
 from slmops.figures import Figure, Shown, compression, quality_gates, significant
 from slmops.jobs import JobState
 
-KEEPS: Sequence[Precision] = ("INT4", "INT8", "FP32")
+KEEPS: Sequence[Precision] = ("INT4", "INT8", "FP16", "FP32")
 """From the least to the most."""
 COMPARE = "compare"
 """Role of the Job that lays all variants side by side."""
@@ -63,9 +64,14 @@ def forms(spec: QuantizedModelSpec, variant: Variant) -> Iterator[Variant]:
     yield variant
     kept = KEEPS.index(variant.precision)
     for precision in spec.fallback:
-        if KEEPS.index(precision) > kept:
+        if KEEPS.index(precision) > kept and _computes(variant, precision):
             kept = KEEPS.index(precision)
-            yield Variant(name=variant.name, precision=precision, target=variant.target)
+            yield Variant(name=variant.name, format=variant.format, precision=precision, target=variant.target)
+
+
+def _computes(variant: Variant, precision: Precision) -> bool:
+    """Whether there is a runtime for it: as the rule of a variant has it."""
+    return precision != "FP16" or variant.format != "ONNX" or variant.target.device == "CUDA"
 
 
 def rung(variant: Variant, job: str, state: JobState, gates: Sequence[VariantGate]) -> Rung:

@@ -11,6 +11,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from slmops.api.variant import Format
+
 Image = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._:/-]*(@sha256:[0-9a-f]{64})?$", max_length=512)]
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
@@ -62,6 +64,13 @@ class Egress(_Section):
     reach these. All private addresses; the cluster's real ranges let out to other private ones."""
 
 
+class Quantizer(_Section):
+    """What the quantizer's image can do."""
+
+    backends: Annotated[tuple[Format, ...], Field(min_length=1)] = ("ONNX", "Safetensors")
+    """Formats that its tool chains make. A variant of another format is refused before any Job."""
+
+
 class Settings(_Section):
     """Everything that an installation can choose."""
 
@@ -82,6 +91,7 @@ class Settings(_Section):
     """Port of ``/healthz``, ``/readyz`` and ``/metrics``."""
     default_resources: Resources = Resources()
     egress: Egress = Egress()
+    quantizer: Quantizer = Quantizer()
 
 
 def load(path: Path | None) -> Settings:

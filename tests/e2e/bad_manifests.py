@@ -206,6 +206,36 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "budget of nothing": (FINETUNE, {"spec.budget": {}}),
     "price of nothing": (DISTILLATION, {"spec.budget": {"price": {"currency": "EUR"}}}),
     "algorithm for another precision": (QUANTIZED, {"spec.variants.1.algorithm": "KQuant"}),
+    "algorithm for another format": (
+        QUANTIZED,
+        {
+            "spec.evaluation": None,
+            "spec.gates": None,
+            "spec.variants.0.format": "GGUF",
+            "spec.variants.0.algorithm": "AWQ",
+            "spec.calibration": {"data": {"uri": "oci://registry.example/slm/data:v1"}},
+        },
+    ),
+    "levels of GGUF for another format": (
+        QUANTIZED,
+        {"spec.variants.0.format": "Safetensors", "spec.variants.0.algorithm": "KQuant"},
+    ),
+    "calibration without data": (QUANTIZED, {"spec.variants.0.algorithm": "GPTQ"}),
+    "half precision on a CPU": (QUANTIZED, {"spec.variants.1.precision": "FP16"}),
+    "a GPU for another format": (
+        QUANTIZED,
+        {"spec.variants.0.format": "Safetensors", "spec.variants.0.target": {"device": "CUDA"}},
+    ),
+    "measuring what nothing here runs": (QUANTIZED, {"spec.variants.0.format": "GGUF"}),
+    "block size of a format with its own": (
+        QUANTIZED,
+        {
+            "spec.evaluation": None,
+            "spec.gates": None,
+            "spec.variants.0.format": "GGUF",
+            "spec.variants.0.blockSize": 64,
+        },
+    ),
     "block size for another precision": (QUANTIZED, {"spec.variants.1.blockSize": 64}),
     "range for another precision": (QUANTIZED, {"spec.variants.1.symmetric": False}),
     "gates without data to measure on": (QUANTIZED, {"spec.evaluation": None}),
@@ -237,6 +267,7 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     # Words from a list, and slips of the pen.
     "unknown field": (FINETUNE, {"spec.training.epoch": 3}),
     "unknown method": (FINETUNE, {"spec.method": "Prefix"}),
+    "unknown format": (QUANTIZED, {"spec.variants.0.format": "TensorRT"}),
     "unknown precision": (QUANTIZED, {"spec.variants.0.precision": "INT2"}),
     "unknown metric": (EDGE, {"spec.gates.0.metric": "Happiness"}),
     "answer in words": (EDGE, {"spec.paused": "yes"}),

@@ -52,6 +52,13 @@ def test_fields_are_written_as_in_kubernetes(tmp_path: Path) -> None:
     assert found.images.bench == Settings().images.bench
 
 
+def test_the_formats_of_the_quantizer_are_a_list_of_known_names(tmp_path: Path) -> None:
+    assert Settings().quantizer.backends == ("ONNX", "Safetensors")
+    assert load(written(tmp_path, {"quantizer": {"backends": ["ONNX", "GGUF"]}})).quantizer.backends == ("ONNX", "GGUF")
+    assert problem(tmp_path, {"quantizer": {"backends": ["ONNX", "gguf"]}}).startswith("quantizer.backends.1: ")
+    assert problem(tmp_path, {"quantizer": {"backends": []}}).startswith("quantizer.backends: ")
+
+
 def test_json_is_fine_too(tmp_path: Path) -> None:
     assert load(written(tmp_path, '{"workers": 3}')).workers == 3
 

@@ -23,17 +23,13 @@ def measure(
     examples: Sequence[Example],
     wanted: Evaluation,
     context: Context,
-    parameters: int | None = None,
 ) -> Measured:
-    """Measure a converted model in a process of its own. ``pairs``: the texts of the examples, which have an answer;
-    ``parameters``: of the model before it was converted, whose formats pack several into one number."""
+    """Measure a converted model in a process of its own. ``pairs``: the texts of the examples, which have an answer."""
     context.expect(len(examples))
     asked = {"folder": str(folder), "limit": wanted.max_new_tokens, "metrics": wanted.metrics, "pairs": pairs}
     trouble = "the runtime cannot answer with this model"
     seen = measure_apart("slm_quantizer.evaluate", asked, context, Reason.VERIFICATION_FAILED, trouble)
-    return judged(
-        seen.model_copy(update={"parameters": parameters}), [example.completion or "" for example in examples], wanted
-    )
+    return judged(seen, [example.completion or "" for example in examples], wanted)
 
 
 def context_length(folder: Path) -> int:
@@ -85,7 +81,7 @@ def loss(og: Any, model: Any, tokenizer: Any, prompt: str, expected: str | None,
 
 def _generator(og: Any, model: Any, longest: int) -> Any:
     parameters = og.GeneratorParams(model)
-    parameters.set_search_options(max_length=longest, batch_size=1, do_sample=False)
+    parameters.set_search_options(max_length=longest, batch_size=1, do_sample=False, repetition_penalty=1.0)
     return og.Generator(model, parameters)
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from slmkit.run import RunFailed
 from slmops.contract import Reason
 
-SIMILARITY = {"FP32": 0.9999, "INT8": 0.99, "INT4": 0.9}
+SIMILARITY = {"FP32": 0.9999, "FP16": 0.999, "INT8": 0.99, "INT4": 0.9}
 """Least cosine similarity between the next-token logits of the converted model and of the original, averaged over the
 prompts. A model that reads wrong weights is near zero; rounding costs at most this."""
 

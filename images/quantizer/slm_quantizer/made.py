@@ -6,7 +6,7 @@ that cannot be converted.
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,8 @@ from slmkit.run import RunFailed
 from slmkit.safety import check_runtime_folder
 from slmops.contract import Reason
 
-NEEDED = ("model.onnx", "genai_config.json")
+GENAI = "genai_config.json"
+"""There in a folder for the edge runtime alone."""
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 """One of them."""
 SPARE = 1 << 20
@@ -54,28 +55,31 @@ def heard() -> Iterator[Heard]:
         logger.removeHandler(handler)
 
 
-def check_made(folder: Path, precision: str, olive: Heard, *, made: bool) -> None:
-    """Raise RunFailed unless the folder holds a whole model that the edge runtime would load, and Olive says so, too
-    (``made``). The reason is ConversionFailed, or DiskFull where that is the cause."""
+def check_made(folder: Path, wanted: Collection[str], what: str, olive: Heard, *, made: bool) -> None:
+    """Raise RunFailed unless the folder holds the files that are wanted, and Olive says so, too (``made``). What is made
+    for the edge runtime has to be a whole model that it would load. The reason is ConversionFailed, or DiskFull where that
+    is the cause."""
     try:
-        _whole(folder, made)
-        check_runtime_folder(folder)
+        _whole(folder, wanted, made)
+        if GENAI in wanted:
+            check_runtime_folder(folder)
     except RunFailed as failed:
         if olive.full or shutil.disk_usage(folder.parent).free < SPARE:
             raise RunFailed(Reason.DISK_FULL, f"no space left: {folder}") from None
         why = f"Olive's last error: {olive.said}" if olive.said else "its own words are in the log"
-        text = f"Olive made no {precision} model of this one: {failed.message}; {why}"
+        text = f"Olive made no {what} of this one: {failed.message}; {why}"
         raise RunFailed(Reason.CONVERSION_FAILED, text) from None
 
 
-def _whole(folder: Path, made: bool) -> None:
+def _whole(folder: Path, wanted: Collection[str], made: bool) -> None:
     if not made:
         raise RunFailed(Reason.CONVERSION_FAILED, "it says so itself")
-    for name in NEEDED:
+    for name in wanted:
         if not (folder / name).is_file():
             raise RunFailed(Reason.CONVERSION_FAILED, f"there is no {name}")
-    if not any((folder / name).is_file() for name in TOKENIZERS):
+    served = GENAI in wanted
+    if served and not any((folder / name).is_file() for name in TOKENIZERS):
         raise RunFailed(Reason.CONVERSION_FAILED, f"there is no tokenizer ({' or '.join(TOKENIZERS)})")
-    for name in (*NEEDED, *TOKENIZERS):
+    for name in (*wanted, *(TOKENIZERS if served else ())):
         if (folder / name).is_file() and not (folder / name).stat().st_size:
             raise RunFailed(Reason.CONVERSION_FAILED, f"{name} is empty")

@@ -2,18 +2,25 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from slmkit.layers import Layer
 from slmops.contract import QuantizeRun
 
-WEIGHTS = ("model.onnx", "model.onnx.data")
+WEIGHTS = (".onnx", ".onnx.data", ".safetensors", ".gguf", ".bin")
+"""How the names of files with weights end."""
 LEFT_OUT = {"model_config.json"}
 """Olive's own record of the build: it names folders of the pod."""
+GENAI = "genai_config.json"
 
 
 def finish(folder: Path, run: QuantizeRun) -> None:
-    """Add what servers look for: generation defaults, and Foundry Local's name file."""
-    path = folder / "genai_config.json"
+    """Add what servers of ONNX look for: generation defaults, and Foundry Local's name file. Other formats keep the model's
+    own ``generation_config.json``, with the same defaults."""
+    if run.format != "ONNX":
+        _defaults(folder / "generation_config.json", run)
+        return
+    path = folder / GENAI
     config = json.loads(path.read_text())
     search, wanted = config.setdefault("search", {}), run.generation
     context = int(config.get("model", {}).get("context_length") or wanted.max_length)
@@ -27,25 +34,53 @@ def finish(folder: Path, run: QuantizeRun) -> None:
 
 
 def ends(folder: Path) -> list[int]:
-    """Tokens that the runtime stops at."""
-    named = json.loads((folder / "genai_config.json").read_text())["model"].get("eos_token_id")
+    """Tokens that whoever serves it stops at."""
+    named = _ending(folder)[1].get("eos_token_id")
     return named if isinstance(named, list) else [] if named is None else [named]
 
 
 def name_end(folder: Path, token: int | None) -> None:
-    """Add the token that ends an answer to those that the runtime stops at, where it is not among them."""
+    """Add the token that ends an answer to those that whoever serves it stops at, where it is not among them."""
     known = ends(folder)
     if token is not None and token not in known:
-        path = folder / "genai_config.json"
-        config = json.loads(path.read_text())
-        config["model"]["eos_token_id"] = [*known, token] if known else token
-        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+        path, config = _ending(folder)
+        config["eos_token_id"] = [*known, token] if known else token
+        whole = json.loads(path.read_text()) if path.is_file() else {}
+        whole |= {"model": whole["model"] | config} if path.name == GENAI else config
+        path.write_text(json.dumps(whole, indent=2, sort_keys=True) + "\n")
+
+
+def _ending(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The file that names the ends of answers, and that part of it."""
+    if (folder / GENAI).is_file():
+        return folder / GENAI, dict(json.loads((folder / GENAI).read_text())["model"])
+    path = folder / "generation_config.json"
+    return path, dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
+def _defaults(path: Path, run: QuantizeRun) -> None:
+    config = json.loads(path.read_text()) if path.is_file() else {}
+    wanted = run.generation
+    config |= {
+        "repetition_penalty": wanted.repetition_penalty,
+        "do_sample": wanted.temperature > 0, "temperature": wanted.temperature or 1.0, "top_p": wanted.top_p,
+    }  # fmt: skip
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of the files with weights."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.name.endswith(WEIGHTS))
 
 
 def layers(folder: Path, name: str) -> list[Layer]:
     """The image's layers; files lie at ``/models/<name>``."""
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in LEFT_OUT}
+    files = {
+        str(path.relative_to(folder)): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in LEFT_OUT
+    }
     place = f"models/{name}/"
-    weights = {place + n: p for n, p in files.items() if n in WEIGHTS}
-    small = {place + n: p for n, p in files.items() if n not in WEIGHTS}
+    weights = {place + n: p for n, p in files.items() if n.endswith(WEIGHTS)}
+    small = {place + n: p for n, p in files.items() if not n.endswith(WEIGHTS)}
     return [Layer(weights, "weights"), Layer(small, "settings")]

@@ -1,13 +1,17 @@
 """A quantization run, top to bottom: fetch, convert, verify, evaluate, publish."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from slm_quantizer.convert import convert
-from slm_quantizer.evaluate import measure
+from slm_quantizer import evaluate
+from slm_quantizer.calibrate import calibration
+from slm_quantizer.formats import backend
+from slm_quantizer.onnx import on_cpu
 from slm_quantizer.pack import finish, layers, name_end
 from slm_quantizer.verify import verify
+from slm_trainer import evaluate as in_torch
 from slm_trainer.encoding import texts, turn_end
 from slmkit.data import Example, read_examples
 from slmkit.facts import IMAGE_TYPE, Facts
@@ -18,13 +22,16 @@ from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmkit.safety.weights import parameters
 from slmkit.sources import check_model_folder, fetch
-from slmops.contract import QuantizeRun, Reason, Report
+from slmops.contract import Metric, QuantizeRun, Reason, Report
 
+OF_THE_DEVICE = (Metric.INFERENCE_TIME, Metric.TIME_TO_FIRST_TOKEN, Metric.PEAK_MEMORY)
+"""What measuring on another device says nothing of."""
 PROMPTS = ("Hello.", "Set the lights to 40 percent at 06:30.", "What is the weather like today?", "1, 2, 3, 4,")
 
 
 def quantize(run: QuantizeRun, context: Context) -> Report:
     """Build one variant and publish it."""
+    maker = backend(run.format)
     registry = Registry(run.registry, meter=context)
     context.stage("Fetching")
     model = context.work / "model"
@@ -33,22 +40,24 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     examples = _examples(run, context, registry)
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     pairs, end = [texts(tokenizer, example) for example in examples], turn_end(tokenizer)
+    records = calibration(run, tokenizer, context, registry)
     context.stage("Converting")
-    built = convert(model, run, context.work)
+    built = maker.build(model, run, records, context.work)
     finish(built, run)
     name_end(built, end)
     context.check()
     context.stage("Verifying")
-    verify(model, built, run.precision, [*PROMPTS, *(prompt for prompt, _ in pairs[:8])])
+    tried = on_cpu(built, context.work / "on-cpu") if run.format == "ONNX" else built
+    prompts = [*PROMPTS, *(prompt for prompt, _ in pairs[:8])]
+    verified = verify(model, tried, maker.load, run.precision, prompts)
     seen: dict[str, Measured] = {}
     if examples and run.evaluation is not None:
         context.stage("Evaluating")
         count = parameters(model)
-        seen["model"] = seen["reference"] = measure(built, pairs, examples, run.evaluation, context, count)
-        if run.precision != "FP32":
-            full = convert(model, run.model_copy(update={"precision": "FP32"}), context.work)
-            name_end(full, end)
-            seen["reference"] = measure(full, pairs, examples, run.evaluation, context, count)
+        seen = {
+            role: replace(found, figures=found.figures.model_copy(update={"parameters": count}))
+            for role, found in _measured(model, tried, run, examples, pairs, end, context).items()
+        }
     figures = side_by_side(seen)
     context.check()
     context.stage("Publishing")
@@ -57,11 +66,36 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
         **facts.annotations(),
         "org.opencontainers.image.title": f"{run.name}-{run.variant}",
         "org.opencontainers.image.base.name": context.inputs["model"],
+        "slmops.dev/format": run.format,
         "slmops.dev/precision": run.precision,
     }
     image = registry.push_image(run.output, layers(built, run.name), annotations, architecture=run.architecture)
     image = describe(registry, run.output, context, image, facts)
-    return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures)
+    return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures, verification=verified)
+
+
+def _measured(
+    model: Path, built: Path, run: QuantizeRun, examples: list[Example], pairs: list[tuple[str, str | None]],
+    end: int | None, context: Context,
+) -> dict[str, Measured]:  # fmt: skip
+    """Figures of the variant and of the unquantized model, both in the same runtime. ``end``: the token that ends an
+    answer, where the chat template has one."""
+    wanted = run.evaluation
+    assert wanted is not None
+    if run.device != "CPU":
+        wanted = wanted.model_copy(update={"metrics": tuple(m for m in wanted.metrics if m not in OF_THE_DEVICE)})
+    if run.format != "ONNX":
+        return {
+            "model": in_torch.measure(built, examples, wanted, context),
+            "reference": in_torch.measure(model, examples, wanted, context),
+        }
+    found = evaluate.measure(built, pairs, examples, wanted, context)
+    if run.precision == "FP32" and run.device == "CPU":
+        return {"model": found, "reference": found}
+    full = run.model_copy(update={"precision": "FP32", "algorithm": "RTN", "device": "CPU"})
+    reference = backend("ONNX").build(model, full, None, context.work)
+    name_end(reference, end)
+    return {"model": found, "reference": evaluate.measure(reference, pairs, examples, wanted, context)}
 
 
 def _examples(run: QuantizeRun, context: Context, registry: Registry) -> list[Example]:
@@ -69,7 +103,7 @@ def _examples(run: QuantizeRun, context: Context, registry: Registry) -> list[Ex
     if wanted is None or wanted.data is None:
         return []
     folder: Path = context.work / "data"
-    context.inputs["evaluation"] = fetch(wanted.data.source, folder, registry, "dataset", wanted.data.path)
+    context.inputs["evaluation"] = fetch(wanted.data.source, folder, registry, "dataset")
     found = [example for example in read_examples(wanted.data, folder) if example.completion is not None]
     if not found:
         raise RunFailed(Reason.INVALID_DATA, f"{wanted.data.source.uri}: no record has an answer to measure by")

@@ -1,52 +1,74 @@
 """Does the converted model answer like the original? Compared number by number, in the runtime that will serve it."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import onnxruntime_genai as og
-import torch
 from numpy.typing import NDArray
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from slm_quantizer.likeness import enough, likeness
+from slm_quantizer.runtimes import Runtime, Said, Torch
 from slmkit.run import RunFailed
-from slmops.contract import Reason
+from slmops.contract import Reason, Verification
+
+log = logging.getLogger(__name__)
+GREEDY = {"FP32": 1.0}
+"""Least share of greedy tokens that are the original's, up to the first other one. Rounding may change words, so only what
+is not rounded has a bound."""
+NEW_TOKENS = 16
+"""Greedy tokens after each prompt."""
+TIE = 1e-3
+"""Tokens whose logits differ by less than this share of their spread may change places."""
 
 
-def verify(original: Path, converted: Path, precision: str, prompts: Sequence[str]) -> float:
-    """Compare on these prompts. Returns the mean similarity; raises RunFailed where it is too low."""
-    tokenizer = AutoTokenizer.from_pretrained(original, local_files_only=True, trust_remote_code=False)
-    torch_model = AutoModelForCausalLM.from_pretrained(
-        original, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-    ).eval()
+def verify(
+    original: Path, converted: Path, load: Callable[[Path], Runtime], precision: str, prompts: Sequence[str]
+) -> Verification:
+    """Load the converted model and compare it on these prompts. Raises RunFailed, VerificationFailed, where it cannot be
+    loaded, cuts or reads text in another way, or answers too differently."""
+    source = Torch(original)
     try:
-        model = og.Model(str(converted))
-        ours = og.Tokenizer(model)
+        said = load(converted).say(prompts, NEW_TOKENS)
+    except RunFailed:
+        raise
     except Exception as error:
         raise RunFailed(Reason.VERIFICATION_FAILED, f"the runtime cannot load the converted model: {error}") from None
-    found = []
-    for prompt in prompts:
-        expected = list(tokenizer(prompt, add_special_tokens=False)["input_ids"])
-        tokens = [int(token) for token in ours.encode(prompt)]
-        if tokens != expected:
-            raise RunFailed(Reason.VERIFICATION_FAILED, f"the runtime's tokenizer cuts {prompt[:40]!r} in another way: "
-                            f"{tokens[:8]} instead of {expected[:8]}")  # fmt: skip
-        read_back = ours.decode(np.array(tokens, dtype=np.int32))  # leaves out special tokens, always
-        if read_back != tokenizer.decode(expected, skip_special_tokens=True):
-            raise RunFailed(Reason.VERIFICATION_FAILED, f"tokens of {prompt[:40]!r} are not read back as the same text")
-        with torch.inference_mode():
-            wanted = torch_model(torch.tensor([expected])).logits[0, -1].numpy()
-        found.append(likeness(wanted, next_logits(model, tokens), prompt))
-    return enough(found, precision)
+    similarities, shares = [], []
+    for prompt, wanted, found in zip(prompts, source.say(prompts, NEW_TOKENS), said, strict=True):
+        _same_text(prompt, wanted, found)
+        similarities.append(likeness(wanted.logits, found.logits, prompt))
+        shares.append(agreement(wanted, found, source.ends, source.next_logits))
+    similarity, greedy = enough(similarities, precision), float(np.mean(shares))
+    log.info("verified", extra={"similarity": similarity, "greedy": greedy, "prompts": len(prompts)})
+    if greedy < GREEDY.get(precision, 0):
+        raise RunFailed(Reason.VERIFICATION_FAILED, f"{greedy:.0%} of the greedy tokens are the original's, "
+                        f"{GREEDY[precision]:.0%} is the least for {precision}")  # fmt: skip
+    return Verification(similarity=min(1.0, similarity), greedy_agreement=greedy, prompts=len(prompts))
 
 
-def next_logits(model: Any, tokens: Sequence[int]) -> NDArray[np.float32]:
-    """Logits of the token after these: (vocabulary,)."""
-    parameters = og.GeneratorParams(model)
-    parameters.set_search_options(max_length=len(tokens) + 8, batch_size=1, do_sample=False)
-    generator = og.Generator(model, parameters)
-    generator.append_tokens(np.array(tokens, dtype=np.int32))
-    logits = np.asarray(generator.get_logits(), dtype=np.float32)
-    return logits.reshape(-1, logits.shape[-1])[-1]
+def _same_text(prompt: str, wanted: Said, found: Said) -> None:
+    if found.tokens != wanted.tokens:
+        raise RunFailed(Reason.VERIFICATION_FAILED, f"the runtime's tokenizer cuts {prompt[:40]!r} in another way: "
+                        f"{found.tokens[:8]} instead of {wanted.tokens[:8]}")  # fmt: skip
+    if found.read_back != wanted.read_back:
+        raise RunFailed(Reason.VERIFICATION_FAILED, f"tokens of {prompt[:40]!r} are not read back as the same text")
+
+
+def agreement(
+    wanted: Said, found: Said, ends: Collection[int], logits: Callable[[Sequence[int]], NDArray[np.float32]]
+) -> float:
+    """Share of the original's greedy tokens that the converted model says, too, up to the first other one. Where the
+    original's logits of both are a tie, either is right, and what follows cannot be compared."""
+    ours, theirs = _answer(wanted, ends), _answer(found, ends)
+    for place, (one, other) in enumerate(zip(ours, theirs, strict=False)):
+        if one != other:
+            scores = logits([*wanted.tokens, *ours[:place]])
+            tied = abs(float(scores[one] - scores[other])) < TIE * float(scores.std())
+            return 1.0 if tied else place / len(ours)
+    return min(len(ours), len(theirs)) / max(len(ours), len(theirs), 1) if ours or theirs else 1.0
+
+
+def _answer(said: Said, ends: Collection[int]) -> list[int]:
+    end = next((place for place, token in enumerate(said.greedy) if token in ends), None)
+    return said.greedy[:end]

@@ -8,9 +8,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-from slm_trainer.encoding import name_ends
+from slm_trainer.encoding import CHAT_TEMPLATE, SPECIAL, name_ends
 from slm_trainer.template import set_template
-from slm_trainer.tokens import CHAT_TEMPLATE, SPECIAL
 from slmkit.data import Example
 from slmkit.run import RunFailed
 from slmkit.sources import check_model_folder

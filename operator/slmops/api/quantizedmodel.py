@@ -4,49 +4,13 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from slmops.api.base import ApiModel, Name, Rule
+from slmops.api.base import ApiModel, Rule
 from slmops.api.batch import BatchStatus, GateStatus, Intervals, Number, ProgressStatus
 from slmops.api.evaluation import Evaluation, Limit, Measure
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
 from slmops.api.sources import ModelSource, Output
-
-Precision = Literal["INT4", "INT8", "FP32"]
-
-
-class Target(ApiModel):
-    """What the variant is built for."""
-
-    architecture: Literal["amd64", "arm64"] = "amd64"
-    """CPU architecture of the nodes, as in kubernetes.io/arch."""
-
-
-class Variant(ApiModel):
-    """One form of the model, built as one image."""
-
-    rules: ClassVar = (
-        Rule(
-            "!has(self.algorithm) || self.algorithm != 'KQuant' || self.precision == 'INT4'",
-            "algorithm KQuant goes with precision INT4",
-            "algorithm",
-        ),
-        # Compared with the default: the API server has filled it in before it asks.
-        Rule("self.precision == 'INT4' || self.blockSize == 32", "blockSize goes with precision INT4", "blockSize"),
-        Rule("self.precision == 'INT4' || self.symmetric", "symmetric goes with precision INT4", "symmetric"),
-    )
-
-    name: Name
-    """Name of the variant, unique in the list."""
-    precision: Precision = "INT4"
-    """Number format of the weights."""
-    algorithm: Literal["RTN", "KQuant"] = "RTN"
-    """How weights are rounded: RTN to the nearest value, KQuant with more bits for the layers that need them."""
-    block_size: Literal[16, 32, 64, 128, 256] = 32
-    """Weights that share a scale (INT4)."""
-    symmetric: bool = True
-    """Whether zero is in the middle of the range (INT4)."""
-    target: Target = Target()
-    """What the variant is built for."""
+from slmops.api.variant import Calibration, Precision, Variant
 
 
 class VariantGate(Limit):
@@ -99,13 +63,15 @@ class QuantizedModelSpec(ApiModel):
         list[Variant], Field(min_length=1, max_length=16, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
     ] = [Variant(name="cpu-int4")]
     """One image each."""
+    calibration: Calibration | None = None
+    """What GPTQ and AWQ calibrate with. Needed by variants with those algorithms, not used by the others."""
     generation: Generation = Generation()
     """Defaults that the model is shipped with."""
     evaluation: Evaluation | None = None
     """What is measured of each variant and of the unquantized model, on data that it has to name. Needed for gates."""
     gates: Annotated[list[VariantGate], Field(max_length=16)] = []
     """Bounds that each variant has to keep."""
-    fallback: Annotated[list[Precision], Field(max_length=2)] = []
+    fallback: Annotated[list[Precision], Field(max_length=3)] = []
     """What is built instead, one after the other, where a variant misses a gate or cannot be converted: the precisions
     among these that keep more than the one before. status.variants[].tried tells what was tried and why it was not good
     enough."""
@@ -119,6 +85,11 @@ class QuantizedModelSpec(ApiModel):
              "evaluation needs data: a QuantizedModel has no training data of which a part could be taken", "evaluation"),
         Rule("!has(self.gates) || size(self.gates) == 0 || has(self.evaluation)",
              "gates need evaluation.data: without it nothing is measured", "gates"),
+        Rule("has(self.calibration) || self.variants.all(v, !(v.algorithm in ['GPTQ', 'AWQ']))",
+             "algorithms GPTQ and AWQ need calibration.data: records like those that the model will meet", "calibration"),
+        Rule("!has(self.evaluation) || self.variants.all(v, v.format in ['ONNX', 'Safetensors'])",
+             "evaluation and gates go with variants of format ONNX and Safetensors: nothing here answers with the others;"
+             " give those a QuantizedModel of their own", "evaluation"),
     )  # fmt: skip
 
 
@@ -135,6 +106,17 @@ class TriedStatus(ApiModel):
     """The image, where one was built."""
 
 
+class VerificationStatus(ApiModel):
+    """How near the variant comes to the original, on fixed prompts and the first ones of the evaluation."""
+
+    loads: bool
+    """Whether its runtime has loaded it on the device that it is for; on the CPU it always has."""
+    similarity: Number
+    """Cosine of the logits of the next token, mean over the prompts."""
+    greedy_agreement: Number
+    """Share of greedy tokens that are the original's, up to the first other one."""
+
+
 class VariantStatus(ApiModel):
     """What became of one variant."""
 
@@ -146,12 +128,18 @@ class VariantStatus(ApiModel):
     """The image: registry/repository@sha256:…"""
     size: str | None = None
     """Size of all layers."""
+    format: str = "ONNX"
+    """What the files are."""
     precision: str
     """Number format of the weights."""
-    tried: Annotated[list[TriedStatus], Field(max_length=2)] = []
+    tried: Annotated[list[TriedStatus], Field(max_length=3)] = []
     """What was tried before."""
     architecture: str
     """CPU architecture it was built for."""
+    device: str = "CPU"
+    """What it computes on."""
+    verification: VerificationStatus | None = None
+    """How near it comes to the original."""
     evaluation: dict[str, dict[str, Number]] = {}
     """Figures of the variant, of the unquantized reference, and their comparison."""
     intervals: Intervals = {}

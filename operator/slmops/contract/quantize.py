@@ -3,7 +3,7 @@
 from typing import Literal
 
 from slmops.contract.base import Message
-from slmops.contract.sources import Run, Sink, Source
+from slmops.contract.sources import Data, Run, Sink, Source
 from slmops.contract.train import Evaluation
 
 
@@ -16,6 +16,15 @@ class Generation(Message):
     repetition_penalty: float = 1.0
 
 
+class Calibration(Message):
+    """Records that GPTQ and AWQ watch the model on."""
+
+    data: Data
+    samples: int = 128
+    max_sequence_length: int = 512
+    """Tokens of a record."""
+
+
 class QuantizeRun(Run):
     """Build one variant of a model and publish it as a model image."""
 
@@ -24,12 +33,17 @@ class QuantizeRun(Run):
     name: str
     """Name of the model inside the image: its files lie at ``/models/<name>``."""
     variant: str
-    precision: Literal["INT4", "INT8", "FP32"]
-    algorithm: Literal["RTN", "KQuant"] = "RTN"
+    format: str = "ONNX"
+    """What is made; the image knows which formats it has a tool chain for."""
+    precision: Literal["INT4", "INT8", "FP16", "FP32"]
+    algorithm: Literal["RTN", "KQuant", "GPTQ", "AWQ"] = "RTN"
     block_size: int = 32
     symmetric: bool = True
+    calibration: Calibration | None = None
+    """Set where the algorithm needs it."""
     generation: Generation = Generation()
     architecture: Literal["amd64", "arm64"] = "amd64"
+    device: Literal["CPU", "CUDA"] = "CPU"
     evaluation: Evaluation | None = None
     """Measured on the built variant and, as ``reference``, on the unquantized model."""
     output: Sink

@@ -28,6 +28,7 @@ class Reason(StrEnum):
     TOO_FEW_ANSWERS = "TooFewAnswers"
     REGISTRY_REFUSED = "RegistryRefused"
     REGISTRY_UNREACHABLE = "RegistryUnreachable"
+    BACKEND_UNAVAILABLE = "BackendUnavailable"
     CONVERSION_FAILED = "ConversionFailed"
     VERIFICATION_FAILED = "VerificationFailed"
     INVALID_TEMPLATE = "InvalidTemplate"
@@ -140,6 +141,18 @@ class Learning(Message):
     curve: Annotated[tuple[CurvePoint, ...], Field(max_length=16)] = ()
 
 
+class Verification(Message):
+    """How near a converted model comes to the original, in the runtime that will serve it."""
+
+    loaded_on: Literal["CPU", "CUDA"] = "CPU"
+    """What computed."""
+    similarity: Annotated[float, Field(ge=-1, le=1)]
+    """Cosine of the next-token logits, mean over the prompts."""
+    greedy_agreement: Share
+    """Share of greedy tokens that are the original's, up to the first other one."""
+    prompts: Count
+
+
 class DatasetCounts(Message):
     """What became of the prompts."""
 
@@ -216,6 +229,8 @@ class Report(Message):
     evaluation: Annotated[dict[Word, Figures], Field(max_length=8)] = {}
     """By role: ``student`` or ``model``, ``teacher``, ``baseline``, ``reference``."""
     learning: Learning | None = None
+    verification: Verification | None = None
+    """Of a converted model."""
     trial: TrialResult | None = None
     suggestions: Annotated[tuple[Annotated[tuple[Value, ...], Field(max_length=11)], ...], Field(max_length=16)] = ()
     """Values of the next trials, each in the order of the space."""

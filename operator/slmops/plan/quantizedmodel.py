@@ -7,9 +7,11 @@ from dataclasses import replace
 
 from slmops import contract
 from slmops.api.conditions import ConditionType
-from slmops.api.quantizedmodel import QuantizedModel, Variant
+from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.run import RunSpec
+from slmops.api.variant import CALIBRATED, Variant
 from slmops.ladder import COMPARE, Climb, comparison, forms, rung, wanting
+from slmops.plan.backends import unavailable
 from slmops.plan.batch import batch_plan
 from slmops.plan.evaluation import evaluation, task_of
 from slmops.plan.job import Work, work
@@ -41,7 +43,11 @@ def plan_quantizedmodel(resource: QuantizedModel, observed: Observed, settings: 
             works.append(side_by_side)
         works += _signing(resource, climbs, settings)
     except Unresolved as unresolved:
-        return batch_plan(resource, observed, [], unresolved.problem)
+        return batch_plan(resource, observed, [], unavailable(resource.spec.variants, settings) or unresolved.problem)
+    # What has been begun, or is done, needs no tool chain any more.
+    new = [climb.now.variant for climb in climbs if not observed.child("Job", climb.now.job)]
+    if problem := unavailable(new, settings):
+        return batch_plan(resource, observed, [], problem)
     past = {rung.job for climb in climbs for rung in climb.rungs[:-1]}
     return replace(batch_plan(resource, observed, works, settled=past), detail=tuple(climbs))
 
@@ -88,16 +94,26 @@ def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, set
     measured = None
     if spec.evaluation is not None and spec.evaluation.data is not None:
         measured = evaluation(spec.evaluation, spec.gates, task_of(spec.evaluation.data), sources)
+    calibration = None
+    if spec.calibration is not None and variant.algorithm in CALIBRATED:
+        calibration = contract.Calibration(
+            data=sources.data(spec.calibration.data),
+            samples=spec.calibration.samples,
+            max_sequence_length=spec.calibration.max_sequence_length,
+        )
     run = contract.QuantizeRun(
         run="",
         model=sources.model(spec.model, "spec.model"),
         name=resource.metadata.name,
         variant=variant.name,
+        format=variant.format,
         precision=variant.precision,
         algorithm=variant.algorithm,
         block_size=variant.block_size,
         symmetric=variant.symmetric,
+        calibration=calibration,
         architecture=variant.target.architecture,
+        device=variant.target.device,
         generation=contract.Generation.model_validate(spec.generation.model_dump()),
         evaluation=measured,
         output=sources.sink(spec.output),

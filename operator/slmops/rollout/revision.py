@@ -12,6 +12,9 @@ from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_RETRY, LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem, digest8
 
+SERVED = "ONNX for CPU"
+"""What the edge runtime reads."""
+
 
 @dataclass(frozen=True)
 class Revision:
@@ -87,6 +90,11 @@ def _image(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | Pr
     if variant.get("phase") != "Ready" or not variant.get("reference"):
         return _problem("ReferenceNotReady", f"spec.model: variant {variant['name']} of QuantizedModel {name} is "
                         f"{variant.get('phase')}: {variant.get('message') or 'waiting for it'}")  # fmt: skip
+    made = f"{variant.get('format', 'ONNX')} for {variant.get('device', 'CPU')}"
+    if made != SERVED:
+        return _problem("NothingToUse", f"spec.model: variant {variant['name']} of QuantizedModel {name} is {made}, the "
+                        f"edge runtime serves {SERVED}; name another one in spec.pools[{pool.name}].variant",
+                        waiting=False)  # fmt: skip
     if unsigned := _unsigned(manifest):
         return _problem("ReferenceNotReady", f"spec.model: QuantizedModel {name} is not signed yet: {unsigned}")
     return str(variant["reference"])

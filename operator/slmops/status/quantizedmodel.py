@@ -5,9 +5,16 @@ from datetime import datetime
 
 from slmops.api.batch import ProgressStatus
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
-from slmops.api.quantizedmodel import ComparisonRow, QuantizedModel, QuantizedModelStatus, TriedStatus, VariantStatus
+from slmops.api.quantizedmodel import (
+    ComparisonRow,
+    QuantizedModel,
+    QuantizedModelStatus,
+    TriedStatus,
+    VariantStatus,
+    VerificationStatus,
+)
 from slmops.contract import Compared
-from slmops.figures import display, incomparable, intervals, size, values
+from slmops.figures import display, incomparable, intervals, significant, size, values
 from slmops.ladder import COMPARE, Climb, Rung, comparison
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import conditions, intake, judged, phase, progress, shortfall, stage, succeeded
@@ -79,14 +86,29 @@ def _variant(climb: Climb, before: Mapping[str, ProgressStatus | None]) -> Varia
         phase=_phase(state, missed),
         reference=image.reference if image else None,
         size=size(image.size) if image else None,
+        format=rung.variant.format,
         precision=rung.variant.precision,
         tried=[_tried(earlier) for earlier in climb.rungs[:-1]],
         architecture=rung.variant.target.architecture,
+        device=rung.variant.target.device,
+        verification=_verified(rung),
         evaluation=values(rung.figures),
         intervals=intervals(rung.figures),
         gates=rung.gates,
         progress=progress(state, before.get(rung.variant.name)),
         message=_message(rung, missed) or None,
+    )
+
+
+def _verified(rung: Rung) -> VerificationStatus | None:
+    report = rung.state.report if rung.state.phase == "Succeeded" else None
+    found = report.verification if report else None
+    if found is None:
+        return None
+    return VerificationStatus(
+        loads=found.loaded_on == rung.variant.target.device,
+        similarity=significant(found.similarity),
+        greedy_agreement=significant(found.greedy_agreement),
     )
 
 

@@ -44,6 +44,8 @@ REMEDIES: dict[str, str] = {
     "spec.output.credentials; a mended Secret takes effect with the annotation slmops.dev/retry.",
     Reason.REGISTRY_UNREACHABLE: "Check the registry's host name and that the node reaches it, then set the "
     "annotation slmops.dev/retry.",
+    Reason.BACKEND_UNAVAILABLE: "Take another format, or install a quantizer image that has the tool chain; "
+    "quantizer.backends of the chart says which it has.",
     Reason.CONVERSION_FAILED: "The tool chain could not convert this model; the Job's log has its own words.",
     Reason.VERIFICATION_FAILED: "The converted model does not answer like the original; try another precision or "
     "algorithm.",

@@ -82,6 +82,36 @@ def test_base_and_form_are_in_the_tag(build: ModuleType, tree: Path, monkeypatch
     assert len(tags) == 5
 
 
+def test_the_tool_chains_that_are_asked_for_are_in_the_tag_of_the_quantizer_alone(build: ModuleType) -> None:
+    tags = {
+        name: {build.fingerprint(build.IMAGES[name], "", None, wanted) for wanted in ([], ["mlx"], ["mlx", "openvino"])}
+        for name in ("quantizer", "edge")
+    }
+    assert {name: len(found) for name, found in tags.items()} == {"quantizer": 3, "edge": 1}
+
+
+def test_every_tool_chain_has_a_program_and_pinned_packages(build: ModuleType) -> None:
+    programs = {path.stem for path in build.BACKENDS.glob("*.py")}
+    assert programs == {path.stem for path in build.BACKENDS.glob("*.txt")} == {"mlx", "openvino"}
+    for name in programs:
+        lines = (build.BACKENDS / f"{name}.txt").read_text().splitlines()
+        assert all("--hash=sha256:" in line or line.endswith(" \\") for line in lines)
+
+
+def test_who_builds_a_model_and_who_serves_it_have_the_same_runtime() -> None:
+    """A model that a newer builder made fails to load in an older runtime."""
+    pins = [
+        dict(
+            re.findall(
+                r"^(onnxruntime(?:-genai)?)==(\S+)", (ROOT / "images" / name / "constraints.txt").read_text(), re.M
+            )
+        )
+        for name in ("quantizer", "edge")
+    ]
+    assert pins[0] == pins[1]
+    assert set(pins[0]) == {"onnxruntime", "onnxruntime-genai"}
+
+
 @pytest.mark.parametrize("name", ["operator", "edge", "bench", "trainer", "quantizer"])
 def test_all_that_is_copied_into_an_image_is_in_its_tag(build: ModuleType, name: str) -> None:
     image = build.IMAGES[name]
@@ -115,7 +145,7 @@ def test_what_the_registry_has_is_not_built_again(
         raise AssertionError(command)
 
     monkeypatch.setattr(build, "_run", never)
-    wanted = argparse.Namespace(registry=registry.host, plain_http=True, form="cpu", base=None)
+    wanted = argparse.Namespace(registry=registry.host, plain_http=True, form="cpu", base=None, backends=[])
     assert build.build(image, wanted) == f"{registry.host}/slmops/bench@{digest}"
 
 

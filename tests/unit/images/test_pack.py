@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from slm_bench.pull import pull
-from slm_quantizer.pack import ends, finish, layers, name_end
+from slm_quantizer.pack import ends, finish, layers, name_end, weight_bytes
 from slmkit.run import Context, RunFailed
 from slmops.contract import PullRun, QuantizeRun, Reason, Report
 from tests.unit.images.onnxbytes import GOOD, WEIGHTS, graph, model, outside
@@ -113,6 +113,27 @@ def test_a_changed_setting_changes_the_small_layer_alone(folder: Path) -> None:
     after = [layer.digest() for layer in layers(folder, "barn")]
     assert after[0] == before[0]
     assert after[1] != before[1]
+
+
+def test_files_in_folders_and_other_formats_are_packed_too(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "deep/part.gguf", "openvino_model.bin", "openvino_model.xml", "config.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x" * 10)
+    weights, settings = layers(tmp_path, "barn")
+    assert set(weights.files) == {
+        f"models/barn/{n}" for n in ("model.safetensors", "deep/part.gguf", "openvino_model.bin")
+    }
+    assert set(settings.files) == {"models/barn/openvino_model.xml", "models/barn/config.json"}
+    assert weight_bytes(tmp_path) == 30
+
+
+def test_other_formats_have_their_defaults_in_the_models_own_file(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": 1, "do_sample": false}')
+    wanted = run(temperature=0).model_copy(update={"format": "Safetensors"})
+    finish(tmp_path, wanted)
+    found = json.loads((tmp_path / "generation_config.json").read_text())
+    assert (found["eos_token_id"], found["top_p"], found["do_sample"]) == (1, 0.9, False)
+    assert [path.name for path in tmp_path.iterdir()] == ["generation_config.json"]
 
 
 # --- and on the node: what was packed has arrived

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
-from slm_quantizer.convert import convert
+from slm_quantizer.onnx import build
 from slm_quantizer.pack import finish
 from slmkit.run import RunFailed
 from slmkit.safety import check_runtime_folder
@@ -38,7 +38,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_the_model_builder_makes_is_let_in(original: Path, tmp_path: Path, precision: str) -> None:
     run = QuantizeRun.model_validate({"run": "r", "model": Source(uri="oci://r.example/m"), "name": "m", "variant": "v",
                                       "precision": precision, "output": Sink(repository="r.example/x")})  # fmt: skip
-    made = convert(original, run, tmp_path)
+    made = build(original, run, None, tmp_path)
     finish(made, run)
     check_runtime_folder(made)
     data = made / "model.onnx.data"

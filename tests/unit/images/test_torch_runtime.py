@@ -14,7 +14,7 @@ pytest.importorskip("torchmetrics")
 from transformers import AutoTokenizer
 
 from slm_quantizer import evaluate as ours
-from slm_quantizer.convert import convert
+from slm_quantizer.onnx import build
 from slm_quantizer.pack import finish
 from slm_trainer import evaluate as theirs
 from slm_trainer.encoding import encode, texts
@@ -29,7 +29,7 @@ def built(model: Path, work: Path) -> tuple[Path, Any]:
     """(the model as the runtime reads it, its tokenizer)."""
     run = QuantizeRun(run="x", model=Source(uri="oci://registry.example/x:v1"), name="x", variant="full", precision="FP32",
                       output=Sink(repository="registry.example/y"))  # fmt: skip
-    converted = convert(model, run, work)
+    converted = build(model, run, None, work)
     finish(converted, run)
     return converted, AutoTokenizer.from_pretrained(model, local_files_only=True)
 

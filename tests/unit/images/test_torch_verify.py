@@ -1,85 +1,53 @@
 """The last look at a converted model: what answers differently from the original is not published."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
-pytest.importorskip("onnxruntime_genai")
 
 import numpy as np
-import torch
 
 from slm_quantizer import verify as module
 from slm_quantizer.likeness import SIMILARITY, cosine
-from slm_quantizer.verify import verify
+from slm_quantizer.runtimes import Said
+from slm_quantizer.verify import GREEDY, agreement, verify
 from slmkit.run import RunFailed
-from slmops.contract import Reason
+from slmops.contract import Reason, Verification
 
-WORDS = 40
+WORDS, END = 40, 39
 PROMPTS = ["ab", "a long prompt", "1, 2, 3"]
-torch.set_num_threads(1)
 
 
-class Original:
-    """A model in PyTorch: a row of logits for each last token."""
+class Model:
+    """A runtime: a letter is a token, and a row of logits belongs to each last token, changed by what a test wants."""
 
-    def __init__(self, seed: int = 1, words: int = WORDS) -> None:
-        self.rows = torch.randn(WORDS, words, generator=torch.Generator().manual_seed(seed)) * 3
+    ends = (END,)
 
-    def __call__(self, tokens: Any) -> Any:
-        return SimpleNamespace(logits=self.rows[tokens])
+    def __init__(self, change: Callable[[Any], Any] = lambda row: row, shift: int = 0, reads: str = "{}") -> None:
+        self.rows = np.random.default_rng(1).standard_normal((WORDS, WORDS)).astype(np.float32) * 3
+        self.change, self.shift, self.reads = change, shift, reads
 
-    def eval(self) -> "Original":
-        return self
+    def next_logits(self, tokens: Sequence[int]) -> Any:
+        return self.change(self.rows[tokens[-1]].copy())
 
-
-class Words:
-    """A tokenizer: a letter is a token."""
-
-    def __init__(self, shift: int = 0) -> None:
-        self.shift = shift
-
-    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
-        return {"input_ids": self.encode(text)}
-
-    def encode(self, text: str) -> list[int]:
-        return [(ord(letter) + self.shift) % WORDS for letter in text]
-
-    def decode(self, tokens: Any, skip_special_tokens: bool = True) -> str:
-        return " ".join(str(int(token)) for token in tokens)
+    def say(self, prompts: Sequence[str], limit: int) -> list[Said]:
+        said = []
+        for prompt in prompts:
+            tokens = [(ord(letter) + self.shift) % (WORDS - 1) for letter in prompt]
+            whole = list(tokens)
+            for _ in range(limit):
+                whole.append(int(np.argmax(self.next_logits(whole))))
+            said.append(Said(tokens, self.reads.format(tokens), self.next_logits(tokens), whole[len(tokens) :]))
+        return said
 
 
-class Converted:
-    """The runtime: the same rows, changed by what a test wants."""
-
-    def __init__(self, change: Callable[[Any], Any], tokenizer: Any) -> None:
-        self._rows, self._change = Original().rows.numpy(), change
-        self.Tokenizer = lambda model: tokenizer
-        self.GeneratorParams = lambda model: SimpleNamespace(set_search_options=lambda **options: None)
-
-    def Model(self, folder: str) -> "Converted":  # noqa: N802  (as the library has it)
-        return self
-
-    def Generator(self, model: object, params: object) -> Any:  # noqa: N802
-        state: dict[str, Any] = {}
-        return SimpleNamespace(
-            append_tokens=lambda tokens: state.update(last=int(tokens[-1])),
-            get_logits=lambda: self._change(self._rows[state["last"]].copy())[None, None, :],
-        )
-
-
-def check(
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any], precision: str = "INT4", tokenizer: Any = None
-) -> float:
-    monkeypatch.setattr(module, "AutoTokenizer", SimpleNamespace(from_pretrained=lambda *a, **k: Words()))
-    monkeypatch.setattr(module, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=lambda *a, **k: Original()))
-    monkeypatch.setattr(module, "og", Converted(change, tokenizer or Words()))
-    return verify(Path("/original"), Path("/converted"), precision, PROMPTS)
+def check(monkeypatch: pytest.MonkeyPatch, converted: Model, precision: str = "INT4") -> Verification:
+    monkeypatch.setattr(module, "Torch", lambda folder: Model())
+    return verify(Path("/original"), Path("/converted"), lambda folder: converted, precision, PROMPTS)
 
 
 def refused(act: Callable[[], object]) -> str:
@@ -95,15 +63,18 @@ def noise(size: float) -> Callable[[Any], Any]:
 
 
 def test_a_model_that_answers_alike_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert check(monkeypatch, lambda row: row, "FP32") == pytest.approx(1.0)
-    assert check(monkeypatch, lambda row: 2 * row + 5, "FP32") == pytest.approx(1.0), "only the order of words counts"
+    found = check(monkeypatch, Model(), "FP32")
+    assert (found.similarity, found.greedy_agreement, found.prompts) == (pytest.approx(1.0), 1.0, len(PROMPTS))
+    scaled = check(monkeypatch, Model(lambda row: 2 * row + 5), "FP32")
+    assert scaled.similarity == pytest.approx(1.0), "only the order of words counts"
 
 
-@pytest.mark.parametrize("precision", ["FP32", "INT8", "INT4"])
+@pytest.mark.parametrize("precision", SIMILARITY)
 def test_each_precision_has_its_own_noise(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     allowed = (1 / SIMILARITY[precision] ** 2 - 1) ** 0.5
-    assert check(monkeypatch, noise(0.5 * allowed), precision) >= SIMILARITY[precision]
-    assert "similar" in refused(lambda: check(monkeypatch, noise(3 * allowed), precision))
+    monkeypatch.setattr(module, "GREEDY", {})
+    assert check(monkeypatch, Model(noise(0.5 * allowed)), precision).similarity >= SIMILARITY[precision]
+    assert "similar" in refused(lambda: check(monkeypatch, Model(noise(3 * allowed)), precision))
 
 
 @pytest.mark.parametrize(
@@ -119,32 +90,69 @@ def test_each_precision_has_its_own_noise(monkeypatch: pytest.MonkeyPatch, preci
 def test_a_model_that_reads_wrong_weights_does_not_pass(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]
 ) -> None:
-    refused(lambda: check(monkeypatch, change))
+    refused(lambda: check(monkeypatch, Model(change)))
 
 
 def test_a_model_of_another_vocabulary_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = refused(lambda: check(monkeypatch, lambda row: row[:-1]))
+    message = refused(lambda: check(monkeypatch, Model(lambda row: row[:-1])))
     assert f"{WORDS - 1} logits instead of {WORDS}" in message
 
 
 def test_a_tokenizer_that_cuts_in_another_way_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = refused(lambda: check(monkeypatch, lambda row: row, tokenizer=Words(shift=1)))
-    assert "'ab' in another way" in message
+    assert "'ab' in another way" in refused(lambda: check(monkeypatch, Model(shift=1)))
 
 
 def test_a_tokenizer_that_does_not_read_its_own_tokens_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    broken = Words()
-    broken.decode = lambda tokens, skip_special_tokens=True: "?"  # type: ignore[method-assign]
-    assert "not read back" in refused(lambda: check(monkeypatch, lambda row: row, tokenizer=broken))
+    assert "not read back" in refused(lambda: check(monkeypatch, Model(reads="?")))
 
 
 def test_a_model_that_the_runtime_cannot_load_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(model: object) -> object:
+    def fail(folder: Path) -> Model:
         raise RuntimeError("unsupported operator")
 
-    monkeypatch.setattr(Converted, "Model", fail)
+    monkeypatch.setattr(module, "Torch", lambda folder: Model())
     with pytest.raises(RunFailed, match="cannot load"):
-        check(monkeypatch, lambda row: row)
+        verify(Path("/original"), Path("/converted"), fail, "INT4", PROMPTS)
+
+
+def other_word(row: Any) -> Any:
+    """Nearly the same logits, and another word on top: the best one and the next change places."""
+    first, second = np.argsort(row)[-2:][::-1]
+    row[first], row[second] = row[second], row[first]
+    return row
+
+
+def test_what_is_not_rounded_says_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SIMILARITY", dict.fromkeys(SIMILARITY, 0.5))
+    assert "greedy tokens" in refused(lambda: check(monkeypatch, Model(other_word), "FP32"))
+    assert check(monkeypatch, Model(other_word), "INT4").greedy_agreement == 0
+    assert set(GREEDY) == {"FP32"}
+
+
+def said(*greedy: int) -> Said:
+    return Said([1], "", np.zeros(4, np.float32), list(greedy))
+
+
+def share(wanted: Said, found: Said, scores: Sequence[float] = (0, 1, 2, 3)) -> float:
+    return agreement(wanted, found, [9], lambda tokens: np.array(scores, dtype=np.float32))
+
+
+def test_agreement_counts_up_to_the_first_other_word() -> None:
+    assert share(said(1, 2, 3, 1), said(1, 2, 3, 1)) == 1
+    assert share(said(1, 2, 3, 1), said(1, 2, 0, 1)) == 0.5
+    assert share(said(1, 2, 3, 1), said(1, 2)) == 0.5
+    assert share(said(1, 2), said(1, 2, 3, 1)) == 0.5
+
+
+def test_a_runtime_may_leave_out_the_end_of_an_answer() -> None:
+    assert share(said(1, 2, 9), said(1, 2)) == 1
+    assert share(said(9), said()) == 1
+    assert share(said(1, 2, 9), said(1, 2, 9, 3)) == 1
+
+
+def test_of_words_that_are_a_tie_either_is_right() -> None:
+    assert share(said(1, 2, 3), said(1, 3, 2), [0, 9, 2, 2.0001]) == 1
+    assert share(said(1, 2, 3), said(1, 3, 2), [0, 9, 2, 2.5]) == pytest.approx(1 / 3)
 
 
 def test_similarity_is_between_vectors_without_their_mean() -> None:

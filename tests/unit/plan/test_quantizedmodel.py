@@ -118,3 +118,31 @@ def test_nothing_is_measured_without_data_to_measure_on() -> None:
 def test_gates_alone_build_nothing_again() -> None:
     measured = TWO | {"evaluation": {"data": DATA}}
     assert names(measured) == names(measured | {"gates": [{"metric": "AccuracyRetained", "min": "92%"}]})
+
+
+CALIBRATION = {"data": DATA, "samples": 32, "maxSequenceLength": 256}
+
+
+def test_calibration_data_go_to_the_variants_that_need_them_alone() -> None:
+    variants = [{"name": "plain"}, {"name": "gptq", "algorithm": "GPTQ"}, {"name": "awq", "algorithm": "AWQ"}]
+    plan = plan_of(quantizedmodel({"variants": variants, "calibration": CALIBRATION}))
+    told = [configuration(plan, index) for index in range(3)]
+    assert told[0]["calibration"] is None
+    for run in told[1:]:
+        assert run["calibration"]["data"]["source"]["uri"] == DATA["uri"]
+        assert (run["calibration"]["samples"], run["calibration"]["max_sequence_length"]) == (32, 256)
+
+
+def test_other_calibration_data_rebuild_the_calibrated_variants_alone() -> None:
+    variants = {"variants": [{"name": "plain"}, {"name": "gptq", "algorithm": "GPTQ"}]}
+    before = names(variants | {"calibration": CALIBRATION})
+    after = names(variants | {"calibration": CALIBRATION | {"samples": 64}})
+    assert before["plain"] == after["plain"] == names({"variants": [{"name": "plain"}]})["plain"]
+    assert before["gptq"] != after["gptq"]
+
+
+def test_a_secret_for_calibration_data_is_mounted() -> None:
+    data = DATA | {"credentials": {"secret": "data-login"}}
+    variant = {"name": "gptq", "algorithm": "GPTQ"}
+    told = configuration(plan_of(quantizedmodel({"variants": [variant], "calibration": {"data": data}})))
+    assert "data-login" in told["calibration"]["data"]["source"]["credentials"]["path"]

@@ -144,6 +144,21 @@ def test_without_a_finished_variant_there_is_no_revision(
     assert words in found.message
 
 
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [({"format": "GGUF"}, "int4 of QuantizedModel q is GGUF for CPU, the edge runtime serves ONNX for CPU"),
+     ({"format": "ONNX", "device": "CUDA"}, "is ONNX for CUDA")],
+)  # fmt: skip
+def test_a_variant_that_the_edge_runtime_cannot_read_is_not_rolled_out(made: dict[str, str], words: str) -> None:
+    manifest = _quantized("Ready", "Ready")
+    manifest["status"]["variants"][0] |= made
+    found = wanted(_of_quantized(), _observed(manifest), SETTINGS)
+    assert isinstance(found, Problem)
+    assert (found.reason, found.waiting) == ("NothingToUse", False)
+    assert words in found.message
+    assert revision(_of_quantized("int8"), _observed(manifest)).images == {"farms": image("int8")}
+
+
 def test_one_variant_that_was_rejected_does_not_keep_another_from_being_used() -> None:
     assert revision(_of_quantized("int8"), _observed(_quantized("Rejected", "Ready"))).images == {
         "farms": image("int8")

@@ -83,6 +83,20 @@ def test_all_variants_ready_is_success() -> None:
     assert status.inputs == {"model": "m@1"}
 
 
+def test_what_the_last_look_saw_is_told() -> None:
+    gpu = quantizedmodel(
+        {"variants": [{"name": "a"}, {"name": "b", "precision": "FP16", "target": {"device": "CUDA"}}]}
+    )
+    seen_of = report("image", verification={"similarity": 0.99123, "greedy_agreement": 0.75, "prompts": 4})
+    status = status_of(seen(seen_of, seen_of, resource=gpu), gpu)
+    first, second = status.variants
+    assert first.verification is not None
+    assert (first.verification.loads, first.verification.similarity) == (True, 0.9912)
+    assert first.verification.greedy_agreement == 0.75
+    assert second.verification is not None
+    assert (second.device, second.verification.loads) == ("CUDA", False), "it was tried on a CPU"
+
+
 def test_a_variant_that_misses_a_gate_is_rejected_and_the_other_is_ready() -> None:
     status = status_of(seen(built(0.5), built()))
     assert phases(status) == {"int4": "Rejected", "int8": "Ready"}

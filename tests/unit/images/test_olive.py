@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from slm_quantizer import convert as converting
+from slm_quantizer import olive as converting
 from slmkit.run import PERMANENT, RunFailed
 from slmops.contract import QuantizeRun, Reason, Sink, Source
 from slmops.status.remedies import REMEDIES
@@ -27,6 +27,8 @@ FILES = {
 """A whole model."""
 RUN = QuantizeRun(run="r", model=Source(uri="oci://r.example/m"), name="m", variant="v", precision="INT4",
                   output=Sink(repository="r.example/x"))  # fmt: skip
+PASSES: dict[str, dict[str, Any]] = {"build": {"type": "ModelBuilder", "precision": "int4"}}
+WANTED = ("model.onnx", "genai_config.json")
 Olive = Callable[..., None]
 
 
@@ -66,12 +68,13 @@ def olive(monkeypatch: pytest.MonkeyPatch) -> Olive:
         monkeypatch.setitem(sys.modules, "olive", package)
         monkeypatch.setitem(sys.modules, "olive.workflows", module)
         monkeypatch.setattr(converting, "_fit_together", lambda: None)
+        monkeypatch.setattr(converting, "validate", lambda described: None)  # that takes the real one
 
     return behaves
 
 
 def convert(work: Path) -> Path:
-    return converting.convert(work / "model", RUN, work)
+    return converting.carry_out(work / "model", PASSES, work / "olive-INT4", WANTED, "INT4 model")
 
 
 def failed(work: Path) -> RunFailed:
@@ -203,10 +206,10 @@ BUILD = """
 import json, logging, subprocess, sys
 from pathlib import Path
 from types import ModuleType
-from slm_quantizer import convert as converting
+from slm_quantizer import olive as converting
 from slmkit.run import Context, execute
 from slmops.contract import QuantizeRun, Report
-from tests.unit.images.test_convert import FILES, Result
+from tests.unit.images.test_olive import FILES, PASSES, WANTED, Result
 
 work, configuration, raised = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 
@@ -224,9 +227,10 @@ def run(workflow):
 sys.modules["olive"], sys.modules["olive.workflows"] = ModuleType("olive"), ModuleType("olive.workflows")
 sys.modules["olive.workflows"].run = run
 converting._fit_together = lambda: None
+converting.validate = lambda described: None
 
 def handler(run, context):
-    converting.convert(work / "model", run, context.work)
+    converting.carry_out(work / "model", PASSES, context.work / "olive-INT4", WANTED, "INT4 model")
     return Report(outcome="Succeeded")
 
 def attempt():

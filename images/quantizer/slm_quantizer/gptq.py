@@ -1,0 +1,62 @@
+"""Checkpoints with quantized weights, by Olive: each weight to the nearest value (RTN), or GPTQ, which lets later weights
+make up for the errors of earlier ones on calibration data (Frantar et al., arXiv 2210.17323).
+
+GPTQ takes memory for the hidden states of all records, and for one layer at a time four bytes for each pair of inputs.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from slm_quantizer.calibrated import calibrated_by
+from slm_quantizer.olive import carry_out
+from slmkit.run import RunFailed
+from slmops.contract import QuantizeRun, Reason
+
+BITS = {"INT4": 4, "INT8": 8}
+MIDDLE = {4: 0x88, 8: 0x80}
+"""A byte of zero points in the middle of the range: two of four bits, or one of eight."""
+
+
+def quantized(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Path:
+    """The model as a checkpoint of Olive's, in a folder: of each linear layer but the head ``qweight``, ``scales`` and
+    ``qzeros``. INT4 in blocks of the run's size, INT8 with a scale for each output."""
+    block = run.block_size if run.precision == "INT4" else -1
+    check_blocks(model, block)
+    options: dict[str, Any] = {"type": "Rtn", "bits": BITS[run.precision], "group_size": block, "sym": run.symmetric}
+    if run.algorithm == "GPTQ":
+        if records is None:
+            raise RunFailed(Reason.INVALID_CONFIGURATION, "GPTQ needs calibration data")
+        options |= {"type": "Gptq", "data_config": calibrated_by(records)}
+    what = f"{run.precision} checkpoint by {options['type']}"
+    out = carry_out(model, {"quantize": options}, work / "olive-checkpoint", ("model/config.json",), what) / "model"
+    for path in sorted(out.glob("*.safetensors")):
+        _add_zero_points(path, MIDDLE[BITS[run.precision]])
+    return out
+
+
+def check_blocks(model: Path, block: int) -> None:
+    """Raise RunFailed, UnsupportedModel, where a block would not end with a row of weights: Olive pads nothing."""
+    config = json.loads((model / "config.json").read_bytes())
+    for name in ("hidden_size", "intermediate_size"):
+        size = config.get(name)
+        if isinstance(size, int) and block > 0 and size % block:
+            raise RunFailed(Reason.UNSUPPORTED_MODEL, f"blockSize {block} does not divide the model's {name}, {size}")
+
+
+def _add_zero_points(path: Path, middle: int) -> None:
+    """Olive leaves out zero points that are all in the middle of the range; the model builder looks for them."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        metadata = file.metadata()
+    bits = 4 if middle == MIDDLE[4] else 8
+    for name in [name for name in tensors if name.endswith(".scales")]:
+        zeros = name.removesuffix("scales") + "qzeros"
+        rows, blocks = tensors[name].shape
+        if zeros not in tensors:
+            tensors[zeros] = torch.full((rows, -(-blocks * bits // 8)), middle, dtype=torch.uint8)
+    save_file(tensors, path, metadata)

@@ -1,0 +1,51 @@
+"""ONNX, by Olive's pass of ONNX Runtime GenAI's model builder: what the edge runtime and Foundry Local serve."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from slm_quantizer.awq import awq
+from slm_quantizer.gptq import quantized
+from slm_quantizer.olive import carry_out
+from slm_quantizer.pack import GENAI
+from slmkit.run import RunFailed
+from slmops.contract import QuantizeRun, Reason
+
+ROUNDING = {"RTN": "rtn", "KQuant": "k_quant_mixed", "AWQ": "rtn"}
+"""How the builder itself rounds; AWQ has scaled the weights beforehand, GPTQ has rounded them."""
+FILES = ("model.onnx", GENAI)
+
+
+def build(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Path:
+    """Convert a checked model folder. ``records``: a TokenStore to calibrate with. Returns the folder with the ONNX
+    model."""
+    options: dict[str, Any] = {"type": "ModelBuilder", "precision": run.precision.lower()}
+    if run.precision == "INT4":
+        options |= {"int4_block_size": run.block_size, "int4_is_symmetric": run.symmetric}
+        if run.algorithm == "GPTQ":
+            model = quantized(model, run, records, work)
+            # Of the head alone, which the builder rounds: one that is the embedding, too, it can share in no other way.
+            options["int4_is_symmetric"] = True
+        else:
+            options["int4_algo_config"] = ROUNDING[run.algorithm]
+    if run.algorithm == "AWQ":
+        if records is None:
+            raise RunFailed(Reason.INVALID_CONFIGURATION, "AWQ needs calibration data")
+        model = awq(model, records, run.block_size, run.symmetric, work / "scaled")
+    what = f"{run.precision} model"
+    return carry_out(model, {"build": options}, work / f"olive-{run.precision}", FILES, what, run.device)
+
+
+def on_cpu(folder: Path, view: Path) -> Path:
+    """The same model as the CPU computes it, in a folder ``view`` that shares its files: where it can be tried."""
+    config = json.loads((folder / GENAI).read_bytes())
+    options = config["model"]["decoder"]["session_options"]
+    if not options.get("provider_options"):
+        return folder
+    options["provider_options"] = []
+    view.mkdir()
+    for path in folder.iterdir():
+        (view / path.name).hardlink_to(path)
+    (view / GENAI).unlink()
+    (view / GENAI).write_text(json.dumps(config))
+    return view

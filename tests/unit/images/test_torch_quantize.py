@@ -1,0 +1,93 @@
+"""Whole quantization runs, from a model and data in a registry to the image that is published there."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("olive")
+pytest.importorskip("onnxruntime_genai")
+pytest.importorskip("torchmetrics")
+
+from slm_quantizer.quantize import quantize
+from slmkit.run import Context, RunFailed
+from slmops.contract import QuantizeRun, Reason, Report
+from tests.unit.images.fakeregistry import FakeRegistry
+from tests.unit.images.toys import EXAMPLES, saved
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Any:
+    """A registry with a small model and data."""
+    folder = saved(tmp_path / "toy", hidden_size=128, intermediate_size=256)
+    lines = [{"messages": example.messages()} for example in EXAMPLES]
+    data = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    with FakeRegistry() as found:
+        found.artifact("slm/model", {path.name: path.read_bytes() for path in folder.iterdir()})
+        found.artifact("slm/data", {"train.jsonl": data})
+        yield found
+
+
+def ran(registry: FakeRegistry, work: Path, **fields: Any) -> Report:
+    data = {"source": {"uri": f"oci://{registry.host}/slm/data:latest"}, "format": "Messages"}
+    run = QuantizeRun.model_validate({
+        "run": "r", "registry": registry.settings, "model": {"uri": f"oci://{registry.host}/slm/model:latest"},
+        "name": "barn", "variant": "v", "precision": "INT4", "output": {"repository": f"{registry.host}/slm/made"},
+        "calibration": {"data": data, "samples": 8} if fields.get("algorithm") in ("GPTQ", "AWQ") else None,
+        "evaluation": {"data": data, "samples": 4, "max_new_tokens": 4,
+                       "metrics": ["ExactMatch", "Perplexity", "InferenceTime", "PeakMemory"]},
+    } | fields)  # fmt: skip
+    work.mkdir()
+    return quantize(run, Context(work))
+
+
+def files(registry: FakeRegistry, report: Report) -> dict[str, str]:
+    """Annotations of the image that was published."""
+    digest = report.artifacts["image"].reference.partition("@")[2]
+    return dict(registry.manifest("slm/made", digest)["annotations"])
+
+
+def test_a_calibrated_variant_is_built_measured_and_published(registry: FakeRegistry, tmp_path: Path) -> None:
+    made = ran(registry, tmp_path / "work", algorithm="GPTQ")
+    assert made.artifacts.keys() == {"image"}
+    assert made.verification is not None
+    assert (made.verification.loaded_on, made.verification.prompts) == ("CPU", 8)
+    assert made.verification.similarity > 0.9
+    assert made.evaluation.keys() == {"model", "reference"}
+    model, reference = made.evaluation["model"], made.evaluation["reference"]
+    assert (model.samples, model.inference_seconds is None) == (4, False)
+    assert (model.weight_bytes or 0) < 0.5 * (reference.weight_bytes or 0)
+    assert files(registry, made)["slmops.dev/format"] == "ONNX"
+
+
+def test_a_variant_in_safetensors_is_measured_in_pytorch(registry: FakeRegistry, tmp_path: Path) -> None:
+    made = ran(registry, tmp_path / "work", algorithm="AWQ", format="Safetensors")
+    model, reference = made.evaluation["model"], made.evaluation["reference"]
+    assert model.perplexity == pytest.approx(reference.perplexity, rel=0.2)
+    assert (model.weight_bytes or 0) < 0.5 * (reference.weight_bytes or 0)
+    assert files(registry, made)["slmops.dev/format"] == "Safetensors"
+
+
+def test_of_a_variant_for_a_gpu_nothing_is_timed(registry: FakeRegistry, tmp_path: Path) -> None:
+    made = ran(registry, tmp_path / "work", precision="FP16", device="CUDA")
+    model, reference = made.evaluation["model"], made.evaluation["reference"]
+    assert model.perplexity == pytest.approx(reference.perplexity, rel=0.01)
+    for found in (model, reference):
+        assert (found.inference_seconds, found.peak_memory_bytes) == (None, None)
+
+
+def test_calibration_records_that_are_all_too_long_are_told(registry: FakeRegistry, tmp_path: Path) -> None:
+    source = {"uri": f"oci://{registry.host}/slm/data:latest"}
+    calibration = {"data": {"source": source, "format": "Messages"}, "samples": 5, "max_sequence_length": 3}
+    with pytest.raises(RunFailed, match=r"5 of 5 are longer than calibration.maxSequenceLength 3") as failed:
+        ran(registry, tmp_path / "work", algorithm="GPTQ", calibration=calibration)
+    assert failed.value.reason is Reason.INVALID_DATA
+
+
+def test_a_format_that_the_image_lacks_costs_no_download(registry: FakeRegistry, tmp_path: Path) -> None:
+    with pytest.raises(RunFailed) as failed:
+        ran(registry, tmp_path / "work", format="QNN")
+    assert failed.value.reason is Reason.BACKEND_UNAVAILABLE
+    assert registry.requests == []
