@@ -16,11 +16,12 @@ import httpx
 
 from slmkit import referrers
 from slmkit.access import Access, parse
-from slmkit.layers import MEDIA_TYPE as LAYER_TYPE
+from slmkit.downloads import download, pieces
 from slmkit.layers import Layer
 from slmkit.manifests import TITLE, files_of, tars_of
 from slmkit.run import RunFailed
-from slmkit.wire import ATTEMPTS, Wire
+from slmkit.uploads import Blob, Uploads
+from slmkit.wire import Wire
 from slmops import contract
 from slmops.contract import Artifact, Reason, Sink, Source
 
@@ -61,6 +62,9 @@ class Registry:
         self.plain_http = settings.plain_http
         self.meter = meter or Unmetered()
         self._wire = Wire(settings, transport, sleep)
+        self._uploads = Uploads(self._wire, self.meter.advance)
+        self._seen: dict[tuple[str, str], str] = {}
+        """Blobs that a repository is known to have, by registry and digest."""
 
     # --- in
 
@@ -73,7 +77,8 @@ class Registry:
         files = files_of(manifest, source.uri)
         self.meter.expect(sum(size for _, _, size in files))
         for title, blob, size in files:
-            self._blob(access, blob, size, into / title)
+            self._seen[access.host, blob] = access.name
+            download(self._wire, access, blob, size, into / title, self.meter.advance)
         return f"oci://{access}@{digest}"
 
     def digest_of(self, reference: str) -> str:
@@ -122,35 +127,6 @@ class Registry:
         if not isinstance(manifest, dict):
             raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{access}: the manifest is not a JSON object")
         return digest, manifest
-
-    def _blob(self, access: Access, digest: str, size: int, path: Path) -> None:
-        """One file, to ``path``: what does not have the promised digest is not kept."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(ATTEMPTS):
-            answer = self._wire.open(access, f"blobs/{digest}")
-            seen, sha, trouble = 0, hashlib.sha256(), ""
-            try:
-                with path.open("wb") as file:
-                    for chunk in answer.iter_raw(CHUNK):
-                        seen += len(chunk)
-                        if seen > size:
-                            break
-                        sha.update(chunk)
-                        file.write(chunk)
-                        self.meter.advance(len(chunk))
-            except httpx.RequestError as error:
-                trouble = f"{type(error).__name__}: {error}"
-            finally:
-                answer.close()
-            if f"sha256:{sha.hexdigest()}" == digest and seen == size:
-                return
-            path.unlink(missing_ok=True)
-            self.meter.advance(-min(seen, size))
-            if seen >= size or (attempt + 1 == ATTEMPTS and not trouble):
-                raise RunFailed(Reason.UNSAFE_SOURCE, f"{access}: {path.name} does not have digest {digest}")
-            if attempt + 1 == ATTEMPTS:
-                raise access.unreachable(trouble)
-            self._wire.pause(attempt)
 
     # --- out
 
@@ -208,34 +184,41 @@ class Registry:
     ) -> Artifact:
         """Publish an OCI image of these layers; the order of the layers is the caller's."""
         access = _push_access(sink)
-        described = []
+        described, diff_ids = [], []
         for layer in layers:
-            digest, size = layer.digest()
-            self._upload(access, digest, size, layer.chunks)
+            measured = layer.measure()
+            self._upload(access, measured.digest, measured.size, layer.chunks)
             extra = {"annotations": {TITLE: layer.title}} if layer.title else {}
-            described.append({"mediaType": LAYER_TYPE, "digest": digest, "size": size, **extra})
-        return self._image(access, described, annotations, architecture)
+            described.append({"mediaType": layer.media_type, "digest": measured.digest, "size": measured.size, **extra})
+            diff_ids.append(measured.diff_id)
+        return self._image(access, described, diff_ids, annotations, architecture)
 
     def join_images(
         self, sink: Sink, images: Sequence[Source], annotations: Mapping[str, str], *, architecture: str
     ) -> Artifact:
-        """Publish an image of the layers of others in the same repository, in their order. No layer is moved."""
+        """Publish an image of the layers of others, in their order. No layer of the same repository is moved, and of
+        another one of the registry only where the registry cannot take it over by itself."""
         access = _push_access(sink)
         described: list[dict[str, Any]] = []
         for source in images:
             reference = parse(source.uri.removeprefix("oci://"))
-            if (reference["host"], reference["name"]) != (access.host, access.name):
-                raise RunFailed(Reason.INVALID_CONFIGURATION, f"{source.uri} is not in {sink.repository}")
-            described += tars_of(self._manifest(access, _newest(reference))[1], source.uri)
-        return self._image(access, described, annotations, architecture)
+            there = Access(reference["host"], reference["name"], "pull", source.credentials)
+            found = tars_of(self._manifest(there, _newest(reference))[1], source.uri)
+            if (there.host, there.name) != (access.host, access.name):
+                for layer in found:
+                    self._copy(there, access, layer["digest"], layer["size"])
+            described += found
+        # They are not compressed, so a layer's digest is its diff id, too.
+        return self._image(access, described, [layer["digest"] for layer in described], annotations, architecture)
 
     def _image(
-        self, access: Access, described: Sequence[Mapping[str, Any]], annotations: Mapping[str, str], architecture: str
-    ) -> Artifact:
-        """Publish an image whose layers are there. They are not compressed, so a layer's digest is its diff id, too."""
+        self, access: Access, described: Sequence[Mapping[str, Any]], diff_ids: Sequence[str],
+        annotations: Mapping[str, str], architecture: str,
+    ) -> Artifact:  # fmt: skip
+        """Publish an image whose layers are there."""
         config = json.dumps(
             {"architecture": architecture, "os": "linux", "config": {},
-             "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in described]}},
+             "rootfs": {"type": "layers", "diff_ids": list(diff_ids)}},
             separators=(",", ":"), sort_keys=True,
         ).encode()  # fmt: skip
         self._upload(access, _sha256(config), len(config), lambda: [config])
@@ -259,17 +242,18 @@ class Registry:
         return Artifact(reference=f"{access.host}/{access.name}@{digest}", size=size)
 
     def _upload(self, access: Access, digest: str, size: int, body: Callable[[], Iterable[bytes]]) -> None:
-        """A blob, unless the registry has it."""
+        """A blob, unless the repository has it."""
         self.meter.expect(size)
-        if self._wire.request("HEAD", access, f"blobs/{digest}", missing_ok=True).status_code == 404:
-            self._wire.upload(access, digest, size, lambda: self._counted(body()))
-        else:
+        if self._uploads.there(access, digest):
             self.meter.advance(size)
+            return
+        other = self._seen.get((access.host, digest), "")
+        self._uploads.send(access, Blob(digest, size, body, other if other != access.name else ""))
 
-    def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            yield chunk
-            self.meter.advance(len(chunk))
+    def _copy(self, there: Access, access: Access, digest: str, size: int) -> None:
+        """A blob of another repository."""
+        self._seen[there.host, digest] = there.name
+        self._upload(access, digest, size, lambda: pieces(self._wire, there, digest, size, "a layer"))
 
 
 def _push_access(sink: Sink) -> Access:

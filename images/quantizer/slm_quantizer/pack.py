@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from slmkit.layers import Layer
+from slmkit.layers import Compression, Layer
 from slmops.contract import QuantizeRun
 
 WEIGHTS = ("model.onnx", "model.onnx.data")
@@ -26,10 +26,10 @@ def finish(folder: Path, run: QuantizeRun) -> None:
     (folder / "inference_model.json").write_text(json.dumps(name, indent=2) + "\n")
 
 
-def layers(folder: Path, name: str) -> list[Layer]:
+def layers(folder: Path, name: str, compression: Compression = "None") -> list[Layer]:
     """The image's layers; files lie at ``/models/<name>``."""
     files = {path.name: path for path in sorted(folder.iterdir()) if path.is_file() and path.name not in LEFT_OUT}
     place = f"models/{name}/"
     weights = {place + n: p for n, p in files.items() if n in WEIGHTS}
     small = {place + n: p for n, p in files.items() if n not in WEIGHTS}
-    return [Layer(weights, "weights"), Layer(small, "settings")]
+    return [Layer(weights, "weights", compression), Layer(small, "settings", compression)]

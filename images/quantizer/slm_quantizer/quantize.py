@@ -55,7 +55,8 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
         "org.opencontainers.image.base.name": context.inputs["model"],
         "slmops.dev/precision": run.precision,
     }
-    image = registry.push_image(run.output, layers(built, run.name), annotations, architecture=run.architecture)
+    packed = layers(built, run.name, run.compression)
+    image = registry.push_image(run.output, packed, annotations, architecture=run.architecture)
     describe(registry, run.output, context, image, facts)
     return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures)
 

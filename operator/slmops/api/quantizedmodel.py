@@ -60,6 +60,14 @@ class Generation(ApiModel):
     """Above 1 makes repetition unlikely."""
 
 
+class ModelImage(ApiModel):
+    """How the images are made."""
+
+    compression: Literal["None", "Zstd"] = "None"
+    """Of the layers. Zstd halves FP32 weights of a model that was trained in BF16. All others shrink by 5 to 9 %, which
+    only a slow network makes up for: nodes have to unpack them. Every node that mounts image volumes can."""
+
+
 class QuantizedModelSpec(ApiModel):
     """The wanted variants."""
 
@@ -77,6 +85,8 @@ class QuantizedModelSpec(ApiModel):
     """Bounds that each variant has to keep."""
     run: RunSpec = RunSpec()
     """Where and how the Jobs run, one a variant."""
+    image: ModelImage = ModelImage()
+    """How the images are made."""
     output: Output
     """Where the images are published."""
 

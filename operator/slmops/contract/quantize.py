@@ -32,4 +32,6 @@ class QuantizeRun(Run):
     architecture: Literal["amd64", "arm64"] = "amd64"
     evaluation: Evaluation | None = None
     """Measured on the built variant and, as ``reference``, on the unquantized model."""
+    compression: Literal["None", "Zstd"] = "None"
+    """Of the image's layers."""
     output: Sink

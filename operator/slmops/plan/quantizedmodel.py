@@ -47,6 +47,7 @@ def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, set
         architecture=variant.target.architecture,
         generation=contract.Generation.model_validate(spec.generation.model_dump()),
         evaluation=measured,
+        compression=spec.image.compression,
         output=sources.sink(spec.output),
     )
     return work(resource, role(variant.name), run, image=settings.images.quantizer, run_spec=spec.run, sources=sources,

@@ -1,6 +1,7 @@
 """The model image: what servers look for is there, and a changed setting moves no weights."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,10 @@ import pytest
 
 from slm_bench.pull import pull
 from slm_quantizer.pack import finish, layers
+from slmkit.layers import Compression
 from slmkit.run import Context, RunFailed
-from slmops.contract import PullRun, QuantizeRun, Reason, Report
+from slmops.contract import PullRun, QuantizeRun, Reason, Report, Sink
+from tests.unit.images.fakeregistry import FakeRegistry
 
 FILES = {
     "model.onnx": b"graph", "model.onnx.data": b"weights" * 1000, "tokenizer.json": b"{}", "chat_template.jinja": b"t",
@@ -85,11 +88,43 @@ def test_weights_and_settings_are_layers_of_their_own(folder: Path) -> None:
 
 def test_a_changed_setting_changes_the_small_layer_alone(folder: Path) -> None:
     finish(folder, run(temperature=0.1))
-    before = [layer.digest() for layer in layers(folder, "barn")]
+    before = [layer.measure() for layer in layers(folder, "barn")]
     finish(folder, run(temperature=0.2))
-    after = [layer.digest() for layer in layers(folder, "barn")]
+    after = [layer.measure() for layer in layers(folder, "barn")]
     assert after[0] == before[0]
     assert after[1] != before[1]
+
+
+def unlike(folder: Path, other: Path) -> None:
+    """The same files in another folder, in another order, with other times, rights and owners."""
+    other.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir(), reverse=True)):
+        copy = other / path.name
+        copy.write_bytes(path.read_bytes())
+        copy.chmod(0o600)
+        os.utime(copy, (number, number))
+        if os.geteuid() == 0:
+            os.chown(copy, 1000 + number, 1000)
+
+
+@pytest.mark.parametrize("compression", ["None", "Zstd"])
+def test_the_same_folder_is_the_same_image_whoever_packs_it_whenever(
+    folder: Path, tmp_path: Path, compression: Compression
+) -> None:
+    finish(folder, run())
+    unlike(folder, tmp_path / "other")
+    made, annotations = [], [{"a": "1", "b": "2"}, {"b": "2", "a": "1"}]
+    for place in (folder, tmp_path / "other"):
+        with FakeRegistry() as registry:  # a registry of its own: nothing is there beforehand
+            sink = Sink(repository=f"{registry.host}/slm/q")
+            client, said = registry.client(), annotations.pop()
+            image = client.push_image(sink, layers(place, "barn", compression), said, architecture="amd64")
+            made.append((image.reference.partition("@")[2], image.size))
+            manifest = registry.manifests["slm/q", made[-1][0]][1]
+            config = registry.blobs["slm/q", json.loads(manifest)["config"]["digest"]]
+        assert b"created" not in manifest + config
+        assert compression == "None" or b"tar+zstd" in manifest
+    assert made[0] == made[1]
 
 
 # --- and on the node: what was packed has arrived

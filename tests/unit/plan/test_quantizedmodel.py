@@ -40,6 +40,16 @@ def test_every_variant_is_a_job_and_all_start_at_once() -> None:
     assert [configuration(plan, index)["variant"] for index in (0, 1)] == ["cpu-int4", "cpu-int8"]
 
 
+def test_images_are_compressed_where_that_is_wished_and_jobs_of_before_keep_their_names() -> None:
+    before, same, packed = (
+        plan_of(quantizedmodel({**TWO, **image}))
+        for image in ({}, {"image": {"compression": "None"}}, {"image": {"compression": "Zstd"}})
+    )
+    assert [configuration(plan)["compression"] for plan in (before, same, packed)] == ["None", "None", "Zstd"]
+    assert [step.name for step in before.steps] == [step.name for step in same.steps]
+    assert {step.name for step in before.steps}.isdisjoint(step.name for step in packed.steps)
+
+
 def test_variants_whose_names_begin_alike_are_jobs_of_their_own() -> None:
     found = names({"variants": [{"name": "processor-a"}, {"name": "processor-b"}, {"name": "processor-" + "c" * 30}]})
     assert len(set(found.values())) == 3
