@@ -55,6 +55,7 @@ FETCHES = (1, 21)
 KWOK = Program("kwok", ("kwok",), "90 s")
 POLICIES = Program("policies", ("kube-router",), "3 min")
 KUEUE = Program("kueue", ("kueue",), "3 min", target=".")
+ORAS = Program("oras", ("oras",), "30 s")
 
 
 def folder(program: Program) -> Path:
@@ -67,7 +68,7 @@ def folder(program: Program) -> Path:
 
 def binary(name: str) -> Path:
     """Path of a built binary."""
-    program = next(p for p in (*PROGRAMS, KWOK, POLICIES, KUEUE) if name in p.makes)
+    program = next(p for p in (*PROGRAMS, KWOK, POLICIES, KUEUE, ORAS) if name in p.makes)
     return folder(program) / name
 
 
