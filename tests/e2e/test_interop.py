@@ -151,9 +151,7 @@ def mounting(platform: Platform, image: Image, **mount: Any) -> Manifest:
     [({"mountPath": "/model"}, f"models/{NAME}/"), ({"mountPath": "/mnt/models", "subPath": "models"}, f"{NAME}/")],
     ids=["as our servers do", "as KServe does for oci+native://"],
 )
-def test_a_pod_mounts_it(
-    platform: Platform, image: Image, pods: list[str], mount: dict[str, str], prefix: str
-) -> None:
+def test_a_pod_mounts_it(platform: Platform, image: Image, pods: list[str], mount: dict[str, str], prefix: str) -> None:
     start(platform, pods, "interop-mount", mounting(platform, image, **mount))
     ended = lambda: phase(platform, "interop-mount") in ("Succeeded", "Failed")  # noqa: E731
     wait_for("the end of the pod", ended, 120, lambda: platform.show("pod", "interop-mount"))

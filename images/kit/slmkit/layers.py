@@ -47,6 +47,11 @@ class Layer:
         """The bytes that are pushed."""
         return self._tar() if self.compression == "None" else _packed(self._tar())
 
+    @property
+    def plain_size(self) -> int:
+        """Bytes of the plain tar; no file is read for it."""
+        return sum(len(part) if isinstance(part, bytes) else part.stat().st_size for part in self._parts())
+
     def measure(self) -> Measured:
         """Digests and size, in one pass."""
         plain, pushed, size = hashlib.sha256(), hashlib.sha256(), 0
@@ -58,6 +63,16 @@ class Layer:
         return Measured(f"sha256:{pushed.hexdigest()}", size, f"sha256:{plain.hexdigest()}")
 
     def _tar(self) -> Iterator[bytes]:
+        for part in self._parts():
+            if isinstance(part, bytes):
+                yield part
+                continue
+            with part.open("rb") as file:
+                while chunk := file.read(CHUNK):
+                    yield chunk
+
+    def _parts(self) -> Iterator[bytes | Path]:
+        """Headers, fillings, and between them the files whose content is meant."""
         for folder in self._folders():
             info = tarfile.TarInfo(f"{folder}/")
             info.type, info.mode = tarfile.DIRTYPE, 0o755
@@ -67,11 +82,8 @@ class Layer:
             info = tarfile.TarInfo(name.lstrip("/"))
             info.size, info.mode = path.stat().st_size, 0o644
             yield info.tobuf(tarfile.GNU_FORMAT)
-            with path.open("rb") as file:
-                while chunk := file.read(CHUNK):
-                    yield chunk
-            if rest := info.size % tarfile.BLOCKSIZE:
-                yield bytes(tarfile.BLOCKSIZE - rest)
+            yield path
+            yield bytes(-info.size % tarfile.BLOCKSIZE)
         yield bytes(2 * tarfile.BLOCKSIZE)
 
     def _folders(self) -> list[str]:

@@ -5,47 +5,28 @@ layers that exist nowhere on disk, retries with Retry-After, one place that maps
 package leaves to its caller.
 """
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import httpx
 
 from slmkit import referrers
 from slmkit.access import Access, parse
-from slmkit.downloads import download, pieces
+from slmkit.blobs import EMPTY, Blobs, sha256
+from slmkit.downloads import download
 from slmkit.layers import Layer
 from slmkit.manifests import TITLE, files_of, tars_of
+from slmkit.meter import Meter, Unmetered
 from slmkit.run import RunFailed
-from slmkit.uploads import Blob, Uploads
 from slmkit.wire import Wire
 from slmops import contract
 from slmops.contract import Artifact, Reason, Sink, Source
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ACCEPT = ", ".join((MANIFEST, referrers.INDEX, "application/vnd.docker.distribution.manifest.v2+json"))
-EMPTY = b"{}"
-CHUNK = 1 << 20
-
-
-class Meter(Protocol):
-    """Who wants to know how many bytes have come or gone (``slmkit.run.Context``)."""
-
-    def expect(self, more: int) -> None: ...
-    def advance(self, count: int) -> None: ...
-
-
-class Unmetered:
-    """Nobody does."""
-
-    def expect(self, more: int) -> None:
-        """Nothing."""
-
-    def advance(self, count: int) -> None:
-        """Nothing."""
 
 
 class Registry:
@@ -62,9 +43,7 @@ class Registry:
         self.plain_http = settings.plain_http
         self.meter = meter or Unmetered()
         self._wire = Wire(settings, transport, sleep)
-        self._uploads = Uploads(self._wire, self.meter.advance)
-        self._seen: dict[tuple[str, str], str] = {}
-        """Blobs that a repository is known to have, by registry and digest."""
+        self._blobs = Blobs(self._wire, self.meter)
 
     # --- in
 
@@ -77,7 +56,7 @@ class Registry:
         files = files_of(manifest, source.uri)
         self.meter.expect(sum(size for _, _, size in files))
         for title, blob, size in files:
-            self._seen[access.host, blob] = access.name
+            self._blobs.saw(access, blob)
             download(self._wire, access, blob, size, into / title, self.meter.advance)
         return f"oci://{access}@{digest}"
 
@@ -107,7 +86,7 @@ class Registry:
     def _document(self, access: Access, layer: Mapping[str, Any]) -> bytes:
         digest = str(layer.get("digest"))
         content = self._wire.request("GET", access, f"blobs/{digest}").content
-        if _sha256(content) != digest:
+        if sha256(content) != digest:
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{access}: a document does not have digest {digest}")
         return content
 
@@ -117,7 +96,7 @@ class Registry:
 
     def _manifest(self, access: Access, tag: str) -> tuple[str, dict[str, Any]]:
         answer = self._wire.request("GET", access, f"manifests/{tag}", headers={"Accept": ACCEPT})
-        digest = _sha256(answer.content)
+        digest = sha256(answer.content)
         if tag.startswith("sha256:") and tag != digest:
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{access}: the registry answered {digest} when asked for {tag}")
         try:
@@ -139,11 +118,10 @@ class Registry:
     ) -> Artifact:
         """Publish files as an artefact, one layer a file, sorted by name."""
         access = _push_access(sink)
+        new = self._blobs.new(access, max((path.stat().st_size for path in files.values()), default=0))
         layers = []
         for title in sorted(files):
-            path = files[title]
-            digest, size = _file_digest(path)
-            self._upload(access, digest, size, lambda path=path: _read(path))  # type: ignore[misc]
+            digest, size = self._blobs.file(access, files[title], new)
             layers.append({"mediaType": "application/octet-stream", "digest": digest, "size": size,
                            "annotations": {TITLE: title}})  # fmt: skip
         return self._publish(access, self._artifact(access, artifact_type, layers, annotations), layers)
@@ -155,8 +133,7 @@ class Registry:
         access = _push_access(sink)
         digest = subject.reference.partition("@")[2]
         body = self._wire.request("GET", access, f"manifests/{digest}", headers={"Accept": ACCEPT})
-        self._upload(access, _sha256(content), len(content), lambda: [content])
-        layers = [{"mediaType": artifact_type, "digest": _sha256(content), "size": len(content)}]
+        layers = [{"mediaType": artifact_type, "digest": self._blobs.content(access, content), "size": len(content)}]
         manifest = self._artifact(access, artifact_type, layers, annotations)
         manifest["subject"] = {"mediaType": body.headers.get("Content-Type", MANIFEST), "digest": digest,
                                "size": len(body.content)}  # fmt: skip
@@ -166,8 +143,8 @@ class Registry:
         self, access: Access, artifact_type: str, layers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str]
     ) -> dict[str, Any]:
         """The manifest of something that is no image."""
-        self._upload(access, _sha256(EMPTY), len(EMPTY), lambda: [EMPTY])
-        config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": _sha256(EMPTY), "size": len(EMPTY)}
+        digest = self._blobs.content(access, EMPTY)
+        config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest, "size": len(EMPTY)}
         return {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": artifact_type, "config": config,
                 "layers": list(layers), "annotations": dict(sorted(annotations.items()))}  # fmt: skip
 
@@ -184,10 +161,10 @@ class Registry:
     ) -> Artifact:
         """Publish an OCI image of these layers; the order of the layers is the caller's."""
         access = _push_access(sink)
+        new = self._blobs.new(access, max((layer.plain_size for layer in layers), default=0))
         described, diff_ids = [], []
         for layer in layers:
-            measured = layer.measure()
-            self._upload(access, measured.digest, measured.size, layer.chunks)
+            measured = self._blobs.layer(access, layer, new)
             extra = {"annotations": {TITLE: layer.title}} if layer.title else {}
             described.append({"mediaType": layer.media_type, "digest": measured.digest, "size": measured.size, **extra})
             diff_ids.append(measured.diff_id)
@@ -206,7 +183,7 @@ class Registry:
             found = tars_of(self._manifest(there, _newest(reference))[1], source.uri)
             if (there.host, there.name) != (access.host, access.name):
                 for layer in found:
-                    self._copy(there, access, layer["digest"], layer["size"])
+                    self._blobs.copy(there, access, layer["digest"], layer["size"])
             described += found
         # They are not compressed, so a layer's digest is its diff id, too.
         return self._image(access, described, [layer["digest"] for layer in described], annotations, architecture)
@@ -221,16 +198,15 @@ class Registry:
              "rootfs": {"type": "layers", "diff_ids": list(diff_ids)}},
             separators=(",", ":"), sort_keys=True,
         ).encode()  # fmt: skip
-        self._upload(access, _sha256(config), len(config), lambda: [config])
-        descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": _sha256(config),
-                      "size": len(config)}  # fmt: skip
+        digest = self._blobs.content(access, config)
+        descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(config)}
         manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor, "layers": list(described),
                     "annotations": dict(sorted(annotations.items()))}  # fmt: skip
         return self._publish(access, manifest, described)
 
     def _publish(self, access: Access, manifest: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> Artifact:
         body = json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
-        digest = _sha256(body)
+        digest = sha256(body)
         answer = self._wire.request("PUT", access, f"manifests/{digest}", content=body,
                                     headers={"Content-Type": MANIFEST})  # fmt: skip
         subject = manifest.get("subject")
@@ -241,20 +217,6 @@ class Registry:
         size = sum(int(layer["size"]) for layer in layers)
         return Artifact(reference=f"{access.host}/{access.name}@{digest}", size=size)
 
-    def _upload(self, access: Access, digest: str, size: int, body: Callable[[], Iterable[bytes]]) -> None:
-        """A blob, unless the repository has it."""
-        self.meter.expect(size)
-        if self._uploads.there(access, digest):
-            self.meter.advance(size)
-            return
-        other = self._seen.get((access.host, digest), "")
-        self._uploads.send(access, Blob(digest, size, body, other if other != access.name else ""))
-
-    def _copy(self, there: Access, access: Access, digest: str, size: int) -> None:
-        """A blob of another repository."""
-        self._seen[there.host, digest] = there.name
-        self._upload(access, digest, size, lambda: pieces(self._wire, there, digest, size, "a layer"))
-
 
 def _push_access(sink: Sink) -> Access:
     reference = parse(sink.repository)
@@ -263,19 +225,3 @@ def _push_access(sink: Sink) -> Access:
 
 def _newest(reference: Mapping[str, str]) -> str:
     return reference.get("digest") or reference.get("tag") or "latest"
-
-
-def _read(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
-
-
-def _file_digest(path: Path) -> tuple[str, int]:
-    with path.open("rb") as file:
-        sha = hashlib.file_digest(file, "sha256")
-    return f"sha256:{sha.hexdigest()}", path.stat().st_size
-
-
-def _sha256(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"

@@ -2,13 +2,14 @@
 
 A large one goes in chunks, of which one at a time is in memory. Where a chunk breaks off, the registry is asked how much
 of it has arrived, and the rest is sent. Where a registry takes no chunks the blob goes in one request, and where it has
-forgotten the upload, once more from the beginning.
+forgotten the upload, once more from the beginning. The digest may be counted on the way: it is asked for at the end.
 
 Registries differ from the specification, and this is allowed for: what the answer to a chunk says of the range is not
 looked at, since one registry's lags behind; the last chunk comes with the closing request, since another refuses a
 closing request without one; and a range of ``0-0`` means nothing as well as one byte.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -36,10 +37,11 @@ Told = Callable[[int], None]
 class Blob:
     """What is to be sent."""
 
-    digest: str
     size: int
     body: Callable[[], Iterable[bytes]]
     """Its bytes, from the beginning each time."""
+    digest: str = ""
+    """Where it is empty, the repository cannot have the blob yet."""
     elsewhere: str = ""
     """A repository of the same registry that has it, too."""
 
@@ -56,16 +58,16 @@ class Uploads:
         """Whether the repository has a blob."""
         return self._wire.request("HEAD", access, f"blobs/{digest}", accepted=(404,)).is_success
 
-    def send(self, access: Access, blob: Blob) -> None:
+    def send(self, access: Access, blob: Blob) -> str:
         """Bring a blob into a repository that does not have it. What fails is tried five times, counted anew whenever the
-        registry has more of it than ever before. Raises RunFailed."""
+        registry has more of it than ever before. Returns the digest; raises RunFailed."""
         failures = furthest = 0
         upload = self._begin(access, blob)
         while upload is not None:
             fresh = upload.fresh
             answer, trouble = upload.step()
             if upload.done:
-                return
+                return upload.digest
             if upload.at > furthest:
                 failures, furthest = 0, upload.at
             if answer is not None and answer.is_success:
@@ -84,9 +86,12 @@ class Uploads:
                 self._wire.pause(failures - 1, answer)
             if access.host in self._chunkless or not upload.goes_on(refused):
                 upload.drop()
-                # Where only the last answer was lost, the blob is there.
-                upload = None if self.there(access, blob.digest) else self._begin(access, blob)
+                if upload.digest and self.there(access, upload.digest):  # only the last answer was lost
+                    self._told(blob.size)
+                    return upload.digest
+                upload = self._begin(access, blob)
         self._told(blob.size)
+        return blob.digest
 
     def _begin(self, access: Access, blob: Blob) -> "_Upload | None":
         """A place to send it to; None where the registry has taken it from another repository."""
@@ -123,7 +128,9 @@ class _Upload:
     def __init__(self, wire: Wire, access: Access, blob: Blob, place: httpx.URL, chunk: int, told: Told) -> None:
         self._wire, self._access, self._blob, self._place, self._chunk = wire, access, blob, place, chunk
         self._tell, self._told = told, 0
-        self._window = Window(blob.body())
+        self._window = Window(blob.body(), counted=not blob.digest)
+        self.digest = blob.digest
+        """Empty as long as it is not known."""
         self.in_chunks = chunk < blob.size
         self.at = 0
         """Bytes that the registry has, as far as is known."""
@@ -137,10 +144,12 @@ class _Upload:
         self.fresh = False
         begin, end = self.at, min(self.at + self._chunk, self._blob.size)
         last = end == self._blob.size
+        if last and not self.digest:
+            self.digest = self._window.digest(end) if self.in_chunks else _digest(self._blob.body())
         headers = {"Content-Type": "application/octet-stream", "Content-Length": str(end - begin)}
         if self.in_chunks and end > begin:
             headers["Content-Range"] = f"{begin}-{end - 1}"
-        place = self._place.copy_merge_params({"digest": self._blob.digest}) if last else self._place
+        place = self._place.copy_merge_params({"digest": self.digest}) if last else self._place
         try:
             answer = self._wire.exchange(
                 "PUT" if last else "PATCH", self._access, place, headers=headers,
@@ -194,9 +203,10 @@ class _Upload:
 class Window:
     """The bytes of a blob in order, of which those from ``start`` on can be had again."""
 
-    def __init__(self, body: Iterable[bytes]) -> None:
+    def __init__(self, body: Iterable[bytes], counted: bool = False) -> None:
         self._source = iter(body)
         self._kept: list[bytes] = []
+        self._sha = hashlib.sha256() if counted else None
         self.start = self.end = 0
 
     def read(self, begin: int, end: int) -> Iterator[bytes]:
@@ -205,11 +215,20 @@ class Window:
         for piece in list(self._kept):
             yield from _part(piece, begin - at, end - at)
             at += len(piece)
-        while self.end < end and (piece := next(self._source, b"")):
+        while self.end < end and (piece := next(self._source, None)) is not None:
             at = self.end
+            if self._sha is not None:
+                self._sha.update(piece)
             self._kept.append(piece)
             self.end += len(piece)
             yield from _part(piece, begin - at, end - at)
+
+    def digest(self, end: int) -> str:
+        """Of all bytes, which end here; the last ones are kept by then."""
+        assert self._sha is not None
+        for _ in self.read(self.end, end):
+            pass
+        return f"sha256:{self._sha.hexdigest()}"
 
     def forget(self, before: int) -> None:
         """Let go of what comes before."""
@@ -220,6 +239,13 @@ class Window:
 def _part(piece: bytes, begin: int, end: int) -> Iterator[bytes]:
     if part := piece[max(0, begin) : max(0, end)]:
         yield part
+
+
+def _digest(body: Iterable[bytes]) -> str:
+    sha = hashlib.sha256()
+    for piece in body:
+        sha.update(piece)
+    return f"sha256:{sha.hexdigest()}"
 
 
 def _place(answer: httpx.Response) -> httpx.URL | None:

@@ -79,9 +79,7 @@ class Wire:
         else:
             self._sleep(float(2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
 
-    def _persist(
-        self, access: Access, send: Callable[[], httpx.Response], accepted: Collection[int]
-    ) -> httpx.Response:
+    def _persist(self, access: Access, send: Callable[[], httpx.Response], accepted: Collection[int]) -> httpx.Response:
         trouble = ""
         for attempt in range(ATTEMPTS):
             answer: httpx.Response | None = None
@@ -115,7 +113,9 @@ class Wire:
                 method, url, headers=shown, content=content, extensions={FOR: access.bare_host}
             )
             # A stream that has begun cannot be sent to another place, and registries name that place beforehand.
-            return self._client.send(request, stream=True, follow_redirects=content is None or isinstance(content, bytes))
+            return self._client.send(
+                request, stream=True, follow_redirects=content is None or isinstance(content, bytes)
+            )
 
         answer = send()
         challenge = answer.headers.get("WWW-Authenticate", "")

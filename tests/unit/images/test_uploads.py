@@ -18,7 +18,7 @@ from slmkit.uploads import Blob, Uploads, Window
 from slmkit.wire import ATTEMPTS, Wire
 from slmops import contract
 from slmops.contract import Credentials, Reason, Sink, Source
-from tests.unit.images.fakeregistry import CUT, PASS, Answer, FakeRegistry, sha256
+from tests.unit.images.fakeregistry import PASS, Answer, FakeRegistry, sha256
 
 CHUNK = 1000
 CONTENT = random.Random(1).randbytes(3500)
@@ -44,7 +44,7 @@ class Client:
     def send(self, content: bytes = CONTENT, piece: int = 700) -> None:
         """Send it, read in pieces that are no chunks."""
         read = lambda: (content[at : at + piece] for at in range(0, len(content), piece))  # noqa: E731
-        self._uploads.send(self._access, Blob(sha256(content), len(content), read))
+        self._uploads.send(self._access, Blob(len(content), read, sha256(content)))
         assert self.registry.blobs["slm/data", sha256(content)] == content
         assert sum(self.told) == len(content)
 
@@ -269,7 +269,7 @@ def test_memory_is_that_of_one_chunk_however_large_the_blob_is(monkeypatch: pyte
             yield bytes(bytearray(piece))
 
     wire = Wire(contract.Registry(), Transport(), lambda _: None)
-    blob = Blob(sha256(b""), count * len(piece), body)
+    blob = Blob(count * len(piece), body)
     tracemalloc.start()
     try:
         Uploads(wire, lambda _: None).send(Access("r.example", "a", "push", None), blob)

@@ -17,8 +17,8 @@ from xml.etree import ElementTree
 import httpx
 
 from slmkit.access import fit_for_a_header
+from slmkit.meter import Meter
 from slmkit.net import Gate, Transport
-from slmkit.registry import Meter
 from slmkit.run import RunFailed
 from slmkit.sources.web import promised, refuse_plain, refuse_status, save
 from slmops.contract import Credentials, Reason, Source

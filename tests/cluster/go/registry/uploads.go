@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"log"
 	"math/rand/v2"
@@ -69,10 +68,31 @@ type uploads struct {
 
 // upload is a blob of which a part has come. One request at a time holds its lock.
 type upload struct {
-	lock sync.Mutex
-	file *os.File
-	sum  hash.Hash
-	size int64
+	lock    sync.Mutex
+	file    *os.File
+	size    int64
+	written chan []byte
+	free    chan []byte
+	digest  chan string
+}
+
+// newUpload counts the digest beside the writing, also while the next chunk is awaited: one takes about as long as the
+// other.
+func newUpload(file *os.File) *upload {
+	u := &upload{file: file, written: make(chan []byte, buffers), free: make(chan []byte, buffers),
+		digest: make(chan string, 1)}
+	for range buffers {
+		u.free <- make([]byte, bufferSize)
+	}
+	go func() {
+		sum := sha256.New()
+		for piece := range u.written {
+			sum.Write(piece)
+			u.free <- piece[:bufferSize]
+		}
+		u.digest <- "sha256:" + hex.EncodeToString(sum.Sum(nil))
+	}()
+	return u
 }
 
 func newUploads(folder string) (*uploads, error) {
@@ -100,15 +120,17 @@ func (u *uploads) before(handler http.Handler) http.Handler {
 			u.begin(w, r, parts[1])
 			return
 		}
-		u.lock.Lock()
-		found := u.open[parts[2]]
-		u.lock.Unlock()
+		found := u.find(parts[2])
 		if found == nil {
 			refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN")
 			return
 		}
 		found.lock.Lock()
 		defer found.lock.Unlock()
+		if u.find(parts[2]) == nil { // it was ended meanwhile
+			refuse(w, http.StatusNotFound, "BLOB_UPLOAD_UNKNOWN")
+			return
+		}
 		w.Header().Set("Location", r.URL.Path)
 		switch r.Method {
 		case http.MethodGet:
@@ -123,11 +145,18 @@ func (u *uploads) before(handler http.Handler) http.Handler {
 			}
 		case http.MethodDelete:
 			u.forget(parts[2], found)
+			_ = os.Remove(found.file.Name())
 			w.WriteHeader(http.StatusNoContent)
 		default:
 			refuse(w, http.StatusMethodNotAllowed, "UNSUPPORTED")
 		}
 	})
+}
+
+func (u *uploads) find(name string) *upload {
+	u.lock.Lock()
+	defer u.lock.Unlock()
+	return u.open[name]
 }
 
 func (u *uploads) begin(w http.ResponseWriter, r *http.Request, place string) {
@@ -149,12 +178,13 @@ func (u *uploads) begin(w http.ResponseWriter, r *http.Request, place string) {
 		refuse(w, http.StatusInsufficientStorage, "UNKNOWN")
 		return
 	}
-	begun := &upload{file: file, sum: sha256.New()}
+	begun := newUpload(file)
 	if digest := r.URL.Query().Get("digest"); digest != "" { // all of it in one request
 		if begun.take(w, r) {
 			u.finish(w, name, begun, digest)
+		} else {
+			u.forget(name, begun)
 		}
-		u.forget(name, begun)
 		return
 	}
 	u.lock.Lock()
@@ -180,29 +210,16 @@ func (found *upload) take(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// add writes to the file, and counts the digest beside that: one takes about as long as the other.
+// add writes a body to the file.
 func (found *upload) add(body io.Reader) error {
-	written, free, counted := make(chan []byte, buffers), make(chan []byte, buffers), make(chan struct{})
-	for range buffers {
-		free <- make([]byte, bufferSize)
-	}
-	go func() {
-		for piece := range written {
-			found.sum.Write(piece)
-			free <- piece[:bufferSize]
-		}
-		close(counted)
-	}()
-	defer func() { <-counted }()
-	defer close(written)
 	for {
-		buffer := <-free
+		buffer := <-found.free
 		count, err := body.Read(buffer)
 		if _, failed := found.file.Write(buffer[:count]); failed != nil {
-			return failed // and the digest will not be right
+			count, err = 0, failed // and the digest will not be right
 		}
 		found.size += int64(count)
-		written <- buffer[:count]
+		found.written <- buffer[:count]
 		if err == io.EOF {
 			return nil
 		}
@@ -213,26 +230,28 @@ func (found *upload) add(body io.Reader) error {
 }
 
 func (u *uploads) finish(w http.ResponseWriter, name string, found *upload, digest string) {
-	if digest != "sha256:"+hex.EncodeToString(found.sum.Sum(nil)) {
-		u.forget(name, found)
-		refuse(w, http.StatusBadRequest, "DIGEST_INVALID")
+	right := u.forget(name, found) == digest
+	if right {
+		if err := os.Rename(found.file.Name(), u.blobs.path(digest)); err != nil {
+			refuse(w, http.StatusInternalServerError, "UNKNOWN")
+			return
+		}
+		w.Header().Set("Docker-Content-Digest", digest)
+		w.WriteHeader(http.StatusCreated)
 		return
 	}
-	if err := os.Rename(found.file.Name(), u.blobs.path(digest)); err != nil {
-		refuse(w, http.StatusInternalServerError, "UNKNOWN")
-		return
-	}
-	u.forget(name, found)
-	w.Header().Set("Docker-Content-Digest", digest)
-	w.WriteHeader(http.StatusCreated)
+	_ = os.Remove(found.file.Name())
+	refuse(w, http.StatusBadRequest, "DIGEST_INVALID")
 }
 
-func (u *uploads) forget(name string, found *upload) {
+// forget ends an upload; its file stays. Whoever holds its lock may do that, once.
+func (u *uploads) forget(name string, found *upload) string {
 	u.lock.Lock()
 	delete(u.open, name)
 	u.lock.Unlock()
+	close(found.written)
 	_ = found.file.Close()
-	_ = os.Remove(found.file.Name())
+	return <-found.digest
 }
 
 func (found *upload) tell(w http.ResponseWriter, status int) {
