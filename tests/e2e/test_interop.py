@@ -35,7 +35,8 @@ FILES = {
 READ = """
 import hashlib, json, pathlib, sys
 root = pathlib.Path(sys.argv[1])
-print(json.dumps({str(p.relative_to(root)): hashlib.sha256(p.read_bytes()).hexdigest() for p in root.rglob("*") if p.is_file()}))
+files = [path for path in root.rglob("*") if path.is_file()]
+print(json.dumps({str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}))
 """
 MODELCAR = ["sh", "-c", "ln -sf /proc/$$/root/models /mnt/models && sleep infinity"]
 """What KServe runs in an image of ``oci://``."""

@@ -104,8 +104,8 @@ class Uploads:
         place = _place(answer)
         if place is None:
             raise access.nonsense("the registry takes an upload and does not say where")
-        least = answer.headers.get("OCI-Chunk-Min-Length", "")
-        chunk = max(CHUNK, int(least) if least.isdecimal() else 0)
+        least = re.fullmatch(r"[0-9]{1,18}", answer.headers.get("OCI-Chunk-Min-Length", ""))
+        chunk = max(CHUNK, int(least[0]) if least else 0)
         if chunk > LARGEST or access.host in self._chunkless:
             chunk = blob.size
         return _Upload(self._wire, access, blob, place, chunk, self._told)
@@ -215,13 +215,13 @@ class Window:
         for piece in list(self._kept):
             yield from _part(piece, begin - at, end - at)
             at += len(piece)
-        while self.end < end and (piece := next(self._source, None)) is not None:
+        while self.end < end and (new := next(self._source, None)) is not None:
             at = self.end
             if self._sha is not None:
-                self._sha.update(piece)
-            self._kept.append(piece)
-            self.end += len(piece)
-            yield from _part(piece, begin - at, end - at)
+                self._sha.update(new)
+            self._kept.append(new)
+            self.end += len(new)
+            yield from _part(new, begin - at, end - at)
 
     def digest(self, end: int) -> str:
         """Of all bytes, which end here; the last ones are kept by then."""

@@ -223,6 +223,14 @@ def test_chunks_that_do_not_fit_into_memory_are_not_made(registry: FakeRegistry)
     assert (registry.count(PATCH), registry.count(PUT)) == (0, 1)
 
 
+@pytest.mark.parametrize("least", ["", "-1", "many", "9" * 5000])
+def test_a_least_size_that_is_no_number_is_none(registry: FakeRegistry, least: str) -> None:
+    place = f"/v2/slm/data/blobs/uploads/{registry.begin()}?state=kept&turn=0"
+    registry.answer(POST, Answer(202, headers={"Location": place, "OCI-Chunk-Min-Length": least}))
+    Client(registry).send()
+    assert registry.count(PATCH) == 3
+
+
 def test_a_login_that_runs_out_on_the_way_is_renewed(registry: FakeRegistry, tmp_path: Path) -> None:
     registry.users["ann"] = "secret"
     config = tmp_path / "config.json"
