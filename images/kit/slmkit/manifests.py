@@ -10,6 +10,7 @@ from slmkit.run import RunFailed
 from slmops.contract import Reason
 
 TITLE = "org.opencontainers.image.title"
+IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -18,6 +19,9 @@ def files_of(manifest: Mapping[str, Any], uri: str) -> list[tuple[str, str, int]
     layers = manifest.get("layers")
     if not isinstance(layers, list) or not layers:
         raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{uri} is not an artefact with files")
+    config = manifest.get("config")
+    if isinstance(config, dict) and config.get("mediaType") == IMAGE_CONFIG:
+        raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri} is an image, not an artefact of files; name what it was made from")
     found: dict[str, tuple[str, int]] = {}
     for layer in layers:
         try:

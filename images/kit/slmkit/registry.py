@@ -18,7 +18,7 @@ from slmkit.access import Access, parse
 from slmkit.blobs import EMPTY, Blobs, sha256
 from slmkit.downloads import download
 from slmkit.layers import Layer
-from slmkit.manifests import TITLE, files_of, tars_of
+from slmkit.manifests import IMAGE_CONFIG, TITLE, files_of, tars_of
 from slmkit.meter import Meter, Unmetered
 from slmkit.run import RunFailed
 from slmkit.wire import Wire
@@ -199,7 +199,7 @@ class Registry:
             separators=(",", ":"), sort_keys=True,
         ).encode()  # fmt: skip
         digest = self._blobs.content(access, config)
-        descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(config)}
+        descriptor = {"mediaType": IMAGE_CONFIG, "digest": digest, "size": len(config)}
         manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor, "layers": list(described),
                     "annotations": dict(sorted(annotations.items()))}  # fmt: skip
         return self._publish(access, manifest, described)

@@ -52,7 +52,6 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     annotations = {
         **facts.annotations(),
         "org.opencontainers.image.title": f"{run.name}-{run.variant}",
-        "org.opencontainers.image.base.name": context.inputs["model"],
         "slmops.dev/precision": run.precision,
     }
     packed = layers(built, run.name, run.compression)

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from slmkit.downloads import PIECE
+from slmkit.layers import Layer
 from slmkit.registry import Registry
 from slmkit.run import RunFailed
 from slmkit.wire import ANSWER_LIMIT, ATTEMPTS
@@ -320,6 +321,18 @@ def test_an_image_is_no_artefact_of_files(registry: FakeRegistry, tmp_path: Path
     failed = refused(registry, tmp_path)
     assert failed.reason is Reason.UNSAFE_SOURCE
     assert "it is an image" in failed.message
+
+
+def test_a_model_image_is_no_artefact_of_files_though_its_layers_have_names(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    layer = Layer({"models/x/a": tmp_path / "a"}, "weights")
+    (tmp_path / "a").write_bytes(b"a")
+    sink = contract.Sink(repository=f"{registry.host}/slm/data")
+    made = registry.client().push_image(sink, [layer], {}, architecture="amd64")
+    failed = refused(registry, tmp_path / "out", f"@{made.reference.partition('@')[2]}")
+    assert failed.reason is Reason.UNSAFE_SOURCE
+    assert "is an image" in failed.message
 
 
 def test_a_manifest_beyond_all_measure_is_refused(registry: FakeRegistry, tmp_path: Path) -> None:
