@@ -7,7 +7,7 @@ import json
 import subprocess
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ from demo.steps import Manifest, wait_for
 from slm_quantizer.pack import layers
 from slmkit import bom, provenance
 from slmkit.layers import Compression, Layer
+from slmkit.registry import Platform as Variant
 from slmkit.registry import Registry
 from slmops import contract
-from slmops.contract import Sink
+from slmops.contract import Sink, Source
 from tests.cluster.binaries import ORAS, build
 from tests.e2e.chain import Seen
 from tests.e2e.platform import NAMESPACE, Platform
@@ -117,6 +118,30 @@ def test_oras_discovers_what_is_said_of_an_image(platform: Platform, chain: Seen
         assert {document["subject"]["digest"] for document in documents} == {reference.partition("@")[2]}
 
 
+@pytest.fixture(scope="module")
+def index(platform: Platform, image: Image, tmp_path_factory: pytest.TempPathFactory) -> Image:
+    """The image under one address with another one, for arm64, that stands before it."""
+    folder = tmp_path_factory.mktemp("other")
+    (folder / "model.onnx").write_bytes(b"for another platform")
+    sink = Sink(repository=image.reference.partition("@")[0])
+    other = image.registry.push_image(sink, layers(folder, NAME), {}, architecture="arm64")
+    members = [
+        Variant("arm", Source(uri=f"oci://{other.reference}"), "arm64"),
+        Variant("amd", Source(uri=f"oci://{image.reference}"), "amd64"),
+    ]
+    return replace(image, reference=image.registry.push_index(sink, members, {}).reference)
+
+
+def test_crane_finds_each_platform_in_an_index(platform: Platform, image: Image, index: Image) -> None:
+    crane(platform, "validate", "--fast", "--remote", index.reference)
+    wanted = {"linux/amd64": image.reference.partition("@")[2]}
+    found = {name: crane(platform, "digest", "--platform", name, index.reference).decode().strip() for name in wanted}
+    assert found == wanted
+    for name in ("amd64", "arm64"):
+        config = json.loads(crane(platform, "config", "--platform", f"linux/{name}", index.reference))
+        assert config["architecture"] == name
+
+
 # --- by pods
 
 
@@ -158,6 +183,16 @@ def test_a_pod_mounts_it(platform: Platform, image: Image, pods: list[str], moun
     wait_for("the end of the pod", ended, 120, lambda: platform.show("pod", "interop-mount"))
     said = json.loads(platform.kubectl("logs", "-n", NAMESPACE, "interop-mount"))
     assert said == {f"{prefix}{name}": sha256(content) for name, content in FILES.items()}
+
+
+def test_a_pod_that_mounts_an_index_gets_what_is_for_its_node(
+    platform: Platform, index: Image, pods: list[str]
+) -> None:
+    start(platform, pods, "interop-index", mounting(platform, index, mountPath="/model"))
+    ended = lambda: phase(platform, "interop-index") in ("Succeeded", "Failed")  # noqa: E731
+    wait_for("the end of the pod", ended, 120, lambda: platform.show("pod", "interop-index"))
+    said = json.loads(platform.kubectl("logs", "-n", NAMESPACE, "interop-index"))
+    assert said[f"models/{NAME}/model.onnx"] == sha256(FILES["model.onnx"])
 
 
 def test_as_a_modelcar_it_has_no_shell_to_run(platform: Platform, image: Image, pods: list[str]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from slmkit.layers import MEDIA_TYPE
+from slmkit.layers import MEDIA_TYPE, MEDIA_TYPE_ZSTD
 from slmkit.run import RunFailed
 from slmops.contract import Reason
 
@@ -21,7 +21,9 @@ def files_of(manifest: Mapping[str, Any], uri: str) -> list[tuple[str, str, int]
         raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{uri} is not an artefact with files")
     config = manifest.get("config")
     if isinstance(config, dict) and config.get("mediaType") == IMAGE_CONFIG:
-        raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri} is an image, not an artefact of files; name what it was made from")
+        raise RunFailed(
+            Reason.UNSAFE_SOURCE, f"{uri} is an image, not an artefact of files; name what it was made from"
+        )
     found: dict[str, tuple[str, int]] = {}
     for layer in layers:
         try:
@@ -43,8 +45,9 @@ def files_of(manifest: Mapping[str, Any], uri: str) -> list[tuple[str, str, int]
     return [(name, digest, size) for name, (digest, size) in found.items()]
 
 
-def tars_of(manifest: Mapping[str, Any], uri: str) -> list[dict[str, Any]]:
-    """The descriptors of an image's layers, all of them plain tars."""
+def tars_of(manifest: Mapping[str, Any], uri: str, packed: bool = False) -> list[dict[str, Any]]:
+    """The descriptors of an image's layers, all of them plain tars, or else ``packed`` ones."""
+    kinds = (MEDIA_TYPE, MEDIA_TYPE_ZSTD) if packed else (MEDIA_TYPE,)
     layers = manifest.get("layers")
     if not isinstance(layers, list) or not layers:
         raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{uri} is not an image with layers")
@@ -55,7 +58,7 @@ def tars_of(manifest: Mapping[str, Any], uri: str) -> list[dict[str, Any]]:
             title = (layer.get("annotations") or {}).get(TITLE)
         except (AttributeError, KeyError, TypeError):
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer has no type, digest or size") from None
-        if kind != MEDIA_TYPE or not isinstance(digest, str) or not DIGEST.fullmatch(digest) or type(size) is not int:
+        if kind not in kinds or not isinstance(digest, str) or not DIGEST.fullmatch(digest) or type(size) is not int:
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer is not a plain tar with a sha256 digest")
         named = {"annotations": {TITLE: title}} if isinstance(title, str) else {}
         found.append({"mediaType": kind, "digest": digest, "size": size, **named})

@@ -8,8 +8,9 @@ package leaves to its caller.
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -26,7 +27,25 @@ from slmops import contract
 from slmops.contract import Artifact, Reason, Sink, Source
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+VARIANT = "slmops.dev/variant"
 ACCEPT = ", ".join((MANIFEST, referrers.INDEX, "application/vnd.docker.distribution.manifest.v2+json"))
+
+
+class Found(NamedTuple):
+    """A manifest that a registry has."""
+
+    digest: str
+    manifest: dict[str, Any]
+    size: int
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A variant of a model, in an image of its own."""
+
+    name: str
+    image: Source
+    architecture: str
 
 
 class Registry:
@@ -51,7 +70,7 @@ class Registry:
         """Fetch an artefact's files into a folder. Returns the address by digest."""
         reference = parse(source.uri.removeprefix("oci://"))
         access = Access(reference["host"], reference["name"], "pull", source.credentials)
-        digest, manifest = self._manifest(access, _newest(reference))
+        digest, manifest, _ = self._manifest(access, _newest(reference))
         into.mkdir(parents=True, exist_ok=True)
         files = files_of(manifest, source.uri)
         self.meter.expect(sum(size for _, _, size in files))
@@ -90,11 +109,11 @@ class Registry:
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{access}: a document does not have digest {digest}")
         return content
 
-    def _look(self, reference: str, credentials: contract.Credentials | None = None) -> tuple[str, dict[str, Any]]:
+    def _look(self, reference: str, credentials: contract.Credentials | None = None) -> Found:
         parts = parse(reference)
         return self._manifest(Access(parts["host"], parts["name"], "pull", credentials), _newest(parts))
 
-    def _manifest(self, access: Access, tag: str) -> tuple[str, dict[str, Any]]:
+    def _manifest(self, access: Access, tag: str) -> Found:
         answer = self._wire.request("GET", access, f"manifests/{tag}", headers={"Accept": ACCEPT})
         digest = sha256(answer.content)
         if tag.startswith("sha256:") and tag != digest:
@@ -105,7 +124,7 @@ class Registry:
             manifest = None
         if not isinstance(manifest, dict):
             raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{access}: the manifest is not a JSON object")
-        return digest, manifest
+        return Found(digest, manifest, len(answer.content))
 
     # --- out
 
@@ -188,6 +207,25 @@ class Registry:
         # They are not compressed, so a layer's digest is its diff id, too.
         return self._image(access, described, [layer["digest"] for layer in described], annotations, architecture)
 
+    def push_index(self, sink: Sink, platforms: Sequence[Platform], annotations: Mapping[str, str]) -> Artifact:
+        """Publish an index of images of the same repository, in this order: clients take the first that is for their
+        platform. Its size is that of all layers, each once."""
+        access = _push_access(sink)
+        listed: list[dict[str, Any]] = []
+        layers: dict[str, dict[str, Any]] = {}
+        for each in platforms:
+            reference = parse(each.image.uri.removeprefix("oci://"))
+            if (reference["host"], reference["name"]) != (access.host, access.name):
+                raise RunFailed(Reason.INVALID_CONFIGURATION, f"{each.image.uri} is not in {sink.repository}")
+            digest, manifest, size = self._manifest(access, _newest(reference))
+            layers |= {layer["digest"]: layer for layer in tars_of(manifest, each.image.uri, packed=True)}
+            listed.append({"mediaType": MANIFEST, "digest": digest, "size": size,
+                           "platform": {"architecture": each.architecture, "os": "linux"},
+                           "annotations": {VARIANT: each.name}})  # fmt: skip
+        index = {"schemaVersion": 2, "mediaType": referrers.INDEX, "manifests": listed,
+                 "annotations": dict(sorted(annotations.items()))}  # fmt: skip
+        return self._publish(access, index, list(layers.values()))
+
     def _image(
         self, access: Access, described: Sequence[Mapping[str, Any]], diff_ids: Sequence[str],
         annotations: Mapping[str, str], architecture: str,
@@ -208,7 +246,7 @@ class Registry:
         body = json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
         digest = sha256(body)
         answer = self._wire.request("PUT", access, f"manifests/{digest}", content=body,
-                                    headers={"Content-Type": MANIFEST})  # fmt: skip
+                                    headers={"Content-Type": manifest["mediaType"]})  # fmt: skip
         subject = manifest.get("subject")
         if subject is not None and "OCI-Subject" not in answer.headers:
             entry = {"mediaType": MANIFEST, "digest": digest, "size": len(body), "artifactType": manifest["artifactType"],

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Name, Rule
-from slmops.api.batch import BatchStatus, GateStatus, Intervals, Number, ProgressStatus
+from slmops.api.batch import ArtifactStatus, BatchStatus, GateStatus, Intervals, Number, ProgressStatus
 from slmops.api.evaluation import NO_BASE_TASK, Evaluation, QualityGate
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
@@ -135,6 +135,9 @@ class QuantizedModelStatus(BatchStatus):
     """What became of each variant."""
     ready: str | None = None
     """Variants that are published, of all: 1/2."""
+    index: ArtifactStatus | None = None
+    """All variants under one reference, where they are for more than one architecture and all gates have passed: a node
+    that pulls it gets the first variant of the list that is for its own."""
 
 
 class QuantizedModel(Resource[QuantizedModelSpec, QuantizedModelStatus]):

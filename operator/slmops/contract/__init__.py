@@ -14,6 +14,7 @@ from pydantic import Field
 from slmops.contract.base import *
 from slmops.contract.edge import *
 from slmops.contract.filters import *
+from slmops.contract.index import *
 from slmops.contract.join import *
 from slmops.contract.label import *
 from slmops.contract.quantize import *
@@ -23,6 +24,6 @@ from slmops.contract.sources import *
 from slmops.contract.train import *
 
 AnyRun = Annotated[
-    LabelRun | TrainRun | SuggestRun | JoinRun | QuantizeRun | ServeRun | PullRun | BenchRun,
+    LabelRun | TrainRun | SuggestRun | JoinRun | QuantizeRun | IndexRun | ServeRun | PullRun | BenchRun,
     Field(discriminator="type"),
 ]

@@ -1,4 +1,5 @@
-"""QuantizedModel -> one Job for each variant, all at once: a variant that fails does not take the others with it."""
+"""QuantizedModel -> one Job for each variant, all at once: a variant that fails does not take the others with it. Where
+they are for several platforms, one more Job publishes an index of them."""
 
 from slmops import contract
 from slmops.api.conditions import ConditionType
@@ -6,6 +7,7 @@ from slmops.api.quantizedmodel import QuantizedModel, Variant
 from slmops.plan.batch import batch_plan
 from slmops.plan.evaluation import evaluation, task_of
 from slmops.plan.job import Work, work
+from slmops.plan.platforms import good_image, index_work
 from slmops.plan.sources import Sources, Unresolved
 from slmops.settings import Settings
 from slmops.state import Observed, Plan, Problem
@@ -24,6 +26,10 @@ def plan_quantizedmodel(resource: QuantizedModel, observed: Observed, settings: 
         return Plan(problem=Problem(ConditionType.ACCEPTED, "DuplicateName", message))
     try:
         works = [_variant(resource, variant, observed, settings) for variant in resource.spec.variants]
+        states = {name: observed.job(item.step.name) for name, item in zip(names, works, strict=True)}
+        images = {name: image for name, state in states.items() if (image := good_image(resource, state))}
+        if (index := index_work(resource, images, observed, settings)) is not None:
+            works.append(index)
     except Unresolved as unresolved:
         return batch_plan(resource, observed, [], unresolved.problem)
     return batch_plan(resource, observed, works)

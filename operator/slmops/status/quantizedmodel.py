@@ -7,10 +7,12 @@ from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus, Variant, VariantStatus
 from slmops.figures import evaluation, incomparable, intervals, quality_gates, size, values
 from slmops.state import JobState, Observed, Plan
-from slmops.status.batch import conditions, intake, judged, phase, progress, succeeded
+from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, stage, succeeded
 from slmops.status.remedies import with_remedy
 
 C = ConditionType
+INDEX = "index"
+"""Role of the Job that publishes an index of all variants."""
 
 
 def quantizedmodel_status(
@@ -19,24 +21,28 @@ def quantizedmodel_status(
     """What has become of the QuantizedModel."""
     # By name: where the plan refused a name that is used twice, the status has it once.
     wanted = list({variant.name: variant for variant in resource.spec.variants}.values())
-    states = [observed.job(step.name) for step in plan.steps] or [JobState("Absent")] * len(wanted)
+    steps = [step for step in plan.steps if step.role != INDEX]
+    states = [observed.job(step.name) for step in steps] or [JobState("Absent")] * len(wanted)
+    index = next((observed.job(step.name) for step in plan.steps if step.role == INDEX), None)
     variants = [_variant(resource, v, s) for v, s in zip(wanted, states, strict=True)]
     done = all(state.phase == "Succeeded" for state in states)
     facts: list[Fact] = [
         *intake(plan),
         _together(C.QUANTIZED, "Built", variants, states),
         _judged(variants) if done else unknown(C.EVALUATED, "Pending"),
-        true(C.PUBLISHED, "Pushed") if done else unknown(C.PUBLISHED, "Pending"),
+        _published(index) if done else unknown(C.PUBLISHED, "Pending"),
     ]
     facts.append(succeeded(facts, ""))
-    running = next((state for state in states if state.phase == "Running"), states[0])
+    current = index if done and index else states[0]
+    running = next((state for state in states if state.phase == "Running"), current)
     return QuantizedModelStatus(
-        phase=phase(facts, (running, "Quantizing")),
+        phase=phase(facts, (running, "Publishing" if running is index else "Quantizing")),
         observed_generation=resource.metadata.generation,
         inputs={k: v for state in states if state.report for k, v in state.report.inputs.items()},
         progress=progress(running),
         variants=variants,
         ready=f"{sum(v.phase == 'Ready' for v in variants)}/{len(variants)}",
+        index=artifact(index.report.artifacts.get("index")) if index and index.report else None,
         conditions=conditions(resource, facts, now),
     )
 
@@ -63,6 +69,10 @@ def _variant(resource: QuantizedModel, variant: Variant, state: JobState) -> Var
         progress=progress(state),
         message=message or None,
     )
+
+
+def _published(index: JobState | None) -> Fact:
+    return true(C.PUBLISHED, "Pushed") if index is None else stage(C.PUBLISHED, "Pushed", index)
 
 
 def _judged(variants: Sequence[VariantStatus]) -> Fact:

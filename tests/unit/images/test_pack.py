@@ -10,8 +10,10 @@ import pytest
 from slm_bench.pull import pull
 from slm_quantizer.pack import finish, layers
 from slmkit.layers import Compression
+from slmkit.lineage import walk
 from slmkit.run import Context, RunFailed
-from slmops.contract import PullRun, QuantizeRun, Reason, Report, Sink
+from slmkit.variants import index
+from slmops.contract import IndexRun, PullRun, QuantizeRun, Reason, Report, Sink
 from tests.unit.images.fakeregistry import FakeRegistry
 
 FILES = {
@@ -125,6 +127,62 @@ def test_the_same_folder_is_the_same_image_whoever_packs_it_whenever(
         assert b"created" not in manifest + config
         assert compression == "None" or b"tar+zstd" in manifest
     assert made[0] == made[1]
+
+
+# --- variants for several platforms
+
+
+def variants(registry: FakeRegistry, folder: Path, compression: Compression = "None") -> IndexRun:
+    """Two images that differ in their platform, and what is to be made of them."""
+    finish(folder, run())
+    sink = Sink(repository=f"{registry.host}/slm/q")
+    made = {
+        platform: registry.client().push_image(
+            sink, layers(folder, "barn", compression), {}, architecture=platform
+        ).reference for platform in ("amd64", "arm64")
+    }  # fmt: skip
+    return IndexRun.model_validate({
+        "run": "index", "registry": registry.settings, "output": sink, "annotations": {"who": "a"},
+        "variants": [{"name": f"cpu-{platform}", "image": {"uri": f"oci://{reference}"}, "architecture": platform}
+                     for platform, reference in made.items()],
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("compression", ["None", "Zstd"])
+def test_an_index_leads_each_platform_to_its_variant(
+    registry: FakeRegistry, folder: Path, tmp_path: Path, compression: Compression
+) -> None:
+    wanted = variants(registry, folder, compression)
+    made = index(wanted, Context(work=tmp_path)).artifacts["index"]
+    digest = made.reference.partition("@")[2]
+    assert registry.manifests["slm/q", digest][0] == "application/vnd.oci.image.index.v1+json"
+    found = registry.manifest("slm/q", digest)
+    assert found["mediaType"] == registry.manifests["slm/q", digest][0]
+    assert found["annotations"]["who"] == "a"
+    for each, entry in zip(wanted.variants, found["manifests"], strict=True):
+        kind, body = registry.manifests["slm/q", entry["digest"]]
+        assert each.image.uri.endswith(entry["digest"])
+        assert (entry["mediaType"], entry["size"]) == (kind, len(body))
+        assert entry["platform"] == {"architecture": each.architecture, "os": "linux"}
+        assert entry["annotations"] == {"slmops.dev/variant": each.name}
+        assert made.size == sum(layer["size"] for layer in json.loads(body)["layers"]), "they share them"
+    again = index(wanted, Context(work=tmp_path)).artifacts["index"]
+    assert again == made, "the same variants are the same index"
+
+
+def test_the_way_back_leads_from_an_index_to_its_variants(registry: FakeRegistry, folder: Path, tmp_path: Path) -> None:
+    wanted = variants(registry, folder)
+    made = index(wanted, Context(work=tmp_path)).artifacts["index"]
+    links = {link.role: link.uri for link in walk(registry.client(), made.reference)}
+    assert links == {f"variant.{each.name}": each.image.uri for each in wanted.variants}
+
+
+def test_an_index_of_images_elsewhere_is_refused(registry: FakeRegistry, folder: Path, tmp_path: Path) -> None:
+    wanted = variants(registry, folder)
+    other = wanted.model_copy(update={"output": Sink(repository=f"{registry.host}/slm/other")})
+    with pytest.raises(RunFailed) as failed:
+        index(other, Context(work=tmp_path))
+    assert failed.value.reason is Reason.INVALID_CONFIGURATION
 
 
 # --- and on the node: what was packed has arrived
