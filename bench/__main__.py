@@ -5,11 +5,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from bench import data, figures, labelling, memory, reconcile, task, training
+from bench import data, figures, image, labelling, memory, reconcile, task, training
 from bench.place import CLUSTER, elsewhere, heed_sigterm
 
-ALL = ["labelling", "data", "task", "training", "reconcile", "memory"]
-ALONE = {"labelling", "data"}
+ALL = ["labelling", "data", "image", "task", "training", "reconcile", "memory"]
+ALONE = {"labelling", "data", "image"}
 """What needs no cluster."""
 
 
@@ -70,6 +70,8 @@ def _measure(what: str, objects: int | None) -> list[figures.Figure]:
             return labelling.run()
         case "data":
             return data.run()
+        case "image":
+            return image.run()
         case "training":
             return training.run()
         case _:

@@ -18,6 +18,8 @@ KEEPS: Sequence[Precision] = ("INT4", "INT8", "FP16", "FP32")
 """From the least to the most."""
 COMPARE = "compare"
 """Role of the Job that lays all variants side by side."""
+INDEX = "index"
+"""Role of the Job that publishes an index of variants for several platforms."""
 NOT_CONVERTED = {Reason.CONVERSION_FAILED, Reason.VERIFICATION_FAILED}
 """Failures that are the precision's: another one may well be built."""
 WORSE = {"WeightBytes", "SizeReduction", "WeightsReduction"}

@@ -56,6 +56,7 @@ KWOK = Program("kwok", ("kwok",), "90 s")
 POLICIES = Program("policies", ("kube-router",), "3 min")
 KUEUE = Program("kueue", ("kueue",), "3 min", target=".")
 COSIGN = Program("cosign", ("cosign",), "4 min")
+ORAS = Program("oras", ("oras",), "30 s")
 """These are built by the tests that need them."""
 
 
@@ -69,7 +70,7 @@ def folder(program: Program) -> Path:
 
 def binary(name: str) -> Path:
     """Path of a built binary."""
-    program = next(p for p in (*PROGRAMS, KWOK, POLICIES, KUEUE, COSIGN) if name in p.makes)
+    program = next(p for p in (*PROGRAMS, KWOK, POLICIES, KUEUE, COSIGN, ORAS) if name in p.makes)
     return folder(program) / name
 
 

@@ -12,10 +12,15 @@ import pytest
 import yaml
 
 from bench import __main__ as bench
-from bench import data, figures, labelling, lives, memory, reconcile, task, training
+from bench import data, figures, image, labelling, lives, memory, reconcile, task, training
 from bench.audit import Write, by_resource, writes
 from bench.reconcile import Measured
+from bench.relay import Relay
+from slmkit.access import Access
+from slmkit.registry import Registry
+from slmops import contract
 from slmops.state import parse_report
+from tests.unit.images.fakeregistry import FakeRegistry, sha256
 
 STAGES = Path(__file__).parents[1] / "cluster" / "kwok" / "stages.yaml"
 
@@ -257,3 +262,38 @@ def test_training_is_judged_by_the_median_of_its_rounds(rounds: list[dict[str, f
     (figure,) = training.judge(rounds)
     assert figure.met is met
     assert words in figure.value
+
+
+IMAGE = image.Measured(copies=[2.0, 9.0, 1.0], pushes=[2.6, 2.5, 9.0], alone=40_000_000, pushing=104_000_000, again=20_000,
+                       changed=21_000_000, pulled=21_000_000)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        ({}, None),
+        ({"pushes": [2.7, 2.7, 1.0]}, 0),
+        ({"pushing": 104_000_001}, 1),
+        ({"again": 20_001}, 2),
+        ({"changed": 21_000_001}, 3),
+        ({"pulled": 21_000_001}, 4),
+    ],
+)
+def test_an_image_is_judged_by_time_memory_and_what_goes_over_the_wire(
+    change: dict[str, Any], missed: int | None
+) -> None:
+    found = image.judge(replace(IMAGE, **change))
+    assert [figure.met for figure in found] == [index != missed for index in range(5)]
+
+
+def test_a_relay_counts_what_goes_both_ways() -> None:
+    with FakeRegistry() as registry:
+        registry.artifact("slm/a", {"x": b"y" * 50_000})
+        with Relay(int(registry.host.rpartition(":")[2])) as relay:
+            client = Registry(contract.Registry(plain_http=(f"127.0.0.1:{relay.port}",)))
+            client._wire.request("GET", Access(f"127.0.0.1:{relay.port}", "slm/a", "pull", None), "manifests/latest")
+            before = relay.received
+            assert 0 < relay.sent < 1000 > before > 0
+            digest = sha256(b"y" * 50_000)
+            client._wire.request("GET", Access(f"127.0.0.1:{relay.port}", "slm/a", "pull", None), f"blobs/{digest}")
+            assert 50_000 < relay.received - before < 51_000

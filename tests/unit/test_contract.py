@@ -75,7 +75,7 @@ def test_every_run_arrives_as_it_was_sent(model: type[Message]) -> None:
 
 def test_the_type_tells_runs_apart_and_an_unknown_one_is_refused() -> None:
     types = [model.model_fields["type"].default for model in RUNS]
-    assert len(set(types)) == len(types) == 11
+    assert len(set(types)) == len(types) == 12
     with pytest.raises(ValidationError, match="Deploy"):
         TypeAdapter(AnyRun).validate_json('{"type": "Deploy", "run": "x"}')
 

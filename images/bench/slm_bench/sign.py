@@ -40,7 +40,7 @@ def _attested(registry: Registry, run: SignRun, made: Artifact, document: str) -
     """A document as a statement about the artefact, and its predicate type."""
     name, _, digest = made.reference.partition("@")
     address = f"{name}@{document}"
-    _, manifest = registry.look(address, run.output.credentials)
+    manifest = registry.look(address, run.output.credentials).manifest
     subject, layers = manifest.get("subject"), manifest.get("layers")
     about = subject.get("digest") if isinstance(subject, dict) else None
     if about != digest or not isinstance(layers, list) or [type(layer) for layer in layers] != [dict]:

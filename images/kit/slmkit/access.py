@@ -52,9 +52,16 @@ def fit_for_a_header(value: object) -> bool:
 class Access:
     """One repository, one purpose, what to show at the door, and what a refusal means."""
 
-    def __init__(self, host: str, name: str, action: str, credentials: Credentials | None) -> None:
+    def __init__(
+        self, host: str, name: str, action: str, credentials: Credentials | None, reads: tuple[str, ...] = ()
+    ) -> None:
         self.host, self.name, self._pulls, self._credentials = host, name, action == "pull", credentials
-        self.scope = f"repository:{name}:{'pull' if self._pulls else 'pull,push'}"
+        own = f"repository:{name}:{'pull' if self._pulls else 'pull,push'}"
+        self.scopes = (own, *(f"repository:{other}:pull" for other in reads))
+
+    def reading(self, name: str) -> "Access":
+        """The same, and the right to read another repository of the registry."""
+        return Access(self.host, self.name, "pull" if self._pulls else "push", self._credentials, (name,))
 
     def __str__(self) -> str:
         return f"{self.host}/{self.name}"

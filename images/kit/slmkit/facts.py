@@ -22,7 +22,10 @@ UNSTEADY = {Metric.INFERENCE_TIME, Metric.TIME_TO_FIRST_TOKEN, Metric.PEAK_MEMOR
 """Figures that differ from run to run."""
 IMAGE_TYPE = "application/vnd.oci.image.config.v1+json"
 """Of a model image, which has no type of its own."""
-KINDS = {DATASET_TYPE: "data set", MODEL_TYPE: "model", ADAPTER_TYPE: "adapter", IMAGE_TYPE: "model image"}
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
+"""Of several model images under one address."""
+KINDS = {DATASET_TYPE: "data set", MODEL_TYPE: "model", ADAPTER_TYPE: "adapter", IMAGE_TYPE: "model image",
+         INDEX_TYPE: "index of model images"}  # fmt: skip
 MOST = 32
 """Metrics in annotations, which a registry keeps in the manifest."""
 

@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from slmkit.layers import MEDIA_TYPE
+from slmkit.layers import MEDIA_TYPE, MEDIA_TYPE_ZSTD
 from slmkit.run import RunFailed
 from slmops.contract import Reason
 
 TITLE = "org.opencontainers.image.title"
-IMAGES = ("application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json")
+IMAGE_CONFIG = "application/vnd.oci.image.config.v1+json"
+IMAGES = (IMAGE_CONFIG, "application/vnd.docker.container.image.v1+json")
 """Types of the configurations that images have and artefacts have not."""
 PACKED = re.compile(r"[+.](gzip|zstd|zip)$")
 UNPACK = "io.deis.oras.content.unpack"
@@ -58,7 +59,8 @@ def _refuse_others(manifest: Mapping[str, Any], uri: str, others: Mapping[str, s
     config = manifest.get("config")
     kind = config.get("mediaType") if isinstance(config, dict) else None
     if isinstance(kind, str) and kind in IMAGES:
-        raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri} is an image, not an artefact of files")
+        raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri} is an image, not an artefact of files; name what it was "
+                        "made from")  # fmt: skip
     artifact_type = manifest.get("artifactType")
     if isinstance(artifact_type, str) and artifact_type in others:
         raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri} is {others[artifact_type]} ({artifact_type})")
@@ -72,8 +74,9 @@ def _refuse_packed(layer: Mapping[str, Any], title: object, uri: str) -> None:
         raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: {str(title)[:128]!r} is packed ({str(kind)[:128]}); {words}")
 
 
-def tars_of(manifest: Mapping[str, Any], uri: str) -> list[dict[str, Any]]:
-    """The descriptors of an image's layers, all of them plain tars."""
+def tars_of(manifest: Mapping[str, Any], uri: str, packed: bool = False) -> list[dict[str, Any]]:
+    """The descriptors of an image's layers, all of them plain tars, or else ``packed`` ones."""
+    kinds = (MEDIA_TYPE, MEDIA_TYPE_ZSTD) if packed else (MEDIA_TYPE,)
     layers = manifest.get("layers")
     if not isinstance(layers, list) or not layers:
         raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{uri} is not an image with layers")
@@ -84,7 +87,7 @@ def tars_of(manifest: Mapping[str, Any], uri: str) -> list[dict[str, Any]]:
             title = (layer.get("annotations") or {}).get(TITLE)
         except (AttributeError, KeyError, TypeError):
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer has no type, digest or size") from None
-        if kind != MEDIA_TYPE or not isinstance(digest, str) or not DIGEST.fullmatch(digest) or type(size) is not int:
+        if kind not in kinds or not isinstance(digest, str) or not DIGEST.fullmatch(digest) or type(size) is not int:
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{uri}: a layer is not a plain tar with a sha256 digest")
         named = {"annotations": {TITLE: title}} if isinstance(title, str) else {}
         found.append({"mediaType": kind, "digest": digest, "size": size, **named})

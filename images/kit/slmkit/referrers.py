@@ -45,7 +45,7 @@ def _asked(wire: Wire, access: Access, digest: str) -> list[Descriptor] | None:
     found: list[Descriptor] = []
     path = f"referrers/{digest}"
     for _ in range(PAGES):
-        answer = wire.request("GET", access, path, headers={"Accept": INDEX}, missing_ok=True)
+        answer = wire.request("GET", access, path, headers={"Accept": INDEX}, accepted=(404,))
         if answer.status_code == 404:
             return None
         found += _manifests(access, answer.content)
@@ -57,7 +57,7 @@ def _asked(wire: Wire, access: Access, digest: str) -> list[Descriptor] | None:
 
 
 def _tagged(wire: Wire, access: Access, digest: str) -> list[Descriptor]:
-    answer = wire.request("GET", access, f"manifests/{_tag(digest)}", headers={"Accept": INDEX}, missing_ok=True)
+    answer = wire.request("GET", access, f"manifests/{_tag(digest)}", headers={"Accept": INDEX}, accepted=(404,))
     return [] if answer.status_code == 404 else _manifests(access, answer.content)
 
 

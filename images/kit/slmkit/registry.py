@@ -5,47 +5,47 @@ layers that exist nowhere on disk, retries with Retry-After, one place that maps
 package leaves to its caller.
 """
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import httpx
 
 from slmkit import referrers
 from slmkit.access import Access, parse
-from slmkit.layers import MEDIA_TYPE as LAYER_TYPE
+from slmkit.blobs import EMPTY, Blobs, sha256
+from slmkit.downloads import download
 from slmkit.layers import Layer
-from slmkit.manifests import TITLE, files_of, tars_of
+from slmkit.manifests import IMAGE_CONFIG, TITLE, files_of, tars_of
+from slmkit.meter import Meter, Unmetered
 from slmkit.run import RunFailed
-from slmkit.whole import whole
-from slmkit.wire import ATTEMPTS, Wire
+from slmkit.wire import Wire
 from slmops import contract
 from slmops.contract import Artifact, Reason, Sink, Source
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+VARIANT = "slmops.dev/variant"
 ACCEPT = ", ".join((MANIFEST, referrers.INDEX, "application/vnd.docker.distribution.manifest.v2+json"))
-EMPTY = b"{}"
-CHUNK = 1 << 20
 
 
-class Meter(Protocol):
-    """Who wants to know how many bytes have come or gone (``slmkit.run.Context``)."""
+class Found(NamedTuple):
+    """A manifest that a registry has."""
 
-    def expect(self, more: int) -> None: ...
-    def advance(self, count: int) -> None: ...
+    digest: str
+    manifest: dict[str, Any]
+    size: int
 
 
-class Unmetered:
-    """Nobody does."""
+@dataclass(frozen=True)
+class Platform:
+    """A variant of a model, in an image of its own."""
 
-    def expect(self, more: int) -> None:
-        """Nothing."""
-
-    def advance(self, count: int) -> None:
-        """Nothing."""
+    name: str
+    image: Source
+    architecture: str
 
 
 class Registry:
@@ -62,6 +62,7 @@ class Registry:
         self.plain_http = settings.plain_http
         self.meter = meter or Unmetered()
         self._wire = Wire(settings, transport, sleep)
+        self._blobs = Blobs(self._wire, self.meter)
 
     # --- in
 
@@ -69,12 +70,13 @@ class Registry:
         """Fetch an artefact's files into a folder. Returns the address by digest. ``others``: see ``files_of``."""
         reference = parse(source.uri.removeprefix("oci://"))
         access = Access(reference["host"], reference["name"], "pull", source.credentials)
-        digest, manifest = self._manifest(access, _newest(reference))
+        digest, manifest, _ = self._manifest(access, _newest(reference))
         into.mkdir(parents=True, exist_ok=True)
         files = files_of(manifest, source.uri, others)
         self.meter.expect(sum(size for _, _, size in files))
         for title, blob, size in files:
-            self._blob(access, blob, size, into / title)
+            self._blobs.saw(access, blob)
+            download(self._wire, access, blob, size, into / title, self.meter.advance)
         return f"oci://{access}@{digest}"
 
     def digest_of(self, reference: str) -> str:
@@ -109,17 +111,17 @@ class Registry:
         access, _ = _pull_access(reference, credentials)
         digest = str(layer.get("digest"))
         content = self._wire.request("GET", access, f"blobs/{digest}").content
-        if _sha256(content) != digest:
+        if sha256(content) != digest:
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{access}: a document does not have digest {digest}")
         return content
 
-    def look(self, reference: str, credentials: contract.Credentials | None = None) -> tuple[str, dict[str, Any]]:
-        """The digest that an address stands for now, and its manifest."""
+    def look(self, reference: str, credentials: contract.Credentials | None = None) -> Found:
+        """What an address stands for now."""
         return self._manifest(*_pull_access(reference, credentials))
 
-    def _manifest(self, access: Access, tag: str) -> tuple[str, dict[str, Any]]:
+    def _manifest(self, access: Access, tag: str) -> Found:
         answer = self._wire.request("GET", access, f"manifests/{tag}", headers={"Accept": ACCEPT})
-        digest = _sha256(answer.content)
+        digest = sha256(answer.content)
         if tag.startswith("sha256:") and tag != digest:
             raise RunFailed(Reason.UNSAFE_SOURCE, f"{access}: the registry answered {digest} when asked for {tag}")
         try:
@@ -128,36 +130,7 @@ class Registry:
             manifest = None
         if not isinstance(manifest, dict):
             raise RunFailed(Reason.SOURCE_NOT_FOUND, f"{access}: the manifest is not a JSON object")
-        return digest, manifest
-
-    def _blob(self, access: Access, digest: str, size: int, path: Path) -> None:
-        """One file, to ``path``: what does not have the promised digest is not kept."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for attempt in range(ATTEMPTS):
-            answer = self._wire.open(access, f"blobs/{digest}")
-            seen, sha, trouble = 0, hashlib.sha256(), ""
-            try:
-                with whole(path) as file:
-                    for chunk in answer.iter_raw(CHUNK):
-                        seen += len(chunk)
-                        if seen > size:
-                            break
-                        sha.update(chunk)
-                        file.write(chunk)
-                        self.meter.advance(len(chunk))
-            except httpx.RequestError as error:
-                trouble = f"{type(error).__name__}: {error}"
-            finally:
-                answer.close()
-            if f"sha256:{sha.hexdigest()}" == digest and seen == size:
-                return
-            path.unlink(missing_ok=True)
-            self.meter.advance(-min(seen, size))
-            if seen >= size or (attempt + 1 == ATTEMPTS and not trouble):
-                raise RunFailed(Reason.UNSAFE_SOURCE, f"{access}: {path.name} does not have digest {digest}")
-            if attempt + 1 == ATTEMPTS:
-                raise access.unreachable(trouble)
-            self._wire.pause(attempt)
+        return Found(digest, manifest, len(answer.content))
 
     # --- out
 
@@ -170,11 +143,10 @@ class Registry:
     ) -> Artifact:
         """Publish files as an artefact, one layer a file, sorted by name."""
         access = _push_access(sink)
+        new = self._blobs.new(access, max((path.stat().st_size for path in files.values()), default=0))
         layers = []
         for title in sorted(files):
-            path = files[title]
-            digest, size = _file_digest(path)
-            self._upload(access, digest, size, lambda path=path: _read(path))  # type: ignore[misc]
+            digest, size = self._blobs.file(access, files[title], new)
             layers.append({"mediaType": "application/octet-stream", "digest": digest, "size": size,
                            "annotations": {TITLE: title}})  # fmt: skip
         return self._publish(access, self._artifact(access, artifact_type, layers, annotations), layers)
@@ -185,8 +157,7 @@ class Registry:
         """Publish a document that refers to an artefact in the same repository, and is found from it."""
         access = _push_access(sink)
         kind, body = self._published(access, subject)
-        self._upload(access, _sha256(content), len(content), lambda: [content])
-        layers = [{"mediaType": artifact_type, "digest": _sha256(content), "size": len(content)}]
+        layers = [{"mediaType": artifact_type, "digest": self._blobs.content(access, content), "size": len(content)}]
         manifest = self._artifact(access, artifact_type, layers, annotations)
         manifest["subject"] = {"mediaType": kind, "digest": subject.digest, "size": len(body)}
         return self._publish(access, manifest, layers)
@@ -195,8 +166,8 @@ class Registry:
         self, access: Access, artifact_type: str, layers: Sequence[Mapping[str, Any]], annotations: Mapping[str, str]
     ) -> dict[str, Any]:
         """The manifest of something that is no image."""
-        self._upload(access, _sha256(EMPTY), len(EMPTY), lambda: [EMPTY])
-        config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": _sha256(EMPTY), "size": len(EMPTY)}
+        digest = self._blobs.content(access, EMPTY)
+        config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest, "size": len(EMPTY)}
         return {"schemaVersion": 2, "mediaType": MANIFEST, "artifactType": artifact_type, "config": config,
                 "layers": list(layers), "annotations": dict(sorted(annotations.items()))}  # fmt: skip
 
@@ -216,48 +187,73 @@ class Registry:
     ) -> Artifact:
         """Publish an OCI image of these layers; the order of the layers is the caller's."""
         access = _push_access(sink)
-        described = []
+        new = self._blobs.new(access, max((layer.plain_size for layer in layers), default=0))
+        described, diff_ids = [], []
         for layer in layers:
-            digest, size = layer.digest()
-            self._upload(access, digest, size, layer.chunks)
+            measured = self._blobs.layer(access, layer, new)
             extra = {"annotations": {TITLE: layer.title}} if layer.title else {}
-            described.append({"mediaType": LAYER_TYPE, "digest": digest, "size": size, **extra})
-        return self._image(access, described, annotations, architecture)
+            described.append({"mediaType": layer.media_type, "digest": measured.digest, "size": measured.size, **extra})
+            diff_ids.append(measured.diff_id)
+        return self._image(access, described, diff_ids, annotations, architecture)
 
     def join_images(
         self, sink: Sink, images: Sequence[Source], annotations: Mapping[str, str], *, architecture: str
     ) -> Artifact:
-        """Publish an image of the layers of others in the same repository, in their order. No layer is moved."""
+        """Publish an image of the layers of others, in their order. No layer of the same repository is moved, and of
+        another one of the registry only where the registry cannot take it over by itself."""
         access = _push_access(sink)
         described: list[dict[str, Any]] = []
         for source in images:
             reference = parse(source.uri.removeprefix("oci://"))
+            there = Access(reference["host"], reference["name"], "pull", source.credentials)
+            found = tars_of(self._manifest(there, _newest(reference))[1], source.uri)
+            if (there.host, there.name) != (access.host, access.name):
+                for layer in found:
+                    self._blobs.copy(there, access, layer["digest"], layer["size"])
+            described += found
+        # They are not compressed, so a layer's digest is its diff id, too.
+        return self._image(access, described, [layer["digest"] for layer in described], annotations, architecture)
+
+    def push_index(self, sink: Sink, platforms: Sequence[Platform], annotations: Mapping[str, str]) -> Artifact:
+        """Publish an index of images of the same repository, in this order: clients take the first that is for their
+        platform. Its size is that of all layers, each once."""
+        access = _push_access(sink)
+        listed: list[dict[str, Any]] = []
+        layers: dict[str, dict[str, Any]] = {}
+        for each in platforms:
+            reference = parse(each.image.uri.removeprefix("oci://"))
             if (reference["host"], reference["name"]) != (access.host, access.name):
-                raise RunFailed(Reason.INVALID_CONFIGURATION, f"{source.uri} is not in {sink.repository}")
-            described += tars_of(self._manifest(access, _newest(reference))[1], source.uri)
-        return self._image(access, described, annotations, architecture)
+                raise RunFailed(Reason.INVALID_CONFIGURATION, f"{each.image.uri} is not in {sink.repository}")
+            digest, manifest, size = self._manifest(access, _newest(reference))
+            layers |= {layer["digest"]: layer for layer in tars_of(manifest, each.image.uri, packed=True)}
+            listed.append({"mediaType": MANIFEST, "digest": digest, "size": size,
+                           "platform": {"architecture": each.architecture, "os": "linux"},
+                           "annotations": {VARIANT: each.name}})  # fmt: skip
+        index = {"schemaVersion": 2, "mediaType": referrers.INDEX, "manifests": listed,
+                 "annotations": dict(sorted(annotations.items()))}  # fmt: skip
+        return self._publish(access, index, list(layers.values()))
 
     def _image(
-        self, access: Access, described: Sequence[Mapping[str, Any]], annotations: Mapping[str, str], architecture: str
-    ) -> Artifact:
-        """Publish an image whose layers are there. They are not compressed, so a layer's digest is its diff id, too."""
+        self, access: Access, described: Sequence[Mapping[str, Any]], diff_ids: Sequence[str],
+        annotations: Mapping[str, str], architecture: str,
+    ) -> Artifact:  # fmt: skip
+        """Publish an image whose layers are there."""
         config = json.dumps(
             {"architecture": architecture, "os": "linux", "config": {},
-             "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in described]}},
+             "rootfs": {"type": "layers", "diff_ids": list(diff_ids)}},
             separators=(",", ":"), sort_keys=True,
         ).encode()  # fmt: skip
-        self._upload(access, _sha256(config), len(config), lambda: [config])
-        descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": _sha256(config),
-                      "size": len(config)}  # fmt: skip
+        digest = self._blobs.content(access, config)
+        descriptor = {"mediaType": IMAGE_CONFIG, "digest": digest, "size": len(config)}
         manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor, "layers": list(described),
                     "annotations": dict(sorted(annotations.items()))}  # fmt: skip
         return self._publish(access, manifest, described)
 
     def _publish(self, access: Access, manifest: Mapping[str, Any], layers: Sequence[Mapping[str, Any]]) -> Artifact:
         body = json.dumps(manifest, separators=(",", ":"), sort_keys=True).encode()
-        digest = _sha256(body)
+        digest = sha256(body)
         answer = self._wire.request("PUT", access, f"manifests/{digest}", content=body,
-                                    headers={"Content-Type": MANIFEST})  # fmt: skip
+                                    headers={"Content-Type": manifest["mediaType"]})  # fmt: skip
         subject = manifest.get("subject")
         if subject is not None and "OCI-Subject" not in answer.headers:
             entry = {"mediaType": MANIFEST, "digest": digest, "size": len(body), "artifactType": manifest["artifactType"],
@@ -265,19 +261,6 @@ class Registry:
             referrers.keep(self._wire, access, subject["digest"], entry)
         size = sum(int(layer["size"]) for layer in layers)
         return Artifact(reference=f"{access.host}/{access.name}@{digest}", size=size)
-
-    def _upload(self, access: Access, digest: str, size: int, body: Callable[[], Iterable[bytes]]) -> None:
-        """A blob, unless the registry has it."""
-        self.meter.expect(size)
-        if self._wire.request("HEAD", access, f"blobs/{digest}", missing_ok=True).status_code == 404:
-            self._wire.upload(access, digest, size, lambda: self._counted(body()))
-        else:
-            self.meter.advance(size)
-
-    def _counted(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
-            yield chunk
-            self.meter.advance(len(chunk))
 
 
 def _pull_access(reference: str, credentials: contract.Credentials | None) -> tuple[Access, str]:
@@ -293,19 +276,3 @@ def _push_access(sink: Sink) -> Access:
 
 def _newest(reference: Mapping[str, str]) -> str:
     return reference.get("digest") or reference.get("tag") or "latest"
-
-
-def _read(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
-
-
-def _file_digest(path: Path) -> tuple[str, int]:
-    with path.open("rb") as file:
-        sha = hashlib.file_digest(file, "sha256")
-    return f"sha256:{sha.hexdigest()}", path.stat().st_size
-
-
-def _sha256(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"

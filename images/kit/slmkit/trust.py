@@ -57,7 +57,7 @@ def verified(source: Source, registry: Registry) -> Source:
     key = keys.public_key(Path(wanted.key))
     print_of_key = keys.fingerprint(key)
     address = source.uri.removeprefix("oci://")
-    digest, _ = registry.look(address, source.credentials)
+    digest = registry.look(address, source.credentials).digest
     parts = parse(address)
     pinned = f"{parts['host']}/{parts['name']}@{digest}"
     found = _Evidence()
@@ -106,7 +106,7 @@ def _manifests(registry: Registry, pinned: str, source: Source) -> Iterator[dict
     yield from registry.about(pinned, source.credentials)
     name, _, digest = pinned.partition("@")
     try:
-        yield registry.look(f"{name}:{digest.replace(':', '-')}.sig", source.credentials)[1]
+        yield registry.look(f"{name}:{digest.replace(':', '-')}.sig", source.credentials).manifest
     except RunFailed as failed:
         if failed.reason is not Reason.SOURCE_NOT_FOUND:
             raise

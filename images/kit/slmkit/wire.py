@@ -3,7 +3,7 @@
 import logging
 import random
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import httpx
 
@@ -17,6 +17,9 @@ ANSWER_LIMIT = 4 << 20
 """Bytes of an answer that is not a blob. The specification asks registries to take manifests of this size."""
 RETRIED = (408, 429, 500, 502, 503, 504)
 NOTHING: Mapping[str, str] = {}
+Body = Callable[[], bytes | Iterable[bytes]]
+"""A request's body, from its beginning each time: it is sent once more after a login. What is streamed needs a
+``Content-Length``, or it would go in chunks of HTTP, which many registries do not take."""
 
 
 class Wire:
@@ -31,46 +34,42 @@ class Wire:
             timeout=httpx.Timeout(60, connect=10), follow_redirects=True,
         )  # fmt: skip
         self._sleep = sleep
-        self._tokens: dict[tuple[str, str], str] = {}
+        self._tokens: dict[tuple[str, ...], str] = {}
 
     def request(
         self, method: str, access: Access, path: str, *, headers: Mapping[str, str] = NOTHING,
-        content: bytes | None = None, missing_ok: bool = False,
+        content: bytes | None = None, accepted: Collection[int] = (),
     ) -> httpx.Response:  # fmt: skip
-        """An answer, read to its end."""
+        """An answer, read to its end. ``accepted``: what is no refusal besides success."""
+        body = None if content is None else lambda: content
 
         def send() -> httpx.Response:
-            return _whole(self._send(method, access, path, headers, content), access)
+            return self.exchange(method, access, self.url(access, path), headers=headers, body=body)
 
-        return self._persist(access, send, missing_ok)
+        return self._persist(access, send, accepted)
 
-    def open(self, access: Access, path: str) -> httpx.Response:
+    def open(
+        self, access: Access, path: str, *, headers: Mapping[str, str] = NOTHING, accepted: Collection[int] = ()
+    ) -> httpx.Response:
         """The beginning of an answer; its body is for the caller to read, and to close."""
 
         def send() -> httpx.Response:
-            answer = self._send("GET", access, path, NOTHING, None)
+            answer = self._send("GET", access, self.url(access, path), headers, None)
             return answer if answer.is_success else _whole(answer, access)
 
-        return self._persist(access, send)
+        return self._persist(access, send, accepted)
 
-    def upload(self, access: Access, digest: str, size: int, body: Callable[[], Iterable[bytes]]) -> None:
-        """One blob. It goes where the registry says; our login goes there only if that is the registry itself."""
+    def exchange(
+        self, method: str, access: Access, url: httpx.URL, *, headers: Mapping[str, str] = NOTHING,
+        body: Body | None = None,
+    ) -> httpx.Response:  # fmt: skip
+        """One request and its answer, whatever it says. Raises httpx.RequestError when there is none."""
+        return _whole(self._send(method, access, url, headers, body), access)
 
-        def send() -> httpx.Response:
-            place = self.request("POST", access, "blobs/uploads/", headers={"Content-Length": "0"})
-            try:
-                url = place.url.join(place.headers["Location"]).copy_merge_params({"digest": digest})
-            except (KeyError, httpx.InvalidURL):
-                raise access.nonsense("the registry takes an upload and does not say where") from None
-            headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
-            if (url.scheme, url.netloc) == (place.url.scheme, place.url.netloc):
-                headers |= self._authorization(access)
-            request = self._client.build_request(
-                "PUT", url, content=body(), headers=headers, extensions={FOR: access.bare_host}
-            )
-            return _whole(self._client.send(request, stream=True), access)
-
-        self._persist(access, send)
+    def url(self, access: Access, path: str) -> httpx.URL:
+        """Where something of a repository is."""
+        scheme = "http" if access.host in self._plain else "https"
+        return httpx.URL(f"{scheme}://{access.host}/v2/{access.name}/{path}")
 
     def pause(self, attempt: int, answer: httpx.Response | None = None) -> None:
         """Wait as long as the registry asked for, or twice as long each time."""
@@ -80,7 +79,7 @@ class Wire:
         else:
             self._sleep(float(2**attempt) * random.uniform(0.5, 1.0))  # noqa: S311  (jitter, not a secret)
 
-    def _persist(self, access: Access, send: Callable[[], httpx.Response], missing_ok: bool = False) -> httpx.Response:
+    def _persist(self, access: Access, send: Callable[[], httpx.Response], accepted: Collection[int]) -> httpx.Response:
         trouble = ""
         for attempt in range(ATTEMPTS):
             answer: httpx.Response | None = None
@@ -89,7 +88,7 @@ class Wire:
             except httpx.RequestError as error:
                 trouble = f"{type(error).__name__}: {error}"
             else:
-                if answer.is_success or (missing_ok and answer.status_code == 404):
+                if answer.is_success or answer.status_code in accepted:
                     return answer
                 if answer.status_code not in RETRIED:
                     raise access.refused(answer)
@@ -100,29 +99,33 @@ class Wire:
         raise access.unreachable(f"{trouble}, {ATTEMPTS} times")
 
     def _send(
-        self, method: str, access: Access, path: str, headers: Mapping[str, str], content: bytes | None
+        self, method: str, access: Access, url: httpx.URL, headers: Mapping[str, str], body: Body | None
     ) -> httpx.Response:
-        """One request; where the registry asks who we are (tokens run out), once more with an answer to that."""
-        scheme = "http" if access.host in self._plain else "https"
-        url = f"{scheme}://{access.host}/v2/{access.name}/{path}"
+        """One request; where the registry asks who we are (tokens run out), once more with an answer to that. An upload
+        goes where the registry says; our login goes there only if that is the registry itself."""
+        home = self.url(access, "")
+        at_home = (url.scheme, url.netloc) == (home.scheme, home.netloc)
 
         def send() -> httpx.Response:
-            shown = {**headers, **self._authorization(access)}
+            shown = {**headers, **(self._authorization(access) if at_home else NOTHING)}
+            content = None if body is None else body()
+            request = self._client.build_request(
+                method, url, headers=shown, content=content, extensions={FOR: access.bare_host}
+            )
+            # A stream that has begun cannot be sent to another place, and registries name that place beforehand.
             return self._client.send(
-                self._client.build_request(
-                    method, url, headers=shown, content=content, extensions={FOR: access.bare_host}
-                ),
-                stream=True,
+                request, stream=True, follow_redirects=content is None or isinstance(content, bytes)
             )
 
         answer = send()
-        if answer.status_code == 401 and self._log_in(access, answer.headers.get("WWW-Authenticate", "")):
+        challenge = answer.headers.get("WWW-Authenticate", "")
+        if answer.status_code == 401 and at_home and self._log_in(access, challenge):
             answer.close()
             answer = send()
         return answer
 
     def _authorization(self, access: Access) -> dict[str, str]:
-        token = self._tokens.get((access.host, access.scope))
+        token = self._tokens.get((access.host, *access.scopes))
         return {"Authorization": token} if token else {}
 
     def _log_in(self, access: Access, challenge: str) -> bool:
@@ -130,12 +133,12 @@ class Wire:
         user = access.user()
         if challenge.lower().startswith("basic"):
             if user:
-                self._tokens[access.host, access.scope] = f"Basic {user}"
+                self._tokens[(access.host, *access.scopes)] = f"Basic {user}"
             return user is not None
         parts = dict(re.findall(r'(\w+)="([^"]*)"', challenge))
         try:
             request = self._client.build_request(
-                "GET", parts["realm"], params={"service": parts.get("service", ""), "scope": access.scope},
+                "GET", parts["realm"], params={"service": parts.get("service", ""), "scope": access.scopes},
                 headers={"Authorization": f"Basic {user}"} if user else {}, extensions={FOR: access.bare_host},
             )  # fmt: skip
         except (KeyError, httpx.InvalidURL):
@@ -152,7 +155,7 @@ class Wire:
             return False
         if not reply.is_success or not fit_for_a_header(token):
             return False
-        self._tokens[access.host, access.scope] = f"Bearer {token}"
+        self._tokens[(access.host, *access.scopes)] = f"Bearer {token}"
         return True
 
 

@@ -13,7 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 from slm_quantizer.adapt import adapt
 from slm_quantizer.quantize import quantize
 from slmkit.run import main
-from slmops.contract import QuantizeRun, TrainRun
+from slmkit.variants import index
+from slmops.contract import IndexRun, QuantizeRun, TrainRun
 
 if __name__ == "__main__":
-    sys.exit(main({QuantizeRun: quantize, TrainRun: adapt}))
+    sys.exit(main({QuantizeRun: quantize, TrainRun: adapt, IndexRun: index}))

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from slmkit.layers import Layer
+from slmkit.layers import Compression, Layer
 from slmops.contract import QuantizeRun
 
 WEIGHTS = (".onnx", ".onnx.data", ".safetensors", ".gguf", ".bin")
@@ -73,7 +73,7 @@ def weight_bytes(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.name.endswith(WEIGHTS))
 
 
-def layers(folder: Path, name: str) -> list[Layer]:
+def layers(folder: Path, name: str, compression: Compression = "None") -> list[Layer]:
     """The image's layers; files lie at ``/models/<name>``."""
     files = {
         str(path.relative_to(folder)): path
@@ -83,4 +83,4 @@ def layers(folder: Path, name: str) -> list[Layer]:
     place = f"models/{name}/"
     weights = {place + n: p for n, p in files.items() if n.endswith(WEIGHTS)}
     small = {place + n: p for n, p in files.items() if not n.endswith(WEIGHTS)}
-    return [Layer(weights, "weights"), Layer(small, "settings")]
+    return [Layer(weights, "weights", compression), Layer(small, "settings", compression)]

@@ -65,11 +65,11 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     annotations = {
         **facts.annotations(),
         "org.opencontainers.image.title": f"{run.name}-{run.variant}",
-        "org.opencontainers.image.base.name": context.inputs["model"],
         "slmops.dev/format": run.format,
         "slmops.dev/precision": run.precision,
     }
-    image = registry.push_image(run.output, layers(built, run.name), annotations, architecture=run.architecture)
+    packed = layers(built, run.name, run.compression)
+    image = registry.push_image(run.output, packed, annotations, architecture=run.architecture)
     image = describe(registry, run.output, context, image, facts)
     return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures, verification=verified)
 

@@ -15,6 +15,7 @@ from slmops.contract.base import *
 from slmops.contract.compare import *
 from slmops.contract.edge import *
 from slmops.contract.filters import *
+from slmops.contract.index import *
 from slmops.contract.join import *
 from slmops.contract.label import *
 from slmops.contract.quantize import *
@@ -31,6 +32,7 @@ AnyRun = Annotated[
     | JoinRun
     | QuantizeRun
     | CompareRun
+    | IndexRun
     | ServeRun
     | PullRun
     | BenchRun

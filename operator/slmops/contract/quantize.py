@@ -46,4 +46,6 @@ class QuantizeRun(Run):
     device: Literal["CPU", "CUDA"] = "CPU"
     evaluation: Evaluation | None = None
     """Measured on the built variant and, as ``reference``, on the unquantized model."""
+    compression: Literal["None", "Zstd"] = "None"
+    """Of the image's layers."""
     output: Sink

@@ -1,5 +1,6 @@
 """QuantizedModel -> one Job for each variant, all at once: a variant that fails does not take the others with it. One that
-is not good enough gets another Job in the next precision; once all are built, one more Job lays them side by side.
+is not good enough gets another Job in the next precision. Once all are built, one more Job lays them side by side, one
+publishes an index where they are for several platforms, and one signs.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from slmops.plan.backends import unavailable
 from slmops.plan.batch import batch_plan
 from slmops.plan.evaluation import evaluation, task_of
 from slmops.plan.job import Work, work
+from slmops.plan.platforms import index_work
 from slmops.plan.signing import signing
 from slmops.plan.sources import Sources, Unresolved
 from slmops.settings import Settings
@@ -41,7 +43,9 @@ def plan_quantizedmodel(resource: QuantizedModel, observed: Observed, settings: 
             climbs.append(climb)
         if (side_by_side := _compare(resource, climbs, observed, settings)) is not None:
             works.append(side_by_side)
-        works += _signing(resource, climbs, settings)
+        if (index := index_work(resource, climbs, observed, settings)) is not None:
+            works.append(index)
+        works += _signing(resource, climbs, index, observed, settings)
     except Unresolved as unresolved:
         return batch_plan(resource, observed, [], unavailable(resource.spec.variants, settings) or unresolved.problem)
     # What has been begun, or is done, needs no tool chain any more.
@@ -79,12 +83,16 @@ def _compare(resource: QuantizedModel, climbs: Sequence[Climb], observed: Observ
                 settings=settings)  # fmt: skip
 
 
-def _signing(resource: QuantizedModel, climbs: Sequence[Climb], settings: Settings) -> list[Work]:
-    """The Job that signs the images which passed their gates, once no variant is to come any more. One that failed does not
-    keep the others from being signed, nor from being rolled out."""
-    if not all(climb.now.state.finished for climb in climbs):
+def _signing(
+    resource: QuantizedModel, climbs: Sequence[Climb], index: Work | None, observed: Observed, settings: Settings
+) -> list[Work]:
+    """The Job that signs the images which passed their gates, and their index, once no variant is to come any more. One
+    that failed does not keep the others from being signed, nor from being rolled out."""
+    last = [observed.job(index.step.name)] if index is not None else []
+    if not all(state.finished for state in [*last, *(climb.now.state for climb in climbs)]):
         return []
     made = {f"image.{c.now.variant.name}": image for c in climbs if c.now.passed and (image := c.now.image) is not None}
+    made |= {name: found for state in last if state.report for name, found in state.report.artifacts.items()}
     return signing(resource, made, resource.spec.output, resource.spec.run, settings)
 
 
@@ -116,6 +124,7 @@ def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, set
         device=variant.target.device,
         generation=contract.Generation.model_validate(spec.generation.model_dump()),
         evaluation=measured,
+        compression=spec.image.compression,
         output=sources.sink(spec.output),
     )
     return work(resource, role(variant.name), run, image=settings.images.quantizer, run_spec=spec.run, sources=sources,

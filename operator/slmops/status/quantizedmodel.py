@@ -13,11 +13,11 @@ from slmops.api.quantizedmodel import (
     VariantStatus,
     VerificationStatus,
 )
-from slmops.contract import Compared
+from slmops.contract import Artifact, Compared
 from slmops.figures import display, incomparable, intervals, significant, size, values
-from slmops.ladder import COMPARE, Climb, Rung, comparison
+from slmops.ladder import COMPARE, INDEX, Climb, Rung, comparison
 from slmops.state import JobState, Observed, Plan
-from slmops.status.batch import conditions, intake, judged, phase, progress, shortfall, stage, succeeded
+from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, shortfall, stage, succeeded
 from slmops.status.remedies import with_remedy
 from slmops.status.signing import at_work, sign_state, signed
 
@@ -34,17 +34,16 @@ def quantizedmodel_status(
     states = [climb.now.state for climb in climbs] or [JobState("Absent")] * len(variants)
     sign = sign_state(plan.steps, observed)
     done = all(state.phase == "Succeeded" for state in states)
-    last = next((observed.job(step.name) for step in plan.steps if step.role == COMPARE), None)
-    page = last.report.artifacts.get("comparison") if last and last.report and last.phase == "Succeeded" else None
+    last = {step.role: observed.job(step.name) for step in plan.steps if step.role in (COMPARE, INDEX)}
     facts: list[Fact] = [
         *intake(plan),
         _together(C.QUANTIZED, "Built", variants, states),
         _judged(variants) if done else unknown(C.EVALUATED, "Pending"),
-        _published(last) if done else unknown(C.PUBLISHED, "Pending"),
+        _published([*last.values()]) if done else unknown(C.PUBLISHED, "Pending"),
         *signed(resource.spec.output, sign),
     ]
     facts.append(succeeded(facts, ""))
-    running, doing = _running(states, last if done else None, sign)
+    running, doing = _running(states, [*last.values()] if done else [], sign)
     return QuantizedModelStatus(
         phase=phase(facts, (running, doing), resource.status.phase),
         observed_generation=resource.metadata.generation,
@@ -54,18 +53,25 @@ def quantizedmodel_status(
         variants=variants,
         ready=f"{sum(v.phase == 'Ready' for v in variants)}/{len(variants)}",
         comparison=[_row(row) for row in comparison(climbs)[1]] if done else [],
-        report=page.reference if page else None,
+        report=page.reference if (page := _made(last, COMPARE, "comparison")) else None,
+        index=artifact(_made(last, INDEX, "index")),
         conditions=conditions(resource, facts, now),
     )
 
 
-def _running(states: Sequence[JobState], last: JobState | None, sign: JobState) -> tuple[JobState, str]:
+def _made(last: Mapping[str, JobState], role: str, name: str) -> Artifact | None:
+    state = last.get(role)
+    return state.report.artifacts.get(name) if state and state.report and state.phase == "Succeeded" else None
+
+
+def _running(states: Sequence[JobState], last: Sequence[JobState], sign: JobState) -> tuple[JobState, str]:
     """The Job that stands for all, and what is done meanwhile."""
     building = next((state for state in states if state.phase == "Running"), None)
     if building is not None:
         return building, "Quantizing"
-    if last is not None and not last.finished:
-        return last, "Publishing"
+    for state in last:
+        if not state.finished:
+            return state, "Publishing"
     return (sign, "Signing") if at_work(sign) else (states[0], "Quantizing")
 
 
@@ -146,9 +152,10 @@ def _row(row: Compared) -> ComparisonRow:
     )
 
 
-def _published(last: JobState | None) -> Fact:
-    """The images are there once they are built; the page beside them where there is something to compare."""
-    return true(C.PUBLISHED, "Pushed") if last is None else stage(C.PUBLISHED, "Pushed", last)
+def _published(last: Sequence[JobState]) -> Fact:
+    """The images are there once they are built; page and index where there is something to compare, and to choose from."""
+    facts = [stage(C.PUBLISHED, "Pushed", state) for state in last] or [true(C.PUBLISHED, "Pushed")]
+    return min(facts, key=lambda fact: ("False", "Unknown", "True").index(fact.status))
 
 
 def _judged(variants: Sequence[VariantStatus]) -> Fact:

@@ -113,11 +113,19 @@ def test_the_same_adapters_are_the_same_image(registry: FakeRegistry, tmp_path: 
     assert first.reference == again.reference, "the documents that refer to it tell of two runs"
 
 
-def test_layers_of_another_repository_and_what_is_no_image_are_refused(registry: FakeRegistry, tmp_path: Path) -> None:
-    adapter, layer = published(registry, tmp_path, "irrigation", b"x")
-    with pytest.raises(RunFailed) as failed:
-        joined(registry, tmp_path, {"irrigation": (adapter, layer)}, repository=f"{registry.host}/slm/elsewhere")
-    assert (failed.value.reason, "is not in" in failed.value.message) == (Reason.INVALID_CONFIGURATION, True)
+def test_layers_of_another_repository_are_taken_over_by_the_registry(registry: FakeRegistry, tmp_path: Path) -> None:
+    members = {"irrigation": published(registry, tmp_path, "irrigation", b"x" * 9999)}
+    registry.received = 0
+    there = f"{registry.host}/slm/elsewhere"
+    image = joined(registry, tmp_path, members, repository=there).artifacts["image"]
+    assert registry.received < 9999, "configuration, provenance and bill of materials"
+    digest = layers(registry, joined(registry, tmp_path, members).artifacts["image"])["irrigation"]
+    assert registry.blobs["slm/elsewhere", digest] == registry.blobs[REPOSITORY, digest]
+    assert image.reference.startswith(f"{there}@")
+
+
+def test_what_is_no_image_is_refused(registry: FakeRegistry, tmp_path: Path) -> None:
+    adapter, _ = published(registry, tmp_path, "irrigation", b"x")
     with pytest.raises(RunFailed) as failed:
         joined(registry, tmp_path, {"irrigation": (adapter, adapter)})
     assert failed.value.reason is Reason.UNSAFE_SOURCE

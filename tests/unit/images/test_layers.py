@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -30,7 +31,7 @@ def read(layer: Layer) -> list[tarfile.TarInfo]:
 
 def test_the_bytes_are_those_of_always(tmp_path: Path) -> None:
     layer = Layer(place(tmp_path, {"models/x/b": b"weights", "models/x/a": b"", "models/x/c": bytes(range(256)) * 5}))
-    assert layer.digest()[0] == KNOWN
+    assert layer.measure().digest == KNOWN
 
 
 def test_neither_times_nor_modes_nor_order_nor_place_change_the_bytes(tmp_path: Path) -> None:
@@ -43,15 +44,15 @@ def test_neither_times_nor_modes_nor_order_nor_place_change_the_bytes(tmp_path: 
         os.utime(path, (1, 1))
         path.chmod(0o600)
     absolute = {f"/{name}": path for name, path in two.items()}
-    assert Layer(one).digest() == Layer(two).digest() == Layer(absolute).digest()
+    assert Layer(one).measure() == Layer(two).measure() == Layer(absolute).measure()
 
 
 def test_another_byte_or_another_name_is_another_digest(tmp_path: Path) -> None:
     files = place(tmp_path, {"a": b"1"})
     (path,) = files.values()
-    digests = {Layer(files).digest()[0], Layer({"b": path}).digest()[0]}
+    digests = {Layer(files).measure().digest, Layer({"b": path}).measure().digest}
     path.write_bytes(b"2")
-    digests.add(Layer(files).digest()[0])
+    digests.add(Layer(files).measure().digest)
     assert len(digests) == 3
 
 
@@ -72,7 +73,8 @@ def test_files_of_every_size_come_out_as_they_went_in(tmp_path: Path, size: int)
     with tarfile.open(fileobj=io.BytesIO(written)) as tar:
         found = {info.name: tar.extractfile(info).read() for info in tar if info.isfile()}  # type: ignore[union-attr]
     assert found == {"models/x/a": content, "models/x/b": b"after"}
-    assert layer.digest() == (f"sha256:{hashlib.sha256(written).hexdigest()}", len(written))
+    digest = f"sha256:{hashlib.sha256(written).hexdigest()}"
+    assert layer.measure() == (digest, len(written), digest)
 
 
 def test_a_long_name_is_kept(tmp_path: Path) -> None:
@@ -99,3 +101,34 @@ def test_any_files_come_out_as_they_went_in(
 def test_no_layer_is_in_memory_as_a_whole(tmp_path: Path) -> None:
     layer = Layer(place(tmp_path, {"models/x/a": bytes(3 * CHUNK)}))
     assert max(len(chunk) for chunk in layer.chunks()) == CHUNK
+
+
+# --- compressed
+
+
+def packed(folder: Path, contents: dict[str, bytes]) -> tuple[Layer, Layer]:
+    """The same files as a plain layer, and as a compressed one."""
+    files = place(folder, contents)
+    return Layer(files, "weights"), Layer(files, "weights", "Zstd")
+
+
+def test_a_compressed_layer_is_the_plain_one_in_one_frame(tmp_path: Path) -> None:
+    plain, small = packed(tmp_path, {"models/x/a": bytes(3 * CHUNK), "models/x/b": os.urandom(700)})
+    written = b"".join(small.chunks())
+    assert zstandard.ZstdDecompressor().decompressobj().decompress(written) == b"".join(plain.chunks())
+    assert zstandard.get_frame_parameters(written).window_size <= 8 << 20, "RFC 8878: what every reader has to manage"
+    assert len(written) < CHUNK
+    digest = f"sha256:{hashlib.sha256(written).hexdigest()}"
+    assert small.measure() == (digest, len(written), plain.measure().digest)
+    assert plain.measure().diff_id == plain.measure().digest
+    assert small.media_type == "application/vnd.oci.image.layer.v1.tar+zstd"
+    assert plain.media_type == "application/vnd.oci.image.layer.v1.tar"
+
+
+def test_a_compressed_layer_has_the_same_bytes_each_time(tmp_path: Path) -> None:
+    contents = {"models/x/a": os.urandom(1 << 16) * 40, "models/x/b": b"text " * 1000}
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    _, one = packed(tmp_path / "one", contents)
+    _, two = packed(tmp_path / "two", dict(reversed(contents.items())))
+    assert one.measure() == two.measure() == one.measure()

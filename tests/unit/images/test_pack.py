@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,12 @@ import pytest
 
 from slm_bench.pull import pull
 from slm_quantizer.pack import ends, finish, layers, name_end, weight_bytes
+from slmkit.layers import Compression
+from slmkit.lineage import walk
 from slmkit.run import Context, RunFailed
-from slmops.contract import PullRun, QuantizeRun, Reason, Report
+from slmkit.variants import index
+from slmops.contract import IndexRun, PullRun, QuantizeRun, Reason, Report, Sink
+from tests.unit.images.fakeregistry import FakeRegistry
 from tests.unit.images.onnxbytes import GOOD, WEIGHTS, graph, model, outside
 
 FILES = {
@@ -108,9 +113,9 @@ def test_weights_and_settings_are_layers_of_their_own(folder: Path) -> None:
 
 def test_a_changed_setting_changes_the_small_layer_alone(folder: Path) -> None:
     finish(folder, run(temperature=0.1))
-    before = [layer.digest() for layer in layers(folder, "barn")]
+    before = [layer.measure() for layer in layers(folder, "barn")]
     finish(folder, run(temperature=0.2))
-    after = [layer.digest() for layer in layers(folder, "barn")]
+    after = [layer.measure() for layer in layers(folder, "barn")]
     assert after[0] == before[0]
     assert after[1] != before[1]
 
@@ -134,6 +139,94 @@ def test_other_formats_have_their_defaults_in_the_models_own_file(tmp_path: Path
     found = json.loads((tmp_path / "generation_config.json").read_text())
     assert (found["eos_token_id"], found["top_p"], found["do_sample"]) == (1, 0.9, False)
     assert [path.name for path in tmp_path.iterdir()] == ["generation_config.json"]
+
+
+def unlike(folder: Path, other: Path) -> None:
+    """The same files in another folder, in another order, with other times, rights and owners."""
+    other.mkdir()
+    for number, path in enumerate(sorted(folder.iterdir(), reverse=True)):
+        copy = other / path.name
+        copy.write_bytes(path.read_bytes())
+        copy.chmod(0o600)
+        os.utime(copy, (number, number))
+        if os.geteuid() == 0:
+            os.chown(copy, 1000 + number, 1000)
+
+
+@pytest.mark.parametrize("compression", ["None", "Zstd"])
+def test_the_same_folder_is_the_same_image_whoever_packs_it_whenever(
+    folder: Path, tmp_path: Path, compression: Compression
+) -> None:
+    finish(folder, run())
+    unlike(folder, tmp_path / "other")
+    made, annotations = [], [{"a": "1", "b": "2"}, {"b": "2", "a": "1"}]
+    for place in (folder, tmp_path / "other"):
+        with FakeRegistry() as registry:  # a registry of its own: nothing is there beforehand
+            sink = Sink(repository=f"{registry.host}/slm/q")
+            client, said = registry.client(), annotations.pop()
+            image = client.push_image(sink, layers(place, "barn", compression), said, architecture="amd64")
+            made.append((image.reference.partition("@")[2], image.size))
+            manifest = registry.manifests["slm/q", made[-1][0]][1]
+            config = registry.blobs["slm/q", json.loads(manifest)["config"]["digest"]]
+        assert b"created" not in manifest + config
+        assert compression == "None" or b"tar+zstd" in manifest
+    assert made[0] == made[1]
+
+
+# --- variants for several platforms
+
+
+def variants(registry: FakeRegistry, folder: Path, compression: Compression = "None") -> IndexRun:
+    """Two images that differ in their platform, and what is to be made of them."""
+    finish(folder, run())
+    sink = Sink(repository=f"{registry.host}/slm/q")
+    made = {
+        platform: registry.client().push_image(
+            sink, layers(folder, "barn", compression), {}, architecture=platform
+        ).reference for platform in ("amd64", "arm64")
+    }  # fmt: skip
+    return IndexRun.model_validate({
+        "run": "index", "registry": registry.settings, "output": sink, "annotations": {"who": "a"},
+        "variants": [{"name": f"cpu-{platform}", "image": {"uri": f"oci://{reference}"}, "architecture": platform}
+                     for platform, reference in made.items()],
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize("compression", ["None", "Zstd"])
+def test_an_index_leads_each_platform_to_its_variant(
+    registry: FakeRegistry, folder: Path, tmp_path: Path, compression: Compression
+) -> None:
+    wanted = variants(registry, folder, compression)
+    made = index(wanted, Context(work=tmp_path)).artifacts["index"]
+    digest = made.reference.partition("@")[2]
+    assert registry.manifests["slm/q", digest][0] == "application/vnd.oci.image.index.v1+json"
+    found = registry.manifest("slm/q", digest)
+    assert found["mediaType"] == registry.manifests["slm/q", digest][0]
+    assert found["annotations"]["who"] == "a"
+    for each, entry in zip(wanted.variants, found["manifests"], strict=True):
+        kind, body = registry.manifests["slm/q", entry["digest"]]
+        assert each.image.uri.endswith(entry["digest"])
+        assert (entry["mediaType"], entry["size"]) == (kind, len(body))
+        assert entry["platform"] == {"architecture": each.architecture, "os": "linux"}
+        assert entry["annotations"] == {"slmops.dev/variant": each.name}
+        assert made.size == sum(layer["size"] for layer in json.loads(body)["layers"]), "they share them"
+    again = index(wanted, Context(work=tmp_path)).artifacts["index"]
+    assert again == made, "the same variants are the same index"
+
+
+def test_the_way_back_leads_from_an_index_to_its_variants(registry: FakeRegistry, folder: Path, tmp_path: Path) -> None:
+    wanted = variants(registry, folder)
+    made = index(wanted, Context(work=tmp_path)).artifacts["index"]
+    links = {link.role: link.uri for link in walk(registry.client(), made.reference)}
+    assert links == {f"variant.{each.name}": each.image.uri for each in wanted.variants}
+
+
+def test_an_index_of_images_elsewhere_is_refused(registry: FakeRegistry, folder: Path, tmp_path: Path) -> None:
+    wanted = variants(registry, folder)
+    other = wanted.model_copy(update={"output": Sink(repository=f"{registry.host}/slm/other")})
+    with pytest.raises(RunFailed) as failed:
+        index(other, Context(work=tmp_path))
+    assert failed.value.reason is Reason.INVALID_CONFIGURATION
 
 
 # --- and on the node: what was packed has arrived

@@ -182,7 +182,7 @@ def test_a_challenge_that_nobody_can_answer_is_a_refusal(
 
 def test_an_upload_elsewhere_is_shown_no_login(guarded: FakeRegistry, tmp_path: Path) -> None:
     with FakeRegistry() as store:
-        guarded.upload_host = store.host
+        guarded.upload_host, store.uploads = store.host, guarded.uploads
         guarded.also.append(store.host)
         with pytest.raises(RunFailed):  # the blobs are elsewhere, so the manifest is refused
             push(guarded, tmp_path, secret(tmp_path, {"auths": {guarded.host: {"auth": PAIR}}}))

@@ -3,6 +3,7 @@
 import errno
 import gzip
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,8 @@ from typing import Any, Literal
 import httpx
 import pytest
 
+from slmkit.downloads import PIECE
+from slmkit.layers import Layer
 from slmkit.registry import Registry
 from slmkit.run import RunFailed
 from slmkit.sources import fetch
@@ -93,6 +96,80 @@ def test_a_download_that_always_breaks_ends(registry: FakeRegistry, tmp_path: Pa
     assert refused(registry, tmp_path).reason is Reason.SOURCE_UNREACHABLE
     assert registry.count("GET .*/blobs/") == ATTEMPTS
     assert files(tmp_path) == {}
+
+
+LARGE = random.Random(1).randbytes(20 * PIECE // 2)
+
+
+@pytest.mark.parametrize("cut", [1, 100, len(DATA) - 1])
+def test_a_download_that_breaks_goes_on_where_it_was(registry: FakeRegistry, tmp_path: Path, cut: int) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.answer("GET .*/blobs/", Answer(body=DATA, cut=cut))
+    pull(registry, tmp_path)
+    assert files(tmp_path) == {"x": DATA}
+    assert registry.sent == len(DATA) - cut, "not a byte twice"
+
+
+def test_a_registry_that_sends_no_parts_sends_all_of_it_again(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.ranges = False
+    registry.answer("GET .*/blobs/", *[Answer(body=DATA, cut=cut) for cut in (100, 2000, 50)])
+    pull(registry, tmp_path)
+    assert files(tmp_path) == {"x": DATA}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(416), Answer(206, DATA, {"Content-Range": f"bytes 0-{len(DATA) - 1}/{len(DATA)}"}), Answer(206, DATA)],
+    ids=["416", "another part", "no part"],
+)
+def test_an_answer_that_is_not_the_part_asked_for_is_not_used(
+    registry: FakeRegistry, tmp_path: Path, answer: Answer
+) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    registry.answer("GET .*/blobs/", Answer(body=DATA, cut=100), answer)
+    pull(registry, tmp_path)
+    assert files(tmp_path) == {"x": DATA}
+
+
+def test_a_part_of_something_else_is_refused(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.artifact("slm/data", {"x": DATA})
+    rest = {"Content-Range": f"bytes 100-{len(DATA) - 1}/{len(DATA)}"}
+    registry.answer("GET .*/blobs/", Answer(body=DATA, cut=100), Answer(206, b"?" * (len(DATA) - 100), rest))
+    assert refused(registry, tmp_path).reason is Reason.UNSAFE_SOURCE
+    assert files(tmp_path) == {}
+
+
+def test_a_large_download_may_break_as_often_as_it_gets_on(registry: FakeRegistry, tmp_path: Path) -> None:
+    registry.artifact("slm/data", {"x": LARGE})
+    step = PIECE * 5 // 4
+    for begin in range(0, len(LARGE), step):
+        status, part = (206, f"bytes {begin}-{len(LARGE) - 1}/{len(LARGE)}") if begin else (200, "")
+        registry.answer("GET .*/blobs/", Answer(status, LARGE[begin:], {"Content-Range": part}, cut=step))
+    pauses: list[float] = []
+    pull(registry, tmp_path, pauses=pauses)
+    assert files(tmp_path) == {"x": LARGE}
+    assert len(pauses) > ATTEMPTS
+    assert max(pauses) <= 1, "each of them is the first"
+
+
+def test_what_is_told_of_a_download_adds_up(registry: FakeRegistry, tmp_path: Path) -> None:
+    class Meter:
+        expected = advanced = 0
+
+        def expect(self, more: int) -> None:
+            self.expected += more
+
+        def advance(self, count: int) -> None:
+            self.advanced += count
+
+    meter = Meter()
+    registry.artifact("slm/data", {"x": DATA})
+    registry.ranges = False
+    registry.answer("GET .*/blobs/", Answer(body=DATA, cut=100))
+    client = Registry(registry.settings, sleep=lambda _: None, meter=meter)
+    client.pull(Source(uri=f"oci://{registry.host}/slm/data"), tmp_path)
+    assert meter.expected == meter.advanced == len(DATA)
 
 
 @pytest.mark.parametrize("request_", ["GET .*/manifests/", "GET .*/blobs/"])
@@ -360,6 +437,18 @@ def test_a_disk_that_fills_takes_the_file_along_and_with_space_it_comes_whole(
         assert list((tmp_path / "in").iterdir()) == []
     fetch(source, tmp_path / "in", registry.client())
     assert files(tmp_path / "in") == {"x": DATA}
+
+
+def test_a_model_image_is_no_artefact_of_files_though_its_layers_have_names(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    layer = Layer({"models/x/a": tmp_path / "a"}, "weights")
+    (tmp_path / "a").write_bytes(b"a")
+    sink = contract.Sink(repository=f"{registry.host}/slm/data")
+    made = registry.client().push_image(sink, [layer], {}, architecture="amd64")
+    failed = refused(registry, tmp_path / "out", f"@{made.reference.partition('@')[2]}")
+    assert failed.reason is Reason.UNSAFE_SOURCE
+    assert "is an image" in failed.message
 
 
 def test_a_manifest_beyond_all_measure_is_refused(registry: FakeRegistry, tmp_path: Path) -> None:

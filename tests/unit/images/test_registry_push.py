@@ -189,8 +189,8 @@ def test_a_layer_is_sent_whole_again_after_a_break(registry: FakeRegistry, files
     registry.answer(PUT_BLOB, CUT, Answer(500))
     layer = Layer({"models/x/b": files["b.jsonl"]})
     registry.client().push_image(sink(registry), [layer], {}, architecture="amd64")
-    digest, size = layer.digest()
-    assert len(registry.blobs["slm/data", digest]) == size
+    measured = layer.measure()
+    assert len(registry.blobs["slm/data", measured.digest]) == measured.size
 
 
 def test_a_setting_that_changes_moves_no_weights(registry: FakeRegistry, files: dict[str, Path]) -> None:

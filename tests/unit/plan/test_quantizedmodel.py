@@ -4,14 +4,17 @@ from typing import Any
 
 from slmops.api.conditions import ConditionType
 from slmops.api.quantizedmodel import QuantizedModel
+from slmops.contract import Report
 from slmops.plan.quantizedmodel import plan_quantizedmodel
 from slmops.state import ANNOTATION_RETRY, Observed, Plan
 from tests.unit.builders import (
     DATA,
+    DIGEST,
     FAILED,
     SETTINGS,
     configuration,
     done,
+    figures,
     jobs,
     live,
     quantizedmodel,
@@ -38,6 +41,57 @@ def test_every_variant_is_a_job_and_all_start_at_once() -> None:
     plan = plan_of(quantizedmodel(TWO))
     assert len(jobs(plan)) == 2
     assert [configuration(plan, index)["variant"] for index in (0, 1)] == ["cpu-int4", "cpu-int8"]
+
+
+def test_images_are_compressed_where_that_is_wished_and_jobs_of_before_keep_their_names() -> None:
+    before, same, packed = (
+        plan_of(quantizedmodel({**TWO, **image}))
+        for image in ({}, {"image": {"compression": "None"}}, {"image": {"compression": "Zstd"}})
+    )
+    assert [configuration(plan)["compression"] for plan in (before, same, packed)] == ["None", "None", "Zstd"]
+    assert [step.name for step in before.steps] == [step.name for step in same.steps]
+    assert {step.name for step in before.steps}.isdisjoint(step.name for step in packed.steps)
+
+
+PLATFORMS = {
+    "variants": [{"name": "amd"}, {"name": "arm", "target": {"architecture": "arm64"}}],
+    "evaluation": {"data": DATA}, "gates": [{"metric": "ExactMatch", "min": "90%"}],
+}  # fmt: skip
+
+
+def built(exact_match: float = 0.95) -> Report:
+    return report("image", evaluation={"model": figures(exact_match), "reference": figures(0.95)})
+
+
+def index_of(spec: dict[str, Any], *reports: Report) -> Plan:
+    """The plan once the variants are built."""
+    resource = quantizedmodel(spec)
+    return plan_of(resource, done(plan_of(resource), *reports))
+
+
+def test_variants_for_several_platforms_get_an_index_once_all_of_them_are_good() -> None:
+    plan = index_of(PLATFORMS, built(), built())
+    (job,) = jobs(plan)
+    assert plan.steps[-1].role == "index"
+    assert job["metadata"]["name"] == plan.steps[-1].name
+    run = configuration(plan)
+    assert run["type"] == "Index"
+    assert [(each["name"], each["architecture"]) for each in run["variants"]] == [("amd", "amd64"), ("arm", "arm64")]
+    assert {each["image"]["uri"] for each in run["variants"]} == {f"oci://registry.example/slm/image@{DIGEST}"}
+    assert jobs(index_of(PLATFORMS, built(), built(0.5))) == [], "one of them is not good enough"
+    assert jobs(plan_of(quantizedmodel(PLATFORMS)))[-1]["metadata"]["labels"]["slmops.dev/role"] != "index"
+
+
+def test_variants_for_one_platform_get_none() -> None:
+    assert jobs(index_of({**PLATFORMS, "variants": TWO["variants"]}, built(), built())) == []
+
+
+def test_the_index_asks_for_no_gpu() -> None:
+    spec = {**PLATFORMS, "run": {"resources": {"limits": {"nvidia.com/gpu": 1}}, "nodeSelector": {"pool": "gpu"}}}
+    (job,) = jobs(index_of(spec, built(), built()))
+    pod = job["spec"]["template"]["spec"]
+    assert "nvidia.com/gpu" not in str(pod["containers"][0]["resources"])
+    assert pod["nodeSelector"] == {"pool": "gpu"}
 
 
 def test_variants_whose_names_begin_alike_are_jobs_of_their_own() -> None:

@@ -71,8 +71,45 @@ def phases(status: QuantizedModelStatus) -> dict[str, str]:
     return {variant.name: variant.phase for variant in status.variants}
 
 
+def indexed(state: Report | Manifest | None = None) -> Observed:
+    """Both variants are built, and the Job of their index is in a state."""
+    before = seen(built(), built())
+    plan = plan_quantizedmodel(RESOURCE, before, SETTINGS)
+    job = next(manifest for manifest in plan.apply if manifest["kind"] == "Job")
+    if isinstance(state, Report):
+        made = live(job, COMPLETE)
+        return together(before, Observed(children=(made,), pods=(pod(made, state=ended(0, said(state))),)))
+    made = live(job, *([FAILED] if state and "terminated" in state else []))
+    return together(before, Observed(children=(made,), pods=(pod(made, state=state),) if state else ()))
+
+
+def test_variants_for_several_platforms_are_published_when_their_index_is() -> None:
+    waiting_for_it = status_of(seen(built(), built()))
+    assert phases(waiting_for_it) == {"int4": "Ready", "int8": "Ready"}
+    assert facts(waiting_for_it)["Published"] == ("Unknown", "Pending")
+    assert status_of(indexed(RUNNING)).phase == "Publishing"
+    status = status_of(indexed(report("index")))
+    assert facts(status)["Published"] == ("True", "Pushed")
+    assert status.index is not None
+    assert status.index.reference == f"registry.example/slm/index@{DIGEST}"
+    assert len(status.variants) == 2
+
+
+def test_an_index_that_fails_says_why_and_takes_no_variant_with_it() -> None:
+    status = status_of(indexed(ended(3, failure("RegistryRefused", "read only"))))
+    assert facts(status)["Published"] == ("False", "RegistryRefused")
+    assert phases(status) == {"int4": "Ready", "int8": "Ready"}
+    assert (status.phase, status.index) == ("Failed", None)
+
+
+def test_variants_for_one_platform_have_no_index() -> None:
+    resource = quantizedmodel({"variants": [{"name": "int4"}, {"name": "int8", "precision": "INT8"}]})
+    status = status_of(seen(built(), built(), resource=resource), resource)
+    assert (status.phase, status.index) == ("Succeeded", None)
+
+
 def test_all_variants_ready_is_success() -> None:
-    status = status_of(seen(built(), built()))
+    status = status_of(indexed(report("index")))
     assert (status.phase, status.ready) == ("Succeeded", "2/2")
     assert phases(status) == {"int4": "Ready", "int8": "Ready"}
     assert {fact[0] for fact in facts(status).values()} == {"True"}

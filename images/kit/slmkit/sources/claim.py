@@ -6,7 +6,7 @@ They are read once to their end, for a digest over all of them: the path alone d
 import hashlib
 from pathlib import Path
 
-from slmkit.registry import Meter, Unmetered
+from slmkit.meter import Meter, Unmetered
 from slmkit.run import RunFailed
 from slmkit.sources.digests import of_folder, promised
 from slmops.contract import Reason, Source

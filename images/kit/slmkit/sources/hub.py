@@ -11,8 +11,8 @@ import httpx
 
 from slmkit.access import bearer
 from slmkit.full import full
+from slmkit.meter import Meter, Unmetered
 from slmkit.net import Gate, Transport
-from slmkit.registry import Meter, Unmetered
 from slmkit.run import RunFailed
 from slmkit.sources.web import STATUS
 from slmops.contract import Reason, Source

@@ -18,8 +18,8 @@ from xml.etree import ElementTree
 import httpx
 
 from slmkit.access import fit_for_a_header
+from slmkit.meter import Meter
 from slmkit.net import Gate, Transport
-from slmkit.registry import Meter
 from slmkit.run import RunFailed
 from slmkit.sources.digests import of_folder, promised
 from slmkit.sources.web import named, refuse_plain, refuse_status, save

@@ -9,8 +9,8 @@ from urllib.parse import unquote
 import httpx
 
 from slmkit.access import bearer
+from slmkit.meter import Meter, Unmetered
 from slmkit.net import Gate, Transport
-from slmkit.registry import Meter, Unmetered
 from slmkit.run import RunFailed
 from slmkit.sources.digests import promised
 from slmkit.whole import whole

@@ -1,5 +1,5 @@
-// A registry that keeps everything on disk: go-containerregistry's handler, which keeps blobs there but manifests in
-// memory alone, with each manifest that it accepted written to a file and put again at the start.
+// A registry that keeps everything on disk: go-containerregistry's handler, which keeps manifests in memory alone, with
+// each one that it accepted written to a file and put again at the start. Blobs and their uploads are our own.
 package main
 
 import (
@@ -34,10 +34,13 @@ func main() {
 	if err := os.MkdirAll(manifests, 0o755); err != nil {
 		log.Fatal(err)
 	}
-	handler := registry.New(
-		registry.WithBlobHandler(registry.NewDiskBlobHandler(*folder)), registry.WithReferrersSupport(true))
+	handler := registry.New(registry.WithBlobHandler(disk(*folder)), registry.WithReferrersSupport(true))
 	restore(handler, manifests)
-	log.Fatal(http.ListenAndServe(*address, keeping(handler, manifests)))
+	blobs, err := newUploads(*folder)
+	if err != nil {
+		log.Fatal(err)
+	}
+	log.Fatal(http.ListenAndServe(*address, blobs.before(keeping(handler, manifests))))
 }
 
 // keeping records the manifests that are accepted and forgets those that are deleted.

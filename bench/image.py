@@ -1,0 +1,191 @@
+"""``python -m bench image``: what publishing a model image costs in time, in memory and on the wire.
+
+A model folder of 2 GB of random bytes is published to the local cluster's registry program, here on its own, by the code
+that quantizers use. The measure of its time is a copy of the same files on the same disk and their SHA-256: any registry
+has to write the bytes and count their digest, too. Memory is that of the process above one that only imports the same.
+
+On the wire it is a small model that is published twice, then with one of its adapters changed, and fetched with ``oras``
+by somebody who has what it was before and, like a node, fetches what is lacking. All of it goes through a relay that
+counts.
+"""
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.figures import Figure, mb
+from bench.place import free_port
+from bench.process import Process
+from bench.pushing import ADAPTERS, REPOSITORY
+from bench.relay import Relay
+from demo.steps import wait_for
+from tests.cluster import binaries
+from tests.cluster.shell import Failed
+
+LARGE, SMALL, ADAPTER = 2_000_000_000, 100_000_000, 20_000_000
+"""Bytes of weights, for time and memory and for the wire, and of each of two adapters."""
+ROUNDS = 3
+SLOWER = 1.3
+MORE = 64e6
+"""Bytes of memory."""
+TALK = 20_000
+"""Bytes of requests, answers and manifests: what a push that moves nothing may send."""
+OVERHEAD = 1.05
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured."""
+
+    copies: list[float]
+    """Seconds, a round each."""
+    pushes: list[float]
+    alone: int
+    """Bytes of memory of the process that does nothing, …"""
+    pushing: int
+    """… and of the one that publishes, at most."""
+    again: int
+    """Bytes that a second push sends."""
+    changed: int
+    """Bytes that a push sends of which one adapter is new, …"""
+    pulled: int
+    """… and that somebody fetches who has the image of before."""
+
+
+def run() -> list[Figure]:
+    """Generate, publish, compare. Needs 6 GB of disk for a few minutes."""
+    try:
+        binaries.build(*(program for program in binaries.PROGRAMS if program.name == "registry"), binaries.ORAS)
+    except Failed as failed:
+        raise RuntimeError(str(failed)) from None
+    with tempfile.TemporaryDirectory(prefix="slmops-bench-image-") as folder:
+        return judge(measure(Path(folder)))
+
+
+def judge(found: Measured) -> list[Figure]:
+    """The figures."""
+    ratio = statistics.median(found.pushes) / statistics.median(found.copies)
+    memory = found.pushing - found.alone
+    return [
+        Figure("time to publish 2 GB", f"at most {SLOWER}x that of a copy and SHA-256",
+               f"{statistics.median(found.pushes):.1f} against {statistics.median(found.copies):.1f} s: {ratio:.2f}x",
+               ratio <= SLOWER),
+        Figure("memory to publish 2 GB", f"at most {MORE / 1e6:.0f} MB above the runtime's",
+               f"{mb(found.pushing)} against {mb(found.alone)}: {mb(memory)} more", memory <= MORE),
+        Figure("bytes that a second push sends", f"at most {TALK / 1e6:.2f} MB: requests and manifests",
+               f"{found.again / 1e6:.3f} MB", found.again <= TALK),
+        _share("bytes that a push with one new adapter sends", found.changed),
+        _share("bytes that a pull with one new adapter fetches", found.pulled),
+    ]  # fmt: skip
+
+
+def _share(name: str, moved: int) -> Figure:
+    ratio = moved / ADAPTER
+    return Figure(name, f"at most {OVERHEAD}x the adapter's", f"{mb(moved)} for {mb(ADAPTER)}: {ratio:.3f}x",
+                  ratio <= OVERHEAD)  # fmt: skip
+
+
+def measure(folder: Path) -> Measured:
+    """All of it."""
+    model = folder / "model"
+    generate(model, LARGE)
+    copies, pushes = [], []
+    alone = pushing = 0
+    for number in range(ROUNDS):
+        copied = _child("copy", model)
+        with registry(folder) as port:
+            pushed = _child("push", model, f"127.0.0.1:{port}")
+        nothing = _child("nothing", model)
+        copies.append(float(copied["seconds"]))
+        pushes.append(float(pushed["seconds"]))
+        alone, pushing = max(alone, int(nothing["peak"])), max(pushing, int(pushed["peak"]))
+        print(f"image: round {number + 1}: copied in {copies[-1]:.1f} s, published in {pushes[-1]:.1f} s with "
+              f"{mb(pushed['peak'])}", flush=True)  # fmt: skip
+    shutil.rmtree(model)
+    return Measured(copies, pushes, alone, pushing, *wire(folder))
+
+
+def wire(folder: Path) -> tuple[int, int, int]:
+    """Bytes that a second push sends, that a push with one new adapter sends, that a pull of it fetches."""
+    model, held = folder / "model", folder / "held"
+    generate(model, SMALL)
+    with registry(folder) as port:
+        _child("push", model, f"127.0.0.1:{port}")
+        _pull(port, held)
+        with Relay(port) as relay:
+            _child("push", model, f"127.0.0.1:{relay.port}")
+            again = relay.sent
+        (model / ADAPTERS / "second.bin").write_bytes(os.urandom(ADAPTER))
+        with Relay(port) as relay:
+            _child("push", model, f"127.0.0.1:{relay.port}")
+            changed = relay.sent
+        with Relay(port) as relay:
+            _pull(relay.port, held)
+            pulled = relay.received
+    return again, changed, pulled
+
+
+def generate(folder: Path, size: int) -> None:
+    """A model folder whose weights nothing compresses."""
+    (folder / ADAPTERS).mkdir(parents=True)
+    with (folder / "model.onnx.data").open("wb") as file:
+        for begin in range(0, size, 1 << 20):
+            file.write(os.urandom(min(1 << 20, size - begin)))
+    (folder / "model.onnx").write_bytes(os.urandom(100_000))
+    (folder / "genai_config.json").write_text("{}")
+    for name in ("first", "second"):
+        (folder / ADAPTERS / f"{name}.bin").write_bytes(os.urandom(ADAPTER))
+
+
+@contextmanager
+def registry(folder: Path) -> Iterator[int]:
+    """The cluster's registry program on a port of its own, empty; what it got is gone afterwards."""
+    port = free_port()
+    place = Path(tempfile.mkdtemp(dir=folder))
+    command = [str(binaries.binary("registry")), "--address", f"127.0.0.1:{port}", "--folder", str(place)]
+    try:
+        with Process("registry", command, {}, folder / "registry.log") as process:
+            wait_for("the registry", lambda: _answers(process, port), 20)
+            yield port
+            process.check()
+    finally:
+        shutil.rmtree(place)
+
+
+def _answers(process: Process, port: int) -> bool:
+    process.check()
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _child(what: str, *arguments: object) -> dict[str, float]:
+    """What ``bench.pushing`` says. Whatever was written before is on disk by then."""
+    os.sync()
+    time.sleep(1)
+    command = [sys.executable, "-m", "bench.pushing", what, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{what} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _pull(port: int, held: Path) -> None:
+    """Fetch the image as somebody who has the layers in ``held``."""
+    command = [str(binaries.binary("oras")), "copy", "--from-plain-http", "--to-oci-layout",
+               f"127.0.0.1:{port}/{REPOSITORY}:latest", f"{held}:latest"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"oras ended with {done.returncode}: {done.stderr[-2000:]}")

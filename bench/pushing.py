@@ -1,0 +1,65 @@
+"""``python -m bench.pushing copy|push|nothing FOLDER [REGISTRY]``: copies the files of a model folder and counts their
+SHA-256, or publishes them as a model image, and says what it took. A process of its own, started by ``bench.image``."""
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from slm_quantizer.pack import layers
+from slmkit.layers import Layer
+from slmkit.registry import Registry
+from slmops import contract
+from slmops.contract import Sink
+
+NAME = "bench"
+REPOSITORY = f"slm/{NAME}"
+ADAPTERS = "adapters"
+
+
+def copy(folder: Path) -> str:
+    """The files once more on the same disk, and their digests."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as other:
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            shutil.copyfile(path, Path(other, path.name))
+            with path.open("rb") as file:
+                hashlib.file_digest(file, "sha256")
+    return ""
+
+
+def push(folder: Path, host: str) -> str:
+    """The model as the quantizer packs it, and a layer for each file below ``adapters``. Its address."""
+    registry = Registry(contract.Registry(plain_http=(host,)))
+    parts = layers(folder, NAME)
+    for path in sorted((folder / ADAPTERS).iterdir()):
+        parts.append(Layer({f"adapters/{path.stem}/{path.name}": path}, path.stem))
+    sink = Sink(repository=f"{host}/{REPOSITORY}")
+    made = registry.push_image(sink, parts, {}, architecture="amd64")
+    registry.tag(sink, made, "latest")
+    return made.reference
+
+
+def peak() -> int:
+    """The most resident memory of this program, in bytes. Not getrusage: that counts whoever started it, too."""
+    status = Path("/proc/self/status").read_text().split()
+    return int(status[status.index("VmHWM:") + 1]) * 1024
+
+
+def main(what: str, folder: Path, host: str = "") -> dict[str, object]:
+    """Do it."""
+    begun = time.monotonic()
+    match what:
+        case "copy":
+            said = copy(folder)
+        case "push":
+            said = push(folder, host)
+        case _:
+            said = ""
+    return {"said": said, "seconds": time.monotonic() - begun, "peak": peak()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])))
