@@ -14,7 +14,7 @@ from slm_edge.engine import Engine
 from slm_edge.metrics import Metrics
 from slm_edge.server import Server
 from slmkit.run import EXIT_PERMANENT, RunFailed, write_report
-from slmops.contract import Report, ServeRun
+from slmops.contract import Reason, Report, ServeRun
 
 DRAIN_SECONDS = 25
 
@@ -41,20 +41,25 @@ def main() -> int:
 
 
 async def serve(run: ServeRun) -> int:
-    """Serve one model. Returns the process's exit code: a model that is not let in is no server's fault, so it ends at once
-    and says why, where the kubelet finds it."""
+    """Serve one model. Returns the process's exit code.
+
+    Why a model cannot be served is said where the kubelet finds it, too. One that is not let in ends the server at once: it
+    would be refused again, on any node. One that cannot be loaded may be another time, so that is left to the kubelet.
+    """
     metrics = Metrics()
     loop = asyncio.get_running_loop()
     code = 0
 
-    def refuse(failed: RunFailed) -> None:
+    def fail(error: Exception) -> None:
         nonlocal code
-        code = EXIT_PERMANENT
-        logging.error("the model is refused: %s", failed.message)
-        write_report(Report(outcome="Failed", reason=failed.reason, message=failed.message[:1024]))
-        loop.call_soon_threadsafe(drain)
+        reason = Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else Reason.UNSUPPORTED_MODEL
+        if isinstance(error, RunFailed):
+            reason, code = error.reason, EXIT_PERMANENT
+            loop.call_soon_threadsafe(drain)
+        logging.error("the model cannot be served: %s", error)
+        write_report(Report(outcome="Failed", reason=reason, message=" ".join(str(error).split())[:1024]))
 
-    engine = Engine(Path(run.model_path), metrics, max_queue=run.max_queue, max_length=run.max_length, refused=refuse)
+    engine = Engine(Path(run.model_path), metrics, max_queue=run.max_queue, max_length=run.max_length, failed=fail)
     server = Server(run, engine, metrics)
     config = uvicorn.Config(
         server.app(), host="0.0.0.0", port=run.port, access_log=False, log_config=None, lifespan="off",  # noqa: S104

@@ -66,9 +66,9 @@ class Engine:
 
     def __init__(
         self, root: Path, metrics: Metrics, *, max_queue: int, max_length: int | None,
-        look: Callable[[Path], None] = look, refused: Callable[[RunFailed], None] = lambda failed: None,
+        look: Callable[[Path], None] = look, failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:  # fmt: skip
-        self._root, self._look, self._refused = root, look, refused
+        self._root, self._look, self._failed = root, look, failed
         self._metrics = metrics
         self._max_length = max_length
         self._queue: queue.Queue[Request | None] = queue.Queue(max_queue)
@@ -106,12 +106,9 @@ class Engine:
     def _work(self) -> None:
         try:
             self._load()
-        except RunFailed as failed:
-            self.failure = f"{failed.reason}: {failed.message}"
-            self._refused(failed)
-            return
         except Exception as error:
-            self.failure = f"{type(error).__name__}: {error}"
+            self.failure = f"{error.reason if isinstance(error, RunFailed) else type(error).__name__}: {error}"
+            self._failed(error)
             return
         self.ready.set()
         while (request := self._queue.get()) is not None:

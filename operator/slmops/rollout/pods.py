@@ -108,7 +108,11 @@ def crashed(pod: Manifest) -> str:
         if status.get("restartCount", 0) >= MAX_RESTARTS:
             last = (status.get("lastState") or {}).get("terminated") or {}
             code = last.get("exitCode")
-            return f"the server was restarted {status['restartCount']} times: {last.get('reason')}, exit code {code}"
+            said = parse_report(last.get("message") or "")
+            why = f": {said.message}" if said is not None and said.message else ""
+            return (
+                f"the server was restarted {status['restartCount']} times: {last.get('reason')}, exit code {code}{why}"
+            )
     return ""
 
 

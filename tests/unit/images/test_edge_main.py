@@ -140,6 +140,41 @@ async def test_a_model_that_must_not_be_loaded_ends_the_server_and_the_kubelet_i
     assert loaded == []
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("Load model failed:\n no kernel"), Reason.UNSUPPORTED_MODEL),
+        (MemoryError("no kernel"), Reason.OUT_OF_MEMORY),
+    ],
+)
+async def test_a_model_that_cannot_be_loaded_is_left_to_the_kubelet_which_is_told_why(
+    library: FakeGenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: Reason
+) -> None:
+    def fail() -> None:
+        raise error
+
+    library.loads = fail
+    monkeypatch.setattr("slm_edge.engine.og", library)
+    monkeypatch.setenv("TERMINATION_PATH", str(tmp_path / "termination"))
+    model_folder(tmp_path)
+    serving = asyncio.create_task(program.serve(ServeRun(model_name="m", model_path=str(tmp_path), port=0)))
+    written = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    report_of = program.write_report
+    monkeypatch.setattr(
+        program, "write_report", lambda report: (report_of(report), loop.call_soon_threadsafe(written.set))
+    )
+    async with asyncio.timeout(PATIENCE):
+        await written.wait()
+    report = parse_report((tmp_path / "termination").read_text())
+    assert report is not None
+    assert (report.reason, "no kernel" in report.message) == (reason, True)
+    assert not serving.done()
+    os.kill(os.getpid(), signal.SIGTERM)
+    async with asyncio.timeout(PATIENCE):
+        assert await serving == 0
+
+
 def test_what_cannot_be_looked_at_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="exit code 1"):

@@ -11,6 +11,7 @@ from slmops.rollout.turns import Trial, Turn, admitted, bench, job_name, set_nam
 from slmops.state import Manifest, Observed
 from tests.unit.fleet_builders import (
     NOW,
+    at,
     benched,
     deployment,
     figures,
@@ -109,6 +110,15 @@ def test_a_server_that_ended_for_another_cause_may_be_the_nodes_fault(ended: Man
     assert (crashed.step, crashed.reason) == ("Failed", "CandidateCrashed")
 
 
+def test_a_server_that_could_not_load_its_model_says_what_the_runtime_said() -> None:
+    said = '{"outcome": "Failed", "reason": "UnsupportedModel", "message": "Unsupported model IR version: 99"}'
+    ended = {"exitCode": 0, "reason": "Completed", "message": said}
+    crashed = _turn(OLD, PULLED, pod(B, "n", ready=False, ended=ended, restarts=3))
+    assert crashed.message == (
+        "the server was restarted 3 times: Completed, exit code 0: Unsupported model IR version: 99"
+    )
+
+
 def test_pods_of_other_nodes_pools_and_revisions_do_not_count() -> None:
     barns = servers(measured("b", pools=("farms", "barns")), track="candidate", pool="barns")[1]
     assert _turn(pod(B, "other"), pod(barns, "n"), OLD).pod is None
@@ -153,6 +163,23 @@ def test_a_benchmark_without_any_answer_is_a_doubt_that_says_so() -> None:
     without_gates = measured("b", gates=[])
     doubt = _turn(OLD, UP, benched(without_gates, HERE, figures(target((), errors=60))), resource=without_gates)
     assert (doubt.step, doubt.message) == ("Inconclusive", "nothing was measured")
+
+
+def test_an_image_that_has_nothing_for_the_nodes_architecture_fails_in_the_kubelets_words() -> None:
+    pulling = job(CANDIDATE, "pull", HERE)
+    words = "no match for platform in manifest: not found"
+    pending: Manifest = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {
+            "name": "p", "namespace": "edge-ai", "uid": "p", "creationTimestamp": at(-5), "labels": {},
+            "ownerReferences": [{"kind": "Job", "uid": pulling["metadata"]["uid"], "controller": True}]},
+        "spec": {"nodeName": "n"}, "status": {"phase": "Pending", "containerStatuses": [
+            {"name": "run", "image": "r.example/m", "state": {"waiting": {"reason": "ErrImagePull", "message": words}}}]},
+    }  # fmt: skip
+    waiting = _turn(OLD, pulling, pending)
+    assert (waiting.step, waiting.message) == ("Pulling", f"image r.example/m cannot be pulled: {words}")
+    late = _turn(OLD, pulling, pending, minutes=31)
+    assert (late.step, late.reason) == ("Failed", "ProgressDeadlineExceeded")
+    assert words in late.message
 
 
 def test_a_class_that_has_passed_is_not_measured_again() -> None:
