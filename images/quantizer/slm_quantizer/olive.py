@@ -53,7 +53,8 @@ def carry_out(
 ) -> Path:
     """Run a workflow of these passes. Returns the folder ``out``, which holds the files that are ``wanted``.
 
-    Raises RunFailed: InvalidConfiguration where Olive does not know an option, ConversionFailed where files are missing."""
+    Raises RunFailed: InvalidConfiguration where Olive does not know an option, ConversionFailed where it fails or files are
+    missing."""
     cache = out.with_name("olive-cache")
     for folder in (out, cache):
         shutil.rmtree(folder, ignore_errors=True)
@@ -63,7 +64,10 @@ def carry_out(
     from olive.workflows import run as run_olive
 
     with contextlib.redirect_stdout(sys.stderr):
-        result = run_olive(described)
+        try:
+            result = run_olive(described)
+        except (ValueError, RuntimeError, AssertionError) as error:  # what its own passes raise over a model
+            raise RunFailed(Reason.CONVERSION_FAILED, f"Olive made no {what} of this one: {error}") from error
     shutil.rmtree(cache, ignore_errors=True)
     if not result.has_output_model() or any(not (out / name).is_file() for name in wanted):
         raise RunFailed(Reason.CONVERSION_FAILED, f"Olive made no {what} of this one; its own words are in the log")

@@ -128,9 +128,11 @@ def test_safetensors_in_more_bits(model: Path, tmp_path: Path, precision: str, l
 
 def test_blocks_that_do_not_fit_are_told(records: Path, tmp_path: Path) -> None:
     odd = saved(tmp_path / "odd", intermediate_size=96)
-    for algorithm in ("GPTQ", "AWQ"):
-        with pytest.raises(RunFailed, match="blockSize 64 does not divide the model's intermediate_size, 96") as failed:
-            made(odd, wish(algorithm=algorithm, block_size=64), records, tmp_path / algorithm)
+    for algorithm, block in (("GPTQ", 64), ("AWQ", 64), ("KQuant", 32)):
+        with pytest.raises(
+            RunFailed, match="blocks of 64 weights do not fill the model's intermediate_size, 96"
+        ) as failed:
+            made(odd, wish(algorithm=algorithm, block_size=block), records, tmp_path / algorithm)
         assert failed.value.reason is Reason.UNSUPPORTED_MODEL
 
 
