@@ -40,12 +40,14 @@ def quantized(model: Path, run: QuantizeRun, records: Path | None, work: Path) -
 
 
 def check_blocks(model: Path, block: int) -> None:
-    """Raise RunFailed, UnsupportedModel, where a block would not end with a row of weights: Olive pads nothing."""
+    """Raise RunFailed, UnsupportedModel, where blocks of so many weights would not end with a row: what rounds them pads
+    nothing. -1: a whole row is one."""
     config = json.loads((model / "config.json").read_bytes())
     for name in ("hidden_size", "intermediate_size"):
         size = config.get(name)
         if isinstance(size, int) and block > 0 and size % block:
-            raise RunFailed(Reason.UNSUPPORTED_MODEL, f"blockSize {block} does not divide the model's {name}, {size}")
+            raise RunFailed(Reason.UNSUPPORTED_MODEL, f"blocks of {block} weights do not fill the model's {name}, "
+                            f"{size}: choose another blockSize, or algorithm RTN in ONNX, which pads")  # fmt: skip
 
 
 def _add_zero_points(path: Path, middle: int) -> None:

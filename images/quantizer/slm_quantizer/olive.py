@@ -9,14 +9,15 @@ has to name ours.
 import contextlib
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from slm_quantizer.made import check_made, heard
+from slm_quantizer.made import Heard, check_made, heard
+from slmkit.full import full
 from slmkit.run import RunFailed
 from slmops.contract import Reason
 
@@ -48,8 +49,8 @@ def carry_out(
 ) -> Path:
     """Run a workflow of these passes. Returns the folder ``out``, which holds the files that are ``wanted``.
 
-    Raises RunFailed: InvalidConfiguration where Olive does not know an option, ConversionFailed where files are missing or
-    are no whole model, DiskFull where that is why. Nothing is left then."""
+    Raises RunFailed: InvalidConfiguration where Olive does not know an option, ConversionFailed where it fails, or
+    files are missing or are no whole model, DiskFull where that is why. Nothing is left then."""
     cache = out.with_name("olive-cache")
     for folder in (out, cache):
         shutil.rmtree(folder, ignore_errors=True)
@@ -60,7 +61,7 @@ def carry_out(
 
     try:
         with contextlib.redirect_stdout(sys.stderr), heard() as said:
-            result = run_olive(described)
+            result = _run(run_olive, described, what, said)
         check_made(out, wanted, what, said, made=result.has_output_model())
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
@@ -68,6 +69,15 @@ def carry_out(
     finally:
         shutil.rmtree(cache, ignore_errors=True)
     return out
+
+
+def _run(olive: Callable[[Any], Any], described: Mapping[str, Any], what: str, said: Heard) -> Any:
+    try:
+        return olive(described)
+    except (ValueError, RuntimeError, AssertionError) as error:  # what its own passes raise over a model
+        if said.full or full(error):
+            raise
+        raise RunFailed(Reason.CONVERSION_FAILED, f"Olive made no {what} of this one: {error}") from error
 
 
 def validate(described: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slm_quantizer.awq import awq
-from slm_quantizer.gptq import quantized
+from slm_quantizer.gptq import check_blocks, quantized
 from slm_quantizer.olive import carry_out
 from slm_quantizer.pack import GENAI
 from slmkit.run import RunFailed
@@ -28,6 +28,8 @@ def build(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Pa
             options["int4_is_symmetric"] = True
         else:
             options["int4_algo_config"] = ROUNDING[run.algorithm]
+        if run.algorithm == "KQuant":
+            check_blocks(model, 2 * run.block_size)  # two zero points share a byte
     if run.algorithm == "AWQ":
         if records is None:
             raise RunFailed(Reason.INVALID_CONFIGURATION, "AWQ needs calibration data")

@@ -79,6 +79,11 @@ class Torch:
         """One prompt after the other."""
         return [self._say(prompt, limit) for prompt in prompts]
 
+    def fits(self, prompt: str, limit: int) -> bool:
+        """Whether the model can read the prompt and so many tokens after it."""
+        longest = getattr(self.model.config, "max_position_embeddings", None)
+        return longest is None or len(self.tokenizer(prompt, add_special_tokens=False)["input_ids"]) + limit <= longest
+
     def next_logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Logits of the token after these."""
         with torch.inference_mode():

@@ -25,9 +25,10 @@ TIE = 1e-3
 def verify(
     original: Path, converted: Path, load: Callable[[Path], Runtime], precision: str, prompts: Sequence[str]
 ) -> Verification:
-    """Load the converted model and compare it on these prompts. Raises RunFailed, VerificationFailed, where it cannot be
-    loaded, cuts or reads text in another way, or answers too differently."""
+    """Load the converted model and compare it on those of the prompts that are no longer than it reads. Raises RunFailed,
+    VerificationFailed, where it cannot be loaded, cuts or reads text in another way, or answers too differently."""
     source = Torch(original)
+    prompts = [prompt for prompt in prompts if source.fits(prompt, NEW_TOKENS)]
     try:
         said = load(converted).say(prompts, NEW_TOKENS)
     except RunFailed:

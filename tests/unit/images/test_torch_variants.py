@@ -126,11 +126,20 @@ def test_safetensors_in_more_bits(model: Path, tmp_path: Path, precision: str, l
     assert sorted(path.name for path in built.iterdir()) == sorted(path.name for path in model.iterdir())
 
 
+def test_a_prompt_fits_with_what_follows_it(tmp_path: Path) -> None:
+    source = Torch(saved(tmp_path / "short", layers=1, max_position_embeddings=32))
+    length = len(source.tokenizer(PROMPTS[0])["input_ids"])
+    assert source.fits(PROMPTS[0], 32 - length)
+    assert not source.fits(PROMPTS[0], 33 - length)
+
+
 def test_blocks_that_do_not_fit_are_told(records: Path, tmp_path: Path) -> None:
     odd = saved(tmp_path / "odd", intermediate_size=96)
-    for algorithm in ("GPTQ", "AWQ"):
-        with pytest.raises(RunFailed, match="blockSize 64 does not divide the model's intermediate_size, 96") as failed:
-            made(odd, wish(algorithm=algorithm, block_size=64), records, tmp_path / algorithm)
+    for algorithm, block in (("GPTQ", 64), ("AWQ", 64), ("KQuant", 32)):
+        with pytest.raises(
+            RunFailed, match="blocks of 64 weights do not fill the model's intermediate_size, 96"
+        ) as failed:
+            made(odd, wish(algorithm=algorithm, block_size=block), records, tmp_path / algorithm)
         assert failed.value.reason is Reason.UNSUPPORTED_MODEL
 
 

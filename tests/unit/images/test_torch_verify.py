@@ -31,6 +31,9 @@ class Model:
         self.rows = np.random.default_rng(1).standard_normal((WORDS, WORDS)).astype(np.float32) * 3
         self.change, self.shift, self.reads = change, shift, reads
 
+    def fits(self, prompt: str, limit: int) -> bool:
+        return len(prompt) + limit < 60
+
     def next_logits(self, tokens: Sequence[int]) -> Any:
         return self.change(self.rows[tokens[-1]].copy())
 
@@ -67,6 +70,12 @@ def test_a_model_that_answers_alike_passes(monkeypatch: pytest.MonkeyPatch) -> N
     assert (found.similarity, found.greedy_agreement, found.prompts) == (pytest.approx(1.0), 1.0, len(PROMPTS))
     scaled = check(monkeypatch, Model(lambda row: 2 * row + 5), "FP32")
     assert scaled.similarity == pytest.approx(1.0), "only the order of words counts"
+
+
+def test_prompts_that_are_longer_than_the_model_reads_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Torch", lambda folder: Model())
+    found = verify(Path("/original"), Path("/converted"), lambda folder: Model(), "FP32", [*PROMPTS, "long " * 20])
+    assert found.prompts == len(PROMPTS)
 
 
 @pytest.mark.parametrize("precision", SIMILARITY)
