@@ -8,72 +8,14 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("olive")
 
-<<<<<<< HEAD
-from slm_quantizer import olive
-from slm_quantizer.calibrated import calibrated_by
-from slmkit.run import RunFailed
-from slmops.contract import Reason
-
-=======
 from slm_quantizer import olive as ours
+from slm_quantizer.calibrated import calibrated_by
 from slmkit.run import RunFailed
 from slmops.contract import Reason
 
 WHOLE = ("model.onnx", "genai_config.json")
 BUILD: dict[str, dict[str, Any]] = {"build": {"type": "ModelBuilder", "precision": "int4"}}
 
-
-class Result:
-    """What Olive says at its end."""
-
-    def __init__(self, good: bool) -> None:
-        self._good = good
-
-    def has_output_model(self) -> bool:
-        return self._good
-
-
-def behaves(monkeypatch: pytest.MonkeyPatch, says: bool, *writes: str) -> list[Any]:
-    """Olive, with what it says and what it writes. Returns what it is asked."""
-    import olive.workflows
-
-    asked: list[Any] = []
-
-    def run(workflow: dict[str, Any]) -> Result:
-        asked.append(workflow)
-        folder = Path(workflow["output_dir"])
-        folder.mkdir()
-        for name in writes:
-            (folder / name).write_text("x")
-        return Result(says)
-
-    monkeypatch.setattr(olive.workflows, "run", run)
-    return asked
-
-
-@pytest.mark.parametrize(("says", "writes"), [(False, WHOLE), (True, ()), (True, WHOLE[:1]), (True, WHOLE[1:])])
-def test_a_conversion_without_a_model_is_a_failure_whatever_its_exit(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: bool, writes: tuple[str, ...]
-) -> None:
-    behaves(monkeypatch, says, *writes)
-    with pytest.raises(RunFailed, match="Olive made no INT4 model") as failed:
-        ours.carry_out(tmp_path / "model", BUILD, tmp_path / "out", WHOLE, "INT4 model")
-    assert failed.value.reason is Reason.CONVERSION_FAILED
-
-
-def test_a_whole_model_is_one_and_nothing_of_an_earlier_run_is_left(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    asked = behaves(monkeypatch, True, *WHOLE)
-    for folder in ("out", "olive-cache"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "old").write_text("of another run")
-    out = ours.carry_out(tmp_path / "model", BUILD, tmp_path / "out", WHOLE, "INT4 model")
-    assert sorted(path.name for path in out.iterdir()) == sorted(WHOLE)
-    assert not (tmp_path / "olive-cache").exists()
-    assert asked[0]["cache_dir"] == str(tmp_path / "olive-cache")
-
->>>>>>> variants5
 
 def test_what_a_pass_raises_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import olive.workflows
@@ -106,10 +48,5 @@ def test_an_unknown_pass_is_refused(tmp_path: Path) -> None:
 
 def test_a_pass_that_would_fetch_data_has_to_be_given_some(tmp_path: Path) -> None:
     assert "from the web" in refused(tmp_path, type="Gptq", bits=4)
-<<<<<<< HEAD
     given = {"quantize": {"type": "Gptq", "bits": 4, "data_config": calibrated_by(tmp_path)}}
-    olive.validate(olive.workflow(tmp_path, given, tmp_path / "out", tmp_path / "cache"))
-=======
-    given = {"quantize": {"type": "Gptq", "bits": 4, "data_config": ours.calibrated_by(tmp_path)}}
     ours.validate(ours.workflow(tmp_path, given, tmp_path / "out", tmp_path / "cache"))
->>>>>>> variants5
