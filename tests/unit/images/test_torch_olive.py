@@ -20,7 +20,7 @@ BUILD: dict[str, dict[str, Any]] = {"build": {"type": "ModelBuilder", "precision
 def test_what_a_pass_raises_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     import olive.workflows
 
-    def run(workflow: dict[str, Any]) -> Result:
+    def run(workflow: dict[str, Any]) -> None:
         raise ValueError("cannot reshape array")
 
     monkeypatch.setattr(olive.workflows, "run", run)
