@@ -136,7 +136,8 @@ def train_once(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, te
         {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta,
          "spec": {"backoffLimit": 0, "template": {"spec": pod}}},
     ]  # fmt: skip
-    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    if kubectl.get("job", name) is None:  # one of an interrupted run goes on, also where the image is another by now
+        kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     deadline = time.monotonic() + TRAIN_SECONDS
     while time.monotonic() < deadline:
         pods = kubectl.items("pods", "-l", f"batch.kubernetes.io/job-name={name}")
@@ -145,11 +146,11 @@ def train_once(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, te
                 ended = status["state"].get("terminated")
                 if ended is None:
                     continue
-                report = Report.model_validate_json(ended.get("message") or "{}")
+                kubectl("delete", "job,configmap", name, "-n", kubectl.namespace, "--wait=false")
+                report = Report.model_validate_json(ended.get("message") or '{"outcome": "Failed"}')
                 if report.outcome != "Succeeded":
                     raise RuntimeError(f"the teacher's training failed: {report.reason} {report.message}")
                 tell(f"teacher trained: exact match {report.evaluation['model'].exact_match:.1%}")
-                kubectl("delete", "job,configmap", name, "-n", kubectl.namespace, "--wait=false")
                 return report.artifacts["model"]
         if progress := _progress(pods):
             tell(progress)
