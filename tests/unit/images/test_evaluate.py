@@ -135,3 +135,45 @@ def test_a_small_program_does_not_report_the_memory_of_the_large_one_that_starte
 )
 def test_a_local_teachers_answer_ends_before_the_first_stop_text(stops: tuple[str, ...], out: str) -> None:
     assert stopped("a b c", stops) == out
+
+
+class Runtime:
+    """ONNX Runtime GenAI, as far as it answers: it says these tokens, each of them a letter."""
+
+    def __init__(self, *said: str) -> None:
+        self._said = said
+        self.GeneratorParams = lambda model: self
+        self.Generator = lambda model, parameters: self
+
+    def set_search_options(self, **options: object) -> None:
+        self.given: list[int] = []
+        self.made = 0
+
+    def append_tokens(self, tokens: list[int]) -> None:
+        self.given = list(tokens)
+
+    def is_done(self) -> bool:
+        return self.made == len(self._said)
+
+    def generate_next_token(self) -> None:
+        self.made += 1
+
+    def get_sequence(self, index: int) -> list[int]:
+        return [*self.given, *map(ord, self._said[: self.made])]
+
+    def encode(self, text: str) -> list[int]:
+        return [*map(ord, text)]
+
+    def decode(self, tokens: list[int]) -> str:
+        return "".join(map(chr, tokens))
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"), [("yes!", "yes"), ("yes", "yes"), ("!", ""), ("a!b", "a!b"), ("yes.", "yes"), ("yes!!", "yes!")]
+)
+def test_the_end_of_an_answer_is_no_part_of_it_also_where_it_would_be_read_as_text(said: str, answer: str) -> None:
+    runtime = Runtime(*said)
+    found, first, whole = quantizer.answer(runtime, None, runtime, "q", 9, 100, [ord("!"), ord(".")])
+    assert found == answer
+    assert first is not None
+    assert whole is not None

@@ -15,10 +15,10 @@ from transformers import AutoTokenizer
 
 from slm_quantizer import evaluate as ours
 from slm_quantizer.onnx import build
-from slm_quantizer.pack import finish
+from slm_quantizer.pack import ends, finish, name_end
 from slm_trainer import evaluate as theirs
-from slm_trainer.encoding import encode, texts
-from slm_trainer.model import load_model
+from slm_trainer.encoding import encode, texts, turn_end
+from slm_trainer.model import load_model, load_tokenizer, save
 from slmkit.data import Example
 from slmkit.run import Context
 from slmops.contract import Evaluation, Metric, QuantizeRun, Sink, Source
@@ -75,6 +75,32 @@ def test_records_as_long_as_the_model_can_read_are_measured_and_longer_ones_end_
     assert [bool(count) for count in tokens[:3]] == [True, False, False]
     assert found.perplexity == pytest.approx(math.exp(sum(nats) / sum(tokens)), rel=2e-3)
     assert found.samples == 15
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_the_runtime_stops_where_the_template_ends_an_answer(published: bool, tmp_path: Path) -> None:
+    """A model that was published here names that token, and the converter reads it there; of another model it is looked
+    for in the template."""
+    folder = saved(tmp_path / "made", layers=1)
+    model, tokenizer = load_model(folder), load_tokenizer(folder)
+    tokenizer.add_tokens(["<|turn|>"])
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|end|>", "<|turn|>")
+    turn = tokenizer.convert_tokens_to_ids("<|turn|>")
+    model.resize_token_embeddings(turn + 4)
+    if published:
+        save(model, tokenizer, tmp_path / "model")
+    else:
+        model.save_pretrained(tmp_path / "model")
+        tokenizer.save_pretrained(tmp_path / "model")
+    runtime, loaded = built(tmp_path / "model", tmp_path)
+    assert ends(runtime) == ([tokenizer.eos_token_id, turn] if published else [tokenizer.eos_token_id])
+    name_end(runtime, turn_end(loaded))
+    assert ends(runtime) == [tokenizer.eos_token_id, turn]
+    context = Context(tmp_path)
+    context.stage("Evaluating")
+    pairs = [texts(loaded, example) for example in EXAMPLES]
+    found = ours.measure(runtime, pairs, EXAMPLES, Evaluation(metrics=(), max_new_tokens=6), context)
+    assert found.figures.samples == 12, "and the runtime reads the list"
 
 
 def test_a_template_that_begins_answers_in_another_way_costs_the_perplexity_alone(tmp_path: Path) -> None:
