@@ -33,6 +33,7 @@ def build(asked: dict[str, Any]) -> dict[str, Any]:
         model = readable(Path(asked["model"]), Path(folder))
         convert(str(model), str(out), quantize=precision in BITS, q_bits=BITS.get(precision), q_group_size=block,
                 dtype=DTYPES[precision])  # fmt: skip
+    (out / "README.md").unlink(missing_ok=True)  # names the folder of this run
     return {}
 
 
