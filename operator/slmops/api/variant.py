@@ -52,11 +52,15 @@ class Variant(ApiModel):
             "algorithm",
         ),
         Rule(
-            "self.format != 'ONNX' || self.precision != 'FP16' || self.target.device == 'CUDA'",
+            "self.format != 'ONNX' || self.precision != 'FP16' || (has(self.target) && self.target.device == 'CUDA')",
             "the runtime computes ONNX in FP16 on no CPU: take FP32, or target.device CUDA, or another format",
             "precision",
         ),
-        Rule("self.target.device == 'CPU' || self.format == 'ONNX'", "target.device goes with format ONNX", "target"),
+        Rule(
+            "!has(self.target) || self.target.device == 'CPU' || self.format == 'ONNX'",
+            "target.device goes with format ONNX",
+            "target",
+        ),
         # Compared with the default: the API server has filled it in before it asks.
         Rule("self.precision == 'INT4' || self.blockSize == 32", "blockSize goes with precision INT4", "blockSize"),
         Rule("self.format != 'GGUF' || self.blockSize == 32", "blocks of GGUF have a size of their own", "blockSize"),
