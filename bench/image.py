@@ -26,7 +26,7 @@ from pathlib import Path
 from bench.figures import Figure, mb
 from bench.place import free_port
 from bench.process import Process
-from bench.pushing import ADAPTERS, REPOSITORY
+from bench.pushing import ADAPTERS, MODEL, REPOSITORY
 from bench.relay import Relay
 from demo.steps import wait_for
 from tests.cluster import binaries
@@ -97,37 +97,37 @@ def _share(name: str, moved: int) -> Figure:
 
 def measure(folder: Path) -> Measured:
     """All of it."""
-    model = folder / "model"
-    generate(model, LARGE)
+    files = folder / "files"
+    generate(files, LARGE)
     copies, pushes = [], []
     alone = pushing = 0
     for number in range(ROUNDS):
-        copied = _child("copy", model)
+        copied = _child("copy", files)
         with registry(folder) as port:
-            pushed = _child("push", model, f"127.0.0.1:{port}")
-        nothing = _child("nothing", model)
+            pushed = _child("push", files, f"127.0.0.1:{port}")
+        nothing = _child("nothing", files)
         copies.append(float(copied["seconds"]))
         pushes.append(float(pushed["seconds"]))
         alone, pushing = max(alone, int(nothing["peak"])), max(pushing, int(pushed["peak"]))
         print(f"image: round {number + 1}: copied in {copies[-1]:.1f} s, published in {pushes[-1]:.1f} s with "
               f"{mb(pushed['peak'])}", flush=True)  # fmt: skip
-    shutil.rmtree(model)
+    shutil.rmtree(files)
     return Measured(copies, pushes, alone, pushing, *wire(folder))
 
 
 def wire(folder: Path) -> tuple[int, int, int]:
     """Bytes that a second push sends, that a push with one new adapter sends, that a pull of it fetches."""
-    model, held = folder / "model", folder / "held"
-    generate(model, SMALL)
+    files, held = folder / "files", folder / "held"
+    generate(files, SMALL)
     with registry(folder) as port:
-        _child("push", model, f"127.0.0.1:{port}")
+        _child("push", files, f"127.0.0.1:{port}")
         _pull(port, held)
         with Relay(port) as relay:
-            _child("push", model, f"127.0.0.1:{relay.port}")
+            _child("push", files, f"127.0.0.1:{relay.port}")
             again = relay.sent
-        (model / ADAPTERS / "second.bin").write_bytes(os.urandom(ADAPTER))
+        (files / ADAPTERS / "second.bin").write_bytes(os.urandom(ADAPTER))
         with Relay(port) as relay:
-            _child("push", model, f"127.0.0.1:{relay.port}")
+            _child("push", files, f"127.0.0.1:{relay.port}")
             changed = relay.sent
         with Relay(port) as relay:
             _pull(relay.port, held)
@@ -136,13 +136,14 @@ def wire(folder: Path) -> tuple[int, int, int]:
 
 
 def generate(folder: Path, size: int) -> None:
-    """A model folder whose weights nothing compresses."""
-    (folder / ADAPTERS).mkdir(parents=True)
-    with (folder / "model.onnx.data").open("wb") as file:
+    """A model whose weights nothing compresses, and two adapters."""
+    for part in (MODEL, ADAPTERS):
+        (folder / part).mkdir(parents=True)
+    with (folder / MODEL / "model.onnx.data").open("wb") as file:
         for begin in range(0, size, 1 << 20):
             file.write(os.urandom(min(1 << 20, size - begin)))
-    (folder / "model.onnx").write_bytes(os.urandom(100_000))
-    (folder / "genai_config.json").write_text("{}")
+    (folder / MODEL / "model.onnx").write_bytes(os.urandom(100_000))
+    (folder / MODEL / "genai_config.json").write_text("{}")
     for name in ("first", "second"):
         (folder / ADAPTERS / f"{name}.bin").write_bytes(os.urandom(ADAPTER))
 

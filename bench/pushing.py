@@ -1,5 +1,5 @@
-"""``python -m bench.pushing copy|push|nothing FOLDER [REGISTRY]``: copies the files of a model folder and counts their
-SHA-256, or publishes them as a model image, and says what it took. A process of its own, started by ``bench.image``."""
+"""``python -m bench.pushing copy|push|nothing FOLDER [REGISTRY]``: copies the files of a model and its adapters and counts
+their SHA-256, or publishes them as an image, and says what it took. A process of its own, started by ``bench.image``."""
 
 import hashlib
 import json
@@ -17,7 +17,8 @@ from slmops.contract import Sink
 
 NAME = "bench"
 REPOSITORY = f"slm/{NAME}"
-ADAPTERS = "adapters"
+MODEL, ADAPTERS = "model", "adapters"
+"""Where its files lie, and where those of which each is a layer."""
 
 
 def copy(folder: Path) -> str:
@@ -31,9 +32,9 @@ def copy(folder: Path) -> str:
 
 
 def push(folder: Path, host: str) -> str:
-    """The model as the quantizer packs it, and a layer for each file below ``adapters``. Its address."""
+    """The model as the quantizer packs it, and a layer for each adapter. Its address."""
     registry = Registry(contract.Registry(plain_http=(host,)))
-    parts = layers(folder, NAME)
+    parts = layers(folder / MODEL, NAME)
     for path in sorted((folder / ADAPTERS).iterdir()):
         parts.append(Layer({f"adapters/{path.stem}/{path.name}": path}, path.stem))
     sink = Sink(repository=f"{host}/{REPOSITORY}")
