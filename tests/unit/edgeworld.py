@@ -1,6 +1,5 @@
 """A cluster with edge nodes and the operator's passes over one EdgeDeployment. Nothing moves by itself."""
 
-import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from slmops.plan.edgedeployment import plan_edgedeployment
 from slmops.rollout.rollout import Rollout
 from slmops.state import LABEL_REVISION, Manifest, Observed, Plan, owners
 from slmops.status.edgedeployment import edgedeployment_status
+from tests.unit.copies import fresh
 from tests.unit.edgemachines import Key, Machines, holds, model_of, on
 from tests.unit.fleet_builders import GATES, SETTINGS, image, manifest, node
 from tests.unit.serverside import applied
@@ -176,7 +176,7 @@ class World(Machines):
             assert live is None or live["spec"]["selector"] == new["spec"]["selector"], "the selector is immutable"
         assert live is None or wanted["kind"] != "Job", "a Job is never changed"
         self.objects[key] = new
-        self._applied[key] = copy.deepcopy(wanted)
+        self._applied[key] = fresh(wanted)
 
     # --- all of it
 

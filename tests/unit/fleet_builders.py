@@ -1,6 +1,5 @@
 """Nodes, pods, DaemonSets, Jobs and benchmark reports as the operator sees them, each as small as a test needs it."""
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,7 @@ from slmops.state import (
     Manifest,
     Observed,
 )
+from tests.unit.copies import fresh
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SETTINGS = Settings()
@@ -101,7 +101,7 @@ def node(name: str, *, pool: str | None = "farms", hardware: str | None = None, 
 
 def live(child: Manifest, *, created: float = -5) -> Manifest:
     """A child as the API server has it after it was applied."""
-    found = copy.deepcopy(child)
+    found = fresh(child)
     found["metadata"] |= {"uid": f"uid-{child['kind']}-{child['metadata']['name']}", "creationTimestamp": at(created)}
     if found["kind"] == "DaemonSet":
         found["spec"]["revisionHistoryLimit"] = 10
@@ -123,7 +123,7 @@ def pod(daemon_set: Manifest, on: str, *, ready: bool = True, containers: bool |
         deleting: bool = False, since: float | None = None) -> Manifest:  # fmt: skip
     """A pod of a DaemonSet on a node. ``containers`` defaults to ``ready``; ``gate`` opens the readiness gate."""
     spec: Manifest = {"nodeName": on} if bound else {"affinity": pinned(on)}
-    spec["readinessGates"] = copy.deepcopy(daemon_set["spec"]["template"]["spec"].get("readinessGates") or [])
+    spec["readinessGates"] = fresh(daemon_set["spec"]["template"]["spec"].get("readinessGates") or [])
     changed = at(created if since is None else since)
     states = {"ContainersReady": ready if containers is None else containers, "Ready": ready}
     if gate is not None:

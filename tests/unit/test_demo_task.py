@@ -42,7 +42,9 @@ def test_the_state_of_the_worlds_randomness_does_not_matter(training: list[Examp
     assert draw(ALL, 1, held_out=False, count=100) == training[:100]
 
 
-def test_no_answer_that_is_measured_was_trained_on_whatever_the_seeds(training: list[Example], held_out: list[Example]) -> None:
+def test_no_answer_that_is_measured_was_trained_on_whatever_the_seeds(
+    training: list[Example], held_out: list[Example]
+) -> None:
     trained = {e.completion for seed in range(3) for e in draw(ALL, seed, held_out=False, count=1500)}
     measured = {e.completion for seed in range(3) for e in draw(ALL, seed, held_out=True, count=1500)}
     assert not trained & measured

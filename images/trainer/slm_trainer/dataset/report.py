@@ -17,6 +17,10 @@ from slm_trainer.dataset.pictures import bars
 from slm_trainer.dataset.tally import Tally
 from slmops.contract import Filters
 
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+    trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
 WHY = {
     "Leaked": "The prompt is in the held-out records, too.",
     "Duplicate": "The prompt was there before.",
@@ -106,17 +110,13 @@ def _balance(counts: Mapping[str, int] | None, declared: bool = False) -> dict[s
 
 def page(content: Mapping[str, Any]) -> str:
     """The report as a page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     lengths = {_span(bucket["from"], bucket["to"]): bucket["records"] for bucket in content["lengths"]}
     pictures = {
         "lengths": bars("lengths", lengths) if lengths else "",
         "answers": bars("answers", _first(content["answers"])) if content["answers"] else "",
         "categories": bars("categories", _first(content["categories"])) if content["categories"] else "",
     }
-    return environment.get_template("page.html.jinja").render(content, why=WHY, pictures=pictures, bars=BARS)
+    return ENVIRONMENT.get_template("page.html.jinja").render(content, why=WHY, pictures=pictures, bars=BARS)
 
 
 def _first(counts: Mapping[str, int]) -> dict[str, int]:

@@ -13,6 +13,11 @@ import jinja2
 from slm_trainer.search.pictures import trials
 from slmops.contract import Search, Tried
 
+ENVIRONMENT = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+    trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
+
 
 def write_page(search: Search, name: str, folder: Path) -> dict[str, Path]:
     """Write both files. Returns them by name."""
@@ -42,14 +47,10 @@ def as_data(search: Search, name: str) -> dict[str, Any]:
 
 def page(content: dict[str, Any]) -> str:
     """The page as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
     values = [row["value"] for row in content["trials"]]
     drawn = content["best"] is not None  # of failures alone there is nothing to draw
     picture = trials("trials", values, _best_so_far(values, content["direction"])) if drawn else ""
-    return environment.get_template("page.html.jinja").render(content, picture=picture)
+    return ENVIRONMENT.get_template("page.html.jinja").render(content, picture=picture)
 
 
 def _outcome(tried: Tried) -> str:
