@@ -201,8 +201,10 @@ def planned(manifest: Manifest, observed: Observed) -> Plan:
 DNS_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 LABEL = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 RESTRICTED_VOLUMES = {"configMap", "emptyDir", "secret", "persistentVolumeClaim"}
-SCHEMAS = {
-    kind.kind(): crd.crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+STATUSES = {
+    kind.kind(): Draft4Validator(
+        crd.crd(kind)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]
+    )
     for kind in crd.KINDS
 }
 
@@ -263,7 +265,7 @@ def check_status(kind: str, status: BatchStatus) -> None:
     dumped = status.dump()
     assert type(status).model_validate(dumped) == status
     wire = json.loads(json.dumps(dumped, allow_nan=False))
-    Draft4Validator(SCHEMAS[kind]).validate(wire)
+    STATUSES[kind].validate(wire)
     assert all(abs(number) < 2**63 for number in numbers(wire) if isinstance(number, int))
     assert len(json.dumps(wire)) < 100_000
     types = [found["type"] for found in wire["conditions"]]

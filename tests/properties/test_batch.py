@@ -1,12 +1,12 @@
 """The three batch kinds, whatever happens: plans and statuses stay valid, and everything comes to rest."""
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.copies import fresh
 
 from slmops.api.batch import BatchStatus
 from slmops.kinds import KINDS
@@ -48,7 +48,7 @@ def test_any_state_gives_a_valid_plan_and_a_valid_status(kind: str) -> None:
     def valid(data: st.DataObject) -> None:
         manifest = data.draw(bodies(kind))
         for observed in (Observed(references=by_name(REFERENCES)), data.draw(sights(manifest))):
-            before = copy.deepcopy((manifest, observed))
+            before = fresh((manifest, observed))
             plan = planned(manifest, observed)
             check_plan(manifest, observed, plan)
             status = stated(manifest, observed, plan)
@@ -100,7 +100,7 @@ LASTING = ("good", "permanent", "passing", "oom", "silent", "late")
 
 
 def spec(kind: str, change: dict[str, Any] | None = None) -> dict[str, Any]:
-    return copy.deepcopy(SPECS[kind] | (change or {}))
+    return fresh(SPECS[kind] | (change or {}))
 
 
 def events(kind: str) -> st.SearchStrategy[Callable[[World], None]]:
@@ -142,7 +142,7 @@ def test_whatever_happens_all_comes_to_rest_and_then_nothing_is_written(kind: st
             happens(world)
         world.settle()
         check(world)
-        at_rest = copy.deepcopy((world.body, world.children))
+        at_rest = fresh((world.body, world.children))
         assert world.reconcile(LATER) == 0
         world.pods.clear()
         assert world.reconcile(LATER) == 0, "what is known outlives the pods"

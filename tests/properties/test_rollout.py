@@ -4,12 +4,12 @@ Hypothesis chooses who does the next small step: the operator, a controller, a k
 step the promises to users are checked, and in the end, when everybody has come back, that the right thing runs.
 """
 
-import copy
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.copies import fresh
 
 from slmops.api.base import share_of
 from slmops.api.edgedeployment import EdgeDeployment
@@ -43,7 +43,7 @@ class Fleet:
         self.world = World({}, pools=pools, strategy=strategy)
         for index in range(size):
             self.world.join(f"n{index}", CLASSES[index % 2], pools[index % len(pools)])
-        self.spec = copy.deepcopy(self.world.parent["spec"])
+        self.spec = fresh(self.world.parent["spec"])
         self.joined = size
         self.served: set[str] = set()
         self.shaken: set[str] = set()
@@ -106,7 +106,7 @@ class Fleet:
 
     def deploy(self, number: int) -> None:
         self.world.deploy(_pick(MODELS, number))
-        self.spec["model"] = copy.deepcopy(self.world.parent["spec"]["model"])
+        self.spec["model"] = fresh(self.world.parent["spec"]["model"])
 
     def pause(self, number: int) -> None:
         self.spec["paused"] = number % 2 == 0
@@ -117,7 +117,7 @@ class Fleet:
 
     def pools(self, number: int) -> None:
         self.spec["pools"] = manifest(pools=POOLS[: 1 + number % 2])["spec"]["pools"]
-        self.world.change(pools=copy.deepcopy(self.spec["pools"]))
+        self.world.change(pools=fresh(self.spec["pools"]))
         self.moved |= set(self.world.members(POOLS[1]))
 
     def offline(self, number: int) -> None:

@@ -1,10 +1,11 @@
 """What the tests of the batch kinds are made of: resources, Jobs, pods and reports that look like those of a cluster."""
 
-import copy
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
+
+from tests.unit.copies import fresh
 
 from slmops.api.distillation import Distillation
 from slmops.api.finetune import FineTune
@@ -38,7 +39,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 def body(kind: str, spec: dict[str, Any] | None = None, *, name: str = "farm-tuned", **fields: Any) -> Manifest:
     """A resource as the API server sends it. ``spec`` replaces fields of the shortest manifest; None takes one away."""
-    merged = {k: v for k, v in {**copy.deepcopy(SPECS[kind]), **(spec or {})}.items() if v is not None}
+    merged = {k: v for k, v in {**fresh(SPECS[kind]), **(spec or {})}.items() if v is not None}
     metadata = {"name": name, "namespace": NAMESPACE, "uid": f"uid-of-{name}", "generation": 1}
     return {
         "apiVersion": "slmops.dev/v1alpha1",
@@ -141,7 +142,7 @@ def pod(job: Manifest, number: int = 0, state: Manifest | None = None, **status:
 
 def live(manifest: Manifest, *conditions: Manifest, **fields: Any) -> Manifest:
     """A manifest of a plan as it is once the API server has it."""
-    out = copy.deepcopy(manifest)
+    out = fresh(manifest)
     out["metadata"]["uid"] = f"uid-of-{out['kind']}-{out['metadata']['name']}"
     if conditions:
         out["status"] = {"conditions": list(conditions)}

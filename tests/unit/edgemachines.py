@@ -4,10 +4,11 @@ Each method is one small step of one actor, so that a test chooses the order. Ho
 first word of its name, see ``_tokens``.
 """
 
-import copy
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+
+from tests.unit.copies import fresh
 
 from slmops import contract
 from slmops.api.conditions import timestamp
@@ -208,7 +209,7 @@ class Machines:
             "metadata": {"name": name, "namespace": "edge-ai", "uid": f"uid-{name}", "labels": labels,
                          "creationTimestamp": timestamp(self.now), "ownerReferences": [
                              {"kind": owner["kind"], "uid": owner["metadata"]["uid"], "controller": True}]},
-            "spec": copy.deepcopy(template["spec"]) | spec,
+            "spec": fresh(template["spec"]) | spec,
             "status": {"phase": "Pending", "conditions": [], "containerStatuses": [
                 {"name": "run", "restartCount": 0, "state": {"waiting": {}}}]},
         }  # fmt: skip

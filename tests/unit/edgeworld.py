@@ -1,11 +1,12 @@
 """A cluster with edge nodes and the operator's passes over one EdgeDeployment. Nothing moves by itself."""
 
-import copy
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+
+from tests.unit.copies import fresh
 
 from slmops.api.conditions import timestamp
 from slmops.api.edgedeployment import EdgeDeployment, EdgeDeploymentStatus
@@ -178,7 +179,7 @@ class World(Machines):
             assert live is None or live["spec"]["selector"] == new["spec"]["selector"], "the selector is immutable"
         assert live is None or wanted["kind"] != "Job", "a Job is never changed"
         self.objects[key] = new
-        self._applied[key] = copy.deepcopy(wanted)
+        self._applied[key] = fresh(wanted)
 
     # --- all of it
 

@@ -6,7 +6,6 @@ admission, defaulting or garbage collection do. Those are tested on a real clust
 
 import asyncio
 import contextlib
-import copy
 import inspect
 import itertools
 import json
@@ -18,6 +17,7 @@ from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
+from tests.unit.copies import fresh
 
 from slmops.cluster.connection import Connection
 from slmops.cluster.objects import CHILDREN, EVENT, GVK, KNOWN, LEASE, NODE, PARENTS, Manifest
@@ -116,7 +116,7 @@ class FakeApi:
         """Create or change an object; ``quiet`` keeps its event from the watches."""
         key = (namespace if gvk.namespaced else "", name)
         old = self.objects[gvk].get(key)
-        fields = copy.deepcopy(fields)
+        fields = fresh(fields)
         metadata = {**(old or {}).get("metadata", {}), **fields.pop("metadata", {}), "name": name}
         if gvk.namespaced:
             metadata["namespace"] = namespace
@@ -130,16 +130,16 @@ class FakeApi:
 
     def get(self, gvk: GVK, name: str, namespace: str = "farm") -> Manifest:
         """A copy of an object."""
-        return copy.deepcopy(self.objects[gvk][namespace if gvk.namespaced else "", name])
+        return fresh(self.objects[gvk][namespace if gvk.namespaced else "", name])
 
     def all(self, gvk: GVK) -> list[Manifest]:
         """Copies of all objects of a kind."""
-        return copy.deepcopy(list(self.objects[gvk].values()))
+        return fresh(list(self.objects[gvk].values()))
 
     def _record(self, gvk: GVK, type: str, key: tuple[str, str], body: Manifest, quiet: bool = False) -> Manifest:
         self.version = next(self._version)
         old = self.objects[gvk].pop(key, None)
-        body = copy.deepcopy(body)
+        body = fresh(body)
         metadata = body["metadata"]
         metadata["resourceVersion"] = str(self.version)
         metadata.setdefault("uid", f"uid-{next(self._uid)}")
@@ -154,7 +154,7 @@ class FakeApi:
             self._history[gvk].append((self.version, type, body, old))
             for stream in self._streams[gvk]:
                 _tell(stream, type, body, old)
-        return copy.deepcopy(body)
+        return fresh(body)
 
     # --- what happens to the watches
 
@@ -218,7 +218,7 @@ class FakeApi:
         body = await request.json() if request.can_read_body else None
         self.requests.append(Request(request.method, request.path, dict(request.query), dict(request.headers), body))
         try:
-            answer = await self._faulty(request) or await self._route(request, copy.deepcopy(body))
+            answer = await self._faulty(request) or await self._route(request, fresh(body))
         except Exception as error:
             self._mistakes.append(error)
             raise
@@ -343,7 +343,7 @@ class FakeApi:
         part = {"status": body.get("status")} if subresource else {k: v for k, v in body.items() if k != "status"}
         if not applies:
             assert live is not None
-            wanted = merged(copy.deepcopy(live), part)
+            wanted = merged(fresh(live), part)
         else:
             manager = request.query.get("fieldManager")
             if not manager or (body.get("apiVersion"), body.get("kind")) != (gvk.api_version, gvk.kind):
@@ -359,7 +359,7 @@ class FakeApi:
 
     def _json_patch(self, gvk: GVK, key: tuple[str, str], operations: list[Any]) -> web.Response:
         """As far as it is used: a test of the UID, then another status."""
-        changed = copy.deepcopy(self.objects[gvk][key])
+        changed = fresh(self.objects[gvk][key])
         for operation in operations:
             kind, path, value = operation["op"], operation["path"], operation["value"]
             if (kind, path) == ("test", "/metadata/uid"):

@@ -1,11 +1,12 @@
 """Nodes, pods, DaemonSets, Jobs and benchmark reports as the operator sees them, each as small as a test needs it."""
 
-import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from tests.unit.copies import fresh
 
 from slmops import contract
 from slmops.api.conditions import timestamp
@@ -101,7 +102,7 @@ def node(name: str, *, pool: str | None = "farms", hardware: str | None = None, 
 
 def live(child: Manifest, *, created: float = -5) -> Manifest:
     """A child as the API server has it after it was applied."""
-    found = copy.deepcopy(child)
+    found = fresh(child)
     found["metadata"] |= {"uid": f"uid-{child['kind']}-{child['metadata']['name']}", "creationTimestamp": at(created)}
     if found["kind"] == "DaemonSet":
         found["spec"]["revisionHistoryLimit"] = 10
@@ -124,7 +125,7 @@ def pod(daemon_set: Manifest, on: str, *, ready: bool = True, containers: bool |
         since: float | None = None) -> Manifest:  # fmt: skip
     """A pod of a DaemonSet on a node. ``containers`` defaults to ``ready``; ``gate`` opens the readiness gate."""
     spec: Manifest = {"nodeName": on} if bound else {"affinity": pinned(on)}
-    spec["readinessGates"] = copy.deepcopy(daemon_set["spec"]["template"]["spec"].get("readinessGates") or [])
+    spec["readinessGates"] = fresh(daemon_set["spec"]["template"]["spec"].get("readinessGates") or [])
     changed = at(created if since is None else since)
     states = {"ContainersReady": ready if containers is None else containers, "Ready": ready}
     if gate is not None:

@@ -4,9 +4,10 @@ A field that a manager set before and does not set any more goes away; fields of
 whole, but for conditions, which are a map by type.
 """
 
-import copy
 from collections.abc import Iterable
 from typing import Any
+
+from tests.unit.copies import fresh
 
 from slmops.cluster.objects import GVK
 
@@ -20,9 +21,9 @@ SEEN_BY_KOPF = (
 
 def applied(live: Object, wanted: Object, before: Object) -> Object:
     """``live`` after a manager applied ``wanted``, who had applied ``before``."""
-    result = copy.deepcopy(live)
+    result = fresh(live)
     _drop(result, before, wanted)
-    return merged(result, copy.deepcopy(wanted))
+    return merged(result, fresh(wanted))
 
 
 def merged(target: Any, patch: Any) -> Any:

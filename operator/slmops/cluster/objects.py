@@ -247,7 +247,7 @@ def without_empty(value: Manifest) -> Manifest:
 
 
 def _empty(value: object) -> bool:
-    return value is None or (isinstance(value, str | dict | list | tuple) and not value)
+    return not value and (value is None or isinstance(value, str | dict | list | tuple))
 
 
 def _same(one: object, other: object) -> bool:

@@ -1,6 +1,7 @@
 """Parquet: conversations, and files that are far more than they seem."""
 
 import random
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ def data(format: str = "Messages") -> Data:
 def write(folder: Path, conversations: list[Any], type: pa.DataType = MESSAGES, **options: Any) -> Path:
     path = folder / "a.parquet"
     pq.write_table(pa.table({"messages": pa.array(conversations, type)}), path, **options)
+    return path
+
+
+def write_shared(folder: Path, lengths: list[int], content: str) -> Path:
+    """Conversations of so many messages with one content, which the file has once."""
+    ends = [0, *accumulate(lengths)]
+    role, said = (pa.DictionaryArray.from_arrays([0] * ends[-1], [text]) for text in ("user", content))
+    messages = pa.ListArray.from_arrays(ends, pa.StructArray.from_arrays([role, said], ["role", "content"]))
+    path = folder / "a.parquet"
+    pq.write_table(pa.table({"messages": messages}), path, compression="zstd", store_schema=False)
+    assert pq.read_schema(path).field("messages").type == pa.list_(pa.field("element", MESSAGE))
     return path
 
 
@@ -61,12 +73,7 @@ def test_what_was_written_is_read(tmp_path: Path, type: pa.DataType, options: di
 
 def test_a_conversation_that_repeats_one_text_is_refused_before_it_is_made(tmp_path: Path) -> None:
     """A thousand bytes that say a megabyte a thousand times."""
-    role, content = (pa.DictionaryArray.from_arrays([0] * 1200, [text]) for text in ("user", "a" * (1 << 20)))
-    messages = pa.StructArray.from_arrays([role, content], ["role", "content"])
-    path = tmp_path / "a.parquet"
-    pq.write_table(pa.table({"messages": pa.ListArray.from_arrays([0, 1200], messages)}), path, compression="zstd",
-                   store_schema=False)  # fmt: skip
-    assert pq.read_schema(path).field("messages").type.value_type.field("content").type == pa.string()
+    path = write_shared(tmp_path, [1200], "a" * (1 << 20))
     assert path.stat().st_size < 2000
     before, most = pa.total_allocated_bytes(), pa.default_memory_pool().max_memory()
     failed = refused(tmp_path)
@@ -77,8 +84,7 @@ def test_a_conversation_that_repeats_one_text_is_refused_before_it_is_made(tmp_p
 
 
 def test_the_row_that_is_too_long_is_named_and_others_are_read(tmp_path: Path) -> None:
-    large = [said("user", "a" * (1 << 20)), said("assistant", "b")]
-    path = write(tmp_path, [large] * 300 + [large * 5])
+    path = write_shared(tmp_path, [2] * 300 + [10], "a" * (1 << 19))
     seen = []
     with pytest.raises(RunFailed, match="a row 301: messages: longer than"):
         seen.extend(number for number, _ in rows(path, "a", data()))

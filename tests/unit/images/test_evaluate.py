@@ -120,13 +120,13 @@ def test_a_small_program_does_not_report_the_memory_of_the_large_one_that_starte
         "import resource; from slmkit.apart import peak_memory; "
         "print(peak_memory(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
     )
-    ballast = bytearray(600 * 2**20)
+    ballast = bytearray(200 * 2**20)
     ballast[::4096] = b"x" * len(ballast[::4096])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     ours, inherited = map(int, done.stdout.split())
-    assert 10 * 2**20 < ours < 500 * 2**20
-    assert inherited > 600 * 2**20
+    assert 10 * 2**20 < ours < 150 * 2**20
+    assert inherited > 200 * 2**20
     del ballast
 
 

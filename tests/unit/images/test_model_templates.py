@@ -12,18 +12,20 @@ from tests.unit.images.modelfolder import refused
 
 PLAIN = "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}{% generation %}x{% endgeneration %}"
 PICKY = "{% if messages|length > 1 %}{{ raise_exception('one message only') }}{% endif %}"
+BEYOND = "takes more than 1 s or 256 MiB"
 TEMPLATE_BOMBS = {
-    "a loop of loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
-    "a long text": "{{ 'x' * 10000000 }}",
-    "a huge text": "{{ ('x' * 1000000000) * 10 }}",
-    "doubling": "{% set n = namespace(x='xx') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
-    "a power": "{{ 10 ** (10 ** 10) }}",
-    "another file": "{% include '/etc/passwd' %}",
-    "another template": "{% extends 'base' %}",
-    "a module": "{% import 'os' as os %}",
-    "no template": "{% for %}",
-    "depth": "{% if a %}" * 5000,
-}
+    "a loop of loops": ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", BEYOND),
+    "a long text": ("{{ 'x' * 10000000 }}", "makes more than"),
+    "a huge text": ("{{ ('x' * 1000000000) * 10 }}", BEYOND),
+    "doubling": ("{% set n = namespace(x='xx') %}{% for i in range(60) %}{% set n.x = n.x ~ n.x %}{% endfor %}{{ n.x }}",
+                 BEYOND),
+    "a power": ("{{ 10 ** (10 ** 10) }}", BEYOND),
+    "another file": ("{% include '/etc/passwd' %}", "reads another file"),
+    "another template": ("{% extends 'base' %}", "reads another file"),
+    "a module": ("{% import 'os' as os %}", "reads another file"),
+    "no template": ("{% for %}", "is not one"),
+    "depth": ("{% if a %}" * 5000, "is not one"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("template", [PLAIN, PICKY, "{{ ''.__class__.__mro__ }}", ""])
@@ -38,8 +40,10 @@ def test_a_chat_template_that_would_eat_a_machine_is_refused(
     tmp_path: Path, bomb: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(templates, "SECONDS", 1)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE_BOMBS[bomb]}))
-    assert refused(tmp_path, "tokenizer_config.json", "chat template") is Reason.UNSAFE_SOURCE
+    monkeypatch.setattr(templates, "MEMORY", 256 << 20)
+    template, words = TEMPLATE_BOMBS[bomb]
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    assert refused(tmp_path, "tokenizer_config.json", "chat template", words) is Reason.UNSAFE_SOURCE
 
 
 BAD = "{% include 'x' %}"

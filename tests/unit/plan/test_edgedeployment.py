@@ -1,10 +1,10 @@
 """What is done when: turns, cut-over, promotion, going back, and everything that may come between."""
 
-import copy
 import json
 from typing import Any
 
 import pytest
+from tests.unit.copies import fresh
 
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import CONFIG_KEY
@@ -237,7 +237,7 @@ def test_a_node_that_joins_gets_the_stable_revision_before_and_the_new_one_after
 @pytest.mark.parametrize("model", ["slow-1", "crashing-1", "broken-1"])
 def test_a_bad_candidate_reaches_one_node_and_is_taken_back(model: str) -> None:
     world = _running(FOUR)
-    spec = copy.deepcopy(world.parent["spec"]) | {"model": None}
+    spec = fresh(world.parent["spec"]) | {"model": None}
     stable = world.status["stable"]
     touched: set[str] = set()
     world.deploy(model)
@@ -528,7 +528,7 @@ def test_a_plan_changes_nothing_of_what_was_observed() -> None:
     world.deploy("good-2")
     _until(world, lambda w: w.serving("n1") == ["good-2"])
     observed = world.observed()
-    before = copy.deepcopy(observed)
+    before = fresh(observed)
     plan_edgedeployment(deployment("other"), observed, SETTINGS, world.now)
     assert observed == before
 
@@ -582,11 +582,11 @@ def test_benchmarks_stay_as_evidence_and_pulls_go_when_they_have_done_their_duty
 
 def _story(begun: World, kill_after: int | None) -> tuple[int, Any]:
     """A rollout to its end; the operator is killed once, after so many writes of it."""
-    world = copy.deepcopy(begun)
+    world = fresh(begun)
     world.kill_after, world.written = kill_after, 0
     world.settle()
     assert world.kill_after is None, "there were not so many writes"
-    status = copy.deepcopy(world.status)
+    status = fresh(world.status)
     for part in (status["stable"], status["lastOutcome"], status.get("candidate") or {}, *status["conditions"]):
         for clock in ("since", "at", "lastTransitionTime"):
             part.pop(clock, None)

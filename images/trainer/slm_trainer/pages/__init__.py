@@ -3,6 +3,7 @@ elsewhere, and may run nothing: texts of records and names that others gave are 
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,13 @@ def write(folder: Path, name: str, content: Mapping[str, Any], page: str) -> dic
 
 def render(template: Path, content: Mapping[str, Any], **more: object) -> str:
     """A page as HTML. Texts are escaped; what a template names has to be there."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([template.parent, HERE]), autoescape=True, undefined=jinja2.StrictUndefined,
+    return _environment(template.parent).get_template(template.name).render(content, **more)
+
+
+@cache
+def _environment(folder: Path) -> jinja2.Environment:
+    """It keeps what it has compiled."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, HERE]), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template(template.name).render(content, **more)
