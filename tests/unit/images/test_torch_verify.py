@@ -11,6 +11,7 @@ pytest.importorskip("transformers")
 
 import numpy as np
 
+from slm_quantizer import likeness
 from slm_quantizer import verify as module
 from slm_quantizer.likeness import SIMILARITY, cosine
 from slm_quantizer.runtimes import Said
@@ -132,7 +133,7 @@ def other_word(row: Any) -> Any:
 
 
 def test_what_is_not_rounded_says_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SIMILARITY", dict.fromkeys(SIMILARITY, 0.5))
+    monkeypatch.setattr(likeness, "SIMILARITY", dict.fromkeys(SIMILARITY, 0.5))
     assert "greedy tokens" in refused(lambda: check(monkeypatch, Model(other_word), "FP32"))
     assert check(monkeypatch, Model(other_word), "INT4").greedy_agreement == 0
     assert set(GREEDY) == {"FP32"}
