@@ -78,6 +78,21 @@ def test_check_names_what_is_out_of_date_and_leaves_it_alone(
 
 
 @every_kind
+def test_a_rule_asks_whether_a_field_is_there_before_it_reads_it(kind: str) -> None:
+    """What is left out, and has no default in the schema, is no key: the API server would refuse the whole in its words."""
+    careless = []
+    for path, node, rule in rules(kind):
+        for field, below in re.findall(r"self\.(\w+)(?:\.(\w+)\b(?!\())?", rule["rule"]):
+            for name, owner in ((field, node), (f"{field}.{below}", at(node, field))):
+                last = name.rpartition(".")[2]
+                known = (owner or {}).get("properties", {})
+                there = last not in known or last in (owner or {}).get("required", []) or "default" in known[last]
+                if not there and f"has(self.{name})" not in rule["rule"]:
+                    careless.append((path, name, rule["rule"]))
+    assert careless == []
+
+
+@every_kind
 def test_every_field_is_described(kind: str) -> None:
     silent = [
         path for path, node in nodes(SCHEMAS[kind])
