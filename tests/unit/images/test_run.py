@@ -143,7 +143,7 @@ def test_who_ends_the_process_is_not_kept_from_it(configuration: Path, terminati
     ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/state/checkpoints/x"), "no space left on run.volume: /state/"),
-        (OSError(errno.ENOSPC, "No space left on device", "/work/x"), "no space left: /work/x"),
+        (OSError(errno.ENOSPC, "No space left on device", "/scratch/x"), "no space left: /scratch/x"),
         (SafetensorError("No space left on device (os error 28)"), "no space left on run.volume:"),
     ],
     ids=["a file on it", "a file elsewhere", "no file"],
