@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.unit.copies import fresh
-
 from slmops.api.distillation import Distillation
 from slmops.api.finetune import FineTune
 from slmops.api.quantizedmodel import QuantizedModel
@@ -14,6 +12,7 @@ from slmops.api.resource import Resource
 from slmops.contract import Artifact, Figures, Report
 from slmops.settings import Settings
 from slmops.state import Manifest, Observed, Plan
+from tests.unit.copies import fresh
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LATER = datetime(2026, 3, 1, 13, 0, tzinfo=UTC)

@@ -4,12 +4,12 @@ import json
 from typing import Any
 
 import pytest
-from tests.unit.copies import fresh
 
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import CONFIG_KEY
 from slmops.plan.edgedeployment import plan_edgedeployment
 from slmops.state import LABEL_REVISION, LABEL_ROLE, Observed, Plan
+from tests.unit.copies import fresh
 from tests.unit.edgeworld import World
 from tests.unit.fleet_builders import (
     NOW,
