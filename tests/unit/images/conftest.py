@@ -5,6 +5,7 @@ import ssl
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ import pytest
 from tests.unit.images.fakeregistry import FakeRegistry
 
 if TYPE_CHECKING:
+    from tests.unit.images.asker import Asker
     from tests.unit.images.fakeedge import FakeGenAI
 
 if find_spec("onnxruntime_genai") is None:
@@ -43,3 +45,11 @@ def library() -> "Iterator[FakeGenAI]":
     library = FakeGenAI()
     yield library
     library.end()
+
+
+@pytest.fixture
+def ask(tmp_path: Path) -> "Asker":
+    """Asks teachers, with a journal of its own."""
+    from tests.unit.images.asker import Asker
+
+    return Asker(tmp_path / "answers.jsonl")
