@@ -213,3 +213,12 @@ def told(resource_status: Any, type: str) -> str:
 def name_of(resource: Resource[Any, Any], plan: Plan) -> list[str]:
     """Names of a plan's Jobs, less the resource's own."""
     return [step.name.removeprefix(f"{resource.metadata.name}-") for step in plan.steps]
+
+
+def holds(dumped: Any, written: Any) -> bool:
+    """Whether all that is written was read; the rest are defaults."""
+    if isinstance(written, dict):
+        return all(key in dumped and holds(dumped[key], value) for key, value in written.items())
+    if isinstance(written, list):
+        return len(dumped) == len(written) and all(map(holds, dumped, written))
+    return bool(dumped == written)
