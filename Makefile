@@ -33,8 +33,9 @@ test: venv ## Everything: unit, property and cluster tests
 	@$(PY) -m demo images
 	@$(PY) -m pytest -q --durations=20
 
+# Each process rewrites all test modules, so their bytecode is kept, whatever the environment says.
 test-unit: venv ## Tests that need no cluster
-	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n auto -m "not cluster" tests/unit tests/properties # compiled once
+	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n auto --dist worksteal -m "not cluster" tests/unit tests/properties
 
 bench: venv ## Benchmarks: figures against their targets
 	@$(PY) -m bench --check

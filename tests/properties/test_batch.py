@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.copies import fresh
 
 from slmops.api.batch import BatchStatus
 from slmops.kinds import KINDS
@@ -25,6 +24,7 @@ from tests.properties.batches import (
 )
 from tests.properties.batchworld import OUTCOMES, World
 from tests.unit.builders import DATA, LATER, NOW, SPECS, body, reference
+from tests.unit.copies import fresh
 
 moderate = settings(derandomize=True, deadline=None, max_examples=30)
 every_kind = pytest.mark.parametrize("kind", BATCH_KINDS)

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.copies import fresh
 
 from slmops.api.base import share_of
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, LABEL_TRACK, Manifest
 from tests.properties.valid import check_plan
+from tests.unit.copies import fresh
 from tests.unit.edgeworld import World
 from tests.unit.fleet_builders import manifest, revision
 

@@ -5,8 +5,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from tests.unit.copies import fresh
-
 from slmops.api.distillation import Distillation
 from slmops.api.finetune import FineTune
 from slmops.api.quantizedmodel import QuantizedModel
@@ -14,6 +12,7 @@ from slmops.api.resource import Resource
 from slmops.contract import Artifact, Figures, Report
 from slmops.settings import Settings
 from slmops.state import Manifest, Observed, Plan
+from tests.unit.copies import fresh
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 LATER = datetime(2026, 3, 1, 13, 0, tzinfo=UTC)
@@ -214,3 +213,12 @@ def told(resource_status: Any, type: str) -> str:
 def name_of(resource: Resource[Any, Any], plan: Plan) -> list[str]:
     """Names of a plan's Jobs, less the resource's own."""
     return [step.name.removeprefix(f"{resource.metadata.name}-") for step in plan.steps]
+
+
+def holds(dumped: Any, written: Any) -> bool:
+    """Whether all that is written was read; the rest are defaults."""
+    if isinstance(written, dict):
+        return all(key in dumped and holds(dumped[key], value) for key, value in written.items())
+    if isinstance(written, list):
+        return len(dumped) == len(written) and all(map(holds, dumped, written))
+    return bool(dumped == written)

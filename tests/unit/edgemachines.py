@@ -8,11 +8,10 @@ import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from tests.unit.copies import fresh
-
 from slmops import contract
 from slmops.api.conditions import timestamp
 from slmops.state import Manifest
+from tests.unit.copies import fresh
 from tests.unit.fleet_builders import NOW, pinned
 
 Key = tuple[str, str]

@@ -6,8 +6,6 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from tests.unit.copies import fresh
-
 from slmops.api.conditions import timestamp
 from slmops.api.edgedeployment import EdgeDeployment, EdgeDeploymentStatus
 from slmops.cluster.objects import NODE, POD, differs, gvk_of, prune, status_differs
@@ -15,6 +13,7 @@ from slmops.plan.edgedeployment import plan_edgedeployment
 from slmops.rollout.rollout import Rollout
 from slmops.state import LABEL_REVISION, Manifest, Observed, Plan, owners
 from slmops.status.edgedeployment import edgedeployment_status
+from tests.unit.copies import fresh
 from tests.unit.edgemachines import Key, Machines, holds, model_of, on
 from tests.unit.fleet_builders import GATES, SETTINGS, image, manifest, node
 from tests.unit.serverside import applied

@@ -8,19 +8,18 @@ import asyncio
 import contextlib
 import inspect
 import itertools
-import json
 import ssl
-from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import aiohttp
 from aiohttp import web
-from tests.unit.copies import fresh
 
 from slmops.cluster.connection import Connection
 from slmops.cluster.objects import CHILDREN, EVENT, GVK, KNOWN, LEASE, NODE, PARENTS, Manifest
+from tests.unit.copies import fresh
+from tests.unit.fakeobjects import Objects, Stream, line
 from tests.unit.serverside import applied, discovery, merged
 
 Answer = web.StreamResponse | None
@@ -41,11 +40,6 @@ def status(code: int, reason: str = "", message: str = "", **details: Any) -> we
     return web.json_response(body, status=code)
 
 
-def line(event: Any) -> bytes:
-    """A watch event as the API server writes it."""
-    return json.dumps(event, separators=(",", ":")).encode() + b"\n"
-
-
 @dataclass(frozen=True)
 class Request:
     """A request that was made."""
@@ -57,32 +51,17 @@ class Request:
     body: Any
 
 
-@dataclass
-class _Stream:
-    selected: Callable[[Manifest], bool]
-    lines: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
-    frozen: bool = False
-
-
-class FakeApi:
+class FakeApi(Objects):
     """The server; an asynchronous context manager. Leaving it fails when the server itself made a mistake."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.objects: dict[GVK, dict[tuple[str, str], Manifest]] = defaultdict(dict)
+        super().__init__()
         self.served = list(SERVED)
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.cut_after: Callable[[web.Request], bool] = lambda request: False
         """Requests that are carried out, but the connection breaks before the answer."""
         self.token: str | None = None
-        self.version = 99
-        self.oldest = 0
-        """Versions below this are compacted: watching from there is 410 Gone."""
-        self._history: dict[GVK, list[tuple[int, str, Manifest, Manifest | None]]] = defaultdict(list)
-        self._streams: dict[GVK, list[_Stream]] = defaultdict(list)
-        self._applied: dict[tuple[GVK, tuple[str, str], str, str], Manifest] = {}
-        self._version = itertools.count(100)
-        self._uid = itertools.count(1)
         self._mistakes: list[Exception] = []
         self._tls = tls
         app = web.Application(client_max_size=2**24)
@@ -109,88 +88,6 @@ class FakeApi:
             return f"Bearer {self.token}" if self.token else None
 
         return Connection(self.url, False, authorization, namespace="slmops-system")
-
-    # --- what happens in the cluster without us
-
-    def put(self, gvk: GVK, name: str, namespace: str = "farm", quiet: bool = False, **fields: Any) -> Manifest:
-        """Create or change an object; ``quiet`` keeps its event from the watches."""
-        key = (namespace if gvk.namespaced else "", name)
-        old = self.objects[gvk].get(key)
-        fields = fresh(fields)
-        metadata = {**(old or {}).get("metadata", {}), **fields.pop("metadata", {}), "name": name}
-        if gvk.namespaced:
-            metadata["namespace"] = namespace
-        body = {**(old or {}), **fields, "apiVersion": gvk.api_version, "kind": gvk.kind, "metadata": metadata}
-        return self._record(gvk, "MODIFIED" if old else "ADDED", key, body, quiet)
-
-    def drop(self, gvk: GVK, name: str, namespace: str = "farm", quiet: bool = False) -> None:
-        """Delete an object."""
-        key = (namespace if gvk.namespaced else "", name)
-        self._record(gvk, "DELETED", key, self.objects[gvk][key], quiet)
-
-    def get(self, gvk: GVK, name: str, namespace: str = "farm") -> Manifest:
-        """A copy of an object."""
-        return fresh(self.objects[gvk][namespace if gvk.namespaced else "", name])
-
-    def all(self, gvk: GVK) -> list[Manifest]:
-        """Copies of all objects of a kind."""
-        return fresh(list(self.objects[gvk].values()))
-
-    def _record(self, gvk: GVK, type: str, key: tuple[str, str], body: Manifest, quiet: bool = False) -> Manifest:
-        self.version = next(self._version)
-        old = self.objects[gvk].pop(key, None)
-        body = fresh(body)
-        metadata = body["metadata"]
-        metadata["resourceVersion"] = str(self.version)
-        metadata.setdefault("uid", f"uid-{next(self._uid)}")
-        if gvk in PARENTS:
-            generation = old["metadata"]["generation"] if old else 0
-            metadata["generation"] = generation + (old is None or old.get("spec") != body.get("spec"))
-        if type == "DELETED":
-            self._applied = {known: value for known, value in self._applied.items() if known[:2] != (gvk, key)}
-        else:
-            self.objects[gvk][key] = body
-        if not quiet:
-            self._history[gvk].append((self.version, type, body, old))
-            for stream in self._streams[gvk]:
-                _tell(stream, type, body, old)
-        return fresh(body)
-
-    # --- what happens to the watches
-
-    def send(self, gvk: GVK, *parts: bytes) -> None:
-        """Write something on the open watches of a kind, in separate chunks."""
-        for stream in self._streams[gvk]:
-            for part in parts:
-                stream.lines.put_nowait(part)
-
-    def send_error(self, gvk: GVK, code: int) -> None:
-        """An error event, as the API server sends when something is wrong with a watch."""
-        error = {"kind": "Status", "apiVersion": "v1", "code": code, "reason": "x", "message": "x"}
-        self.send(gvk, line({"type": "ERROR", "object": error}))
-
-    def compact(self) -> None:
-        """Forget all history and break all streams: whoever watches has to list again."""
-        self.version = next(self._version)
-        self.oldest = self.version
-        self._history.clear()
-        self.cut()
-
-    def cut(self) -> None:
-        """End all streams."""
-        for streams in self._streams.values():
-            for stream in streams:
-                stream.lines.put_nowait(None)
-
-    def freeze(self) -> None:
-        """From now on nothing comes out of the watches that are open, though their connections stay."""
-        for streams in self._streams.values():
-            for stream in streams:
-                stream.frozen = True
-
-    def streams(self, gvk: GVK) -> int:
-        """How many watches of a kind are open."""
-        return len(self._streams[gvk])
 
     # --- what happens to requests
 
@@ -259,7 +156,7 @@ class FakeApi:
             key = (namespace or "", body["metadata"]["name"])
             if key in self.objects[gvk]:
                 return status(409, "AlreadyExists", f"{gvk.plural} {key[1]} already exists")
-            return web.json_response(self._record(gvk, "ADDED", key, body), status=201)
+            return web.json_response(self.record(gvk, "ADDED", key, body), status=201)
         selector = dict(part.split("=") for part in request.query.get("labelSelector", "").split(",") if part)
 
         def selected(body: Manifest) -> bool:
@@ -285,22 +182,15 @@ class FakeApi:
         if since < self.oldest:
             error = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
             return web.Response(body=line({"type": "ERROR", "object": error}), content_type="application/json")
-        stream = _Stream(selected)
-        for version, type, body, old in self._history[gvk]:
-            if version > since:
-                _tell(stream, type, body, old)
-        self._streams[gvk].append(stream)
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
-        with contextlib.suppress(TimeoutError, aiohttp.ClientConnectionResetError):
-            try:
-                await response.prepare(request)
-                async with asyncio.timeout(float(request.query.get("timeoutSeconds") or 300)):
-                    await self._stream(response, gvk, stream)
-            finally:
-                self._streams[gvk].remove(stream)
+        gone = contextlib.suppress(TimeoutError, aiohttp.ClientConnectionResetError)
+        with gone, self.watched(gvk, selected, since) as stream:
+            await response.prepare(request)
+            async with asyncio.timeout(float(request.query.get("timeoutSeconds") or 300)):
+                await self._stream(response, gvk, stream)
         return response
 
-    async def _stream(self, response: web.StreamResponse, gvk: GVK, stream: _Stream) -> None:
+    async def _stream(self, response: web.StreamResponse, gvk: GVK, stream: Stream) -> None:
         while True:
             try:
                 async with asyncio.timeout(BOOKMARK_SECONDS):
@@ -336,7 +226,7 @@ class FakeApi:
             if body["metadata"].get("resourceVersion") != live["metadata"]["resourceVersion"]:
                 return status(409, "Conflict", "the object has been modified")
             body["metadata"]["uid"] = live["metadata"]["uid"]
-            return web.json_response(self._record(gvk, "MODIFIED", key, body))
+            return web.json_response(self.record(gvk, "MODIFIED", key, body))
         assert request.method == "PATCH", request.method
         if not applies and request.content_type not in MERGES:
             return status(415, "UnsupportedMediaType")
@@ -349,13 +239,13 @@ class FakeApi:
             if not manager or (body.get("apiVersion"), body.get("kind")) != (gvk.api_version, gvk.kind):
                 return status(400, "BadRequest", "apply needs a fieldManager, apiVersion and kind")
             known = (gvk, key, manager, subresource)
-            wanted = applied(live or {}, part, self._applied.get(known, {}))
-            self._applied[known] = part
+            wanted = applied(live or {}, part, self.applied.get(known, {}))
+            self.applied[known] = part
         if wanted == live:
             return web.json_response(live)
         if live is None:
-            return web.json_response(self._record(gvk, "ADDED", key, wanted), status=201)
-        return web.json_response(self._record(gvk, "MODIFIED", key, wanted))
+            return web.json_response(self.record(gvk, "ADDED", key, wanted), status=201)
+        return web.json_response(self.record(gvk, "MODIFIED", key, wanted))
 
     def _json_patch(self, gvk: GVK, key: tuple[str, str], operations: list[Any]) -> web.Response:
         """As far as it is used: a test of the UID, then another status."""
@@ -368,18 +258,7 @@ class FakeApi:
             else:
                 assert (kind, path) == ("add", "/status"), operation
                 changed["status"] = value
-        return web.json_response(self._record(gvk, "MODIFIED", key, changed))
-
-
-def _tell(stream: _Stream, type: str, body: Manifest, old: Manifest | None) -> None:
-    """Tell a watch of a change, as its selector sees it: what is no longer selected is deleted, for this watch."""
-    before, after = old is not None and stream.selected(old), type != "DELETED" and stream.selected(body)
-    if before and not after:
-        last = {**(old or {}), "metadata": {**(old or {})["metadata"]}}
-        last["metadata"]["resourceVersion"] = body["metadata"]["resourceVersion"]
-        stream.lines.put_nowait(line({"type": "DELETED", "object": last}))
-    elif after:
-        stream.lines.put_nowait(line({"type": "MODIFIED" if before else "ADDED", "object": body}))
+        return web.json_response(self.record(gvk, "MODIFIED", key, changed))
 
 
 def abort(request: web.Request) -> None:

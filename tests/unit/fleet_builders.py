@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tests.unit.copies import fresh
-
 from slmops import contract
 from slmops.api.conditions import timestamp
 from slmops.api.edgedeployment import EdgeDeployment, Pool
@@ -26,6 +24,7 @@ from slmops.state import (
     Manifest,
     Observed,
 )
+from tests.unit.copies import fresh
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 SETTINGS = Settings()

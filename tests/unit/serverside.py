@@ -7,9 +7,8 @@ whole, but for conditions, which are a map by type.
 from collections.abc import Iterable
 from typing import Any
 
-from tests.unit.copies import fresh
-
 from slmops.cluster.objects import GVK
+from tests.unit.copies import fresh
 
 Object = dict[str, Any]
 SEEN_BY_KOPF = (

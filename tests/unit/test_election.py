@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.copies import fresh
 
 from slmops.cluster.election import DURATION, RENEW_DEADLINE, Election, LeaseLost
 from slmops.cluster.errors import Conflict, Forbidden, Unavailable
 from slmops.cluster.objects import GVK, Manifest
+from tests.unit.copies import fresh
 from tests.unit.virtualtime import run
 
 

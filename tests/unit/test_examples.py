@@ -2,7 +2,6 @@
 
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -10,7 +9,7 @@ import yaml
 from slmops.kinds import KINDS, refers_to
 from slmops.state import Manifest, Observed
 from tests.e2e.bad_manifests import CASES, CHANGES, REFUSALS, changed
-from tests.unit.builders import DIGEST, NOW, SETTINGS
+from tests.unit.builders import DIGEST, NOW, SETTINGS, holds
 
 EXAMPLES = Path(__file__).parents[2] / "crds" / "examples"
 FOUND = {
@@ -42,15 +41,6 @@ def conditions(manifest: Manifest, observed: Observed) -> list[Manifest]:
     resource = kind.model.model_validate(manifest)
     plan = kind.plan(resource, observed, SETTINGS, NOW)
     return list(kind.status(resource, observed, plan, NOW).dump()["conditions"])
-
-
-def holds(dumped: Any, written: Any) -> bool:
-    """Whether all that is written was read; the rest are defaults."""
-    if isinstance(written, dict):
-        return all(key in dumped and holds(dumped[key], value) for key, value in written.items())
-    if isinstance(written, list):
-        return len(dumped) == len(written) and all(map(holds, dumped, written))
-    return bool(dumped == written)
 
 
 def test_all_kinds_are_among_the_examples_and_none_has_the_name_of_another() -> None:

@@ -15,7 +15,8 @@ from slmops import handlers
 from slmops.cluster.client import PAGE
 from slmops.cluster.objects import FINE_TUNE, JOB, NODE
 from tests.unit import virtualnet
-from tests.unit.fakeapi import FakeApi, line, status
+from tests.unit.fakeapi import FakeApi, status
+from tests.unit.fakeobjects import line
 from tests.unit.watching import OURS, OUTAGES, WATCHED, Watching, lists, play
 
 # --- what kopf tells

@@ -8,7 +8,8 @@ from slmops import handlers
 from slmops.cluster.connection import Connection
 from slmops.cluster.objects import FINE_TUNE, NODE, POD
 from tests.unit import virtualnet
-from tests.unit.fakeapi import FakeApi, line
+from tests.unit.fakeapi import FakeApi
+from tests.unit.fakeobjects import line
 from tests.unit.watching import OUTAGES, WATCHED, Watching, lists, play
 
 # --- what happens to a stream

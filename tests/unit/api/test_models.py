@@ -9,7 +9,7 @@ from slmops.api.distillation import Distillation
 from slmops.api.finetune import FineTune
 from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.resource import Resource
-from tests.unit.builders import DATA, DIGEST, OUTPUT, body
+from tests.unit.builders import DATA, DIGEST, OUTPUT, body, holds
 
 MODELS: dict[str, type[Resource[Any, Any]]] = {
     "Distillation": Distillation, "FineTune": FineTune, "QuantizedModel": QuantizedModel
@@ -87,13 +87,6 @@ def test_what_is_dumped_is_parsed_to_the_same(kind: str, full: bool) -> None:
 
 @pytest.mark.parametrize("kind", MODELS)
 def test_a_dump_says_what_the_user_said_in_the_users_words(kind: str) -> None:
-    def holds(dumped: Any, written: Any) -> bool:
-        if isinstance(written, dict):
-            return all(key in dumped and holds(dumped[key], value) for key, value in written.items())
-        if isinstance(written, list):
-            return len(dumped) == len(written) and all(map(holds, dumped, written))
-        return bool(dumped == written)
-
     assert holds(parsed(kind, FULL[kind]).spec.dump(), FULL[kind])
 
 

@@ -16,7 +16,7 @@ from yarl import URL
 
 from slmops.cluster.objects import FINE_TUNE, JOB, NODE
 from slmops.cluster.pulse import Pulse
-from tests.unit.fakeapi import line
+from tests.unit.fakeobjects import line
 from tests.unit.virtualtime import run
 
 HOST = "http://server"

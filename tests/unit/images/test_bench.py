@@ -19,10 +19,10 @@ from hypothesis import strategies as st
 
 from slm_bench import bench as module
 from slm_bench.bench import bench, percentile
-from slmkit import sources
 from slmkit.run import Context, RunFailed
 from slmops.contract import BenchRun, Reason, Report, TargetFigures
 from tests.unit import virtualnet
+from tests.unit.images import volumes
 from tests.unit.images.fakellm import FakeLLM, Reply, play
 
 ONCE = {"rounds": 1, "prompts": 1, "warmup": 0}
@@ -31,19 +31,17 @@ ONCE = {"rounds": 1, "prompts": 1, "warmup": 0}
 class Job:
     """A benchmark over prompts in a volume."""
 
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.volume = folder / "pvc" / "claim"
-        self.volume.mkdir(parents=True)
+    def __init__(self, folder: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.volume = volume
         self.context = Context()
         self._folder, self._runs = folder, 0
-        monkeypatch.setattr(sources, "PVC_ROOT", folder / "pvc")
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=virtualnet.now))
         monkeypatch.setattr(asyncio, "run", lambda main: play(lambda: main, *self._servers))
         self._servers: tuple[FakeLLM, ...] = ()
         self.give(*({"prompt": f"p{number}"} for number in range(40)))
 
     def give(self, *records: dict[str, str]) -> None:
-        (self.volume / "d.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        volumes.write(self.volume, "d", *records)
 
     def bench(self, stable: FakeLLM, candidate: FakeLLM | None = None, **fields: Any) -> Report:
         self._servers = (stable, candidate) if candidate else (stable,)
@@ -62,8 +60,8 @@ class Job:
 
 
 @pytest.fixture
-def job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
-    return Job(tmp_path, monkeypatch)
+def job(tmp_path: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
+    return Job(tmp_path, volume, monkeypatch)
 
 
 def refused(act: Callable[[], object]) -> RunFailed:

@@ -165,7 +165,7 @@ BAD_CSV: list[tuple[bytes, str]] = [
     (b'prompt\n"q"x\n', "row 1: not CSV"),
     (b"prompt\nq\nb\xe9d\n", "line 3: not UTF-8: byte 2 is 0xe9"),
     (b"prompt\n" + b"x" * (LINE_LIMIT + 1), "line 2: longer than"),
-    (b'prompt\n"' + b"x\n" * (LINE_LIMIT // 2 + 1), "row 1: not CSV: field larger than field limit"),
+    (b'prompt\n"' + (b"x" * 1023 + b"\n") * (LINE_LIMIT // 1024 + 1), "row 1: not CSV: field larger than field limit"),
     (b"prompt,\x1b[2J\nq\n", "row 1: 1 cells"),
 ]
 

@@ -1,6 +1,5 @@
 """What Olive learns from: the trainer's own sets, as it is the trainer that measures what Olive made."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,25 +10,10 @@ import pytest
 from demo.steps import ROOT
 from slm_quantizer.records import records
 from slm_trainer.dataset.sets import prepare
-from slmkit import sources
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmops.contract import Reason, TrainRun
-
-
-@pytest.fixture
-def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = tmp_path / "pvc" / "claim"
-    made.mkdir(parents=True)
-    monkeypatch.setattr(sources, "PVC_ROOT", tmp_path / "pvc")
-    return made
-
-
-def give(volume: Path, name: str, *records: tuple[str, str | None]) -> dict[str, Any]:
-    """Data of these prompts and answers."""
-    lines = [json.dumps({"prompt": prompt, "completion": answer}) for prompt, answer in records]
-    (volume / f"{name}.jsonl").write_text("\n".join(lines))
-    return {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion", "path": f"{name}.jsonl"}
+from tests.unit.images.volumes import give
 
 
 def run(**fields: Any) -> TrainRun:

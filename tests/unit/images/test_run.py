@@ -1,17 +1,7 @@
-"""A run's life: whatever happens, the kubelet finds a valid report of bounded size, and the exit code says whether to
-try again."""
+"""A run's end: whatever happens, the kubelet finds a valid report of bounded size."""
 
 import errno
-import json
-import logging
-import os
 import shutil
-import signal
-import socket
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,10 +10,8 @@ from typing import Any
 import pytest
 
 from slmkit.full import told
-from slmkit.registry import Registry
-from slmkit.run import PERMANENT, Context, RunFailed, execute, write_report
+from slmkit.run import Context, RunFailed, execute, write_report
 from slmops.contract import (
-    MODEL_TYPE,
     REPORT_LIMIT,
     Artifact,
     CurvePoint,
@@ -34,12 +22,9 @@ from slmops.contract import (
     Reason,
     Report,
     Round,
-    Sink,
     TargetFigures,
 )
-from tests.unit.images.fakeregistry import FakeRegistry
 
-ROOT = Path(__file__).parents[3]
 DIGEST = f"sha256:{'0' * 64}"
 
 
@@ -143,7 +128,7 @@ def test_who_ends_the_process_is_not_kept_from_it(configuration: Path, terminati
     ("error", "message"),
     [
         (OSError(errno.ENOSPC, "No space left on device", "/state/checkpoints/x"), "no space left on run.volume: /state/"),
-        (OSError(errno.ENOSPC, "No space left on device", "/work/x"), "no space left: /work/x"),
+        (OSError(errno.ENOSPC, "No space left on device", "/scratch/x"), "no space left: /scratch/x"),
         (SafetensorError("No space left on device (os error 28)"), "no space left on run.volume:"),
     ],
     ids=["a file on it", "a file elsewhere", "no file"],
@@ -288,207 +273,3 @@ def test_exactly_one_argument_is_expected(termination: Path, arguments: list[str
     report = written(execute({}, arguments, Context()), termination)
     assert report.reason is Reason.INVALID_CONFIGURATION
     assert "one argument" in report.message
-
-
-def test_progress_knows_how_long_it_will_take() -> None:
-    now = 100.0
-    context = Context(clock=lambda: now)
-    assert context.progress.stage == "Starting"
-    context.stage("Training", of=100)
-    assert context.progress.eta_seconds is None
-    now = 110.0
-    context.step(20, loss=0.5, tokens_per_second=1234.0)
-    found = context.progress
-    assert (found.step, found.of, found.loss, found.tokens_per_second, found.eta_seconds) == (
-        20,
-        100,
-        0.5,
-        1234.0,
-        40.0,
-    )
-    context.step(100)
-    assert context.progress.eta_seconds == 0
-    context.step(101)
-    assert context.progress.eta_seconds is None, "more steps than there are: nobody knows"
-    context.stage("Publishing")
-    assert (context.progress.step, context.progress.of, context.progress.loss) == (0, 0, None)
-    context.step(0)
-    assert context.progress.eta_seconds is None
-
-
-def test_a_run_that_is_told_to_stop_stops_at_the_next_check() -> None:
-    context = Context()
-    context.check()
-    context.stopping.set()
-    with pytest.raises(RunFailed) as failed:
-        context.check()
-    assert failed.value.reason is Reason.TERMINATED
-    assert failed.value.reason not in PERMANENT
-
-
-@pytest.mark.parametrize(
-    "act",
-    [
-        lambda context: context.stage("Publishing"),
-        lambda context: context.advance(1 << 20),
-        lambda context: list(context.going(["a record"])),
-    ],
-    ids=["a stage", "bytes", "records"],
-)
-def test_what_nobody_has_to_keep_is_left_at_once(act: Callable[[Context], object]) -> None:
-    context = Context()
-    act(context)
-    context.stopping.set()
-    with pytest.raises(RunFailed) as failed:
-        act(context)
-    assert failed.value.reason is Reason.TERMINATED
-
-
-def test_a_step_is_counted_also_while_the_pod_is_taken_away() -> None:
-    """A training keeps it, and whoever labels waits for the answers that are on their way."""
-    context = Context()
-    context.stage("Labelling", of=9)
-    context.stopping.set()
-    context.step(5)
-    assert context.progress.step == 5
-
-
-def test_a_push_that_is_told_to_stop_stops(registry: FakeRegistry, tmp_path: Path) -> None:
-    context = Context()
-    client = Registry(registry.settings, meter=context)
-    (tmp_path / "weights").write_bytes(b"x" * 3_000_000)
-    context.stage("Publishing")
-    context.stopping.set()
-    with pytest.raises(RunFailed) as failed:
-        client.push_artifact(
-            Sink(repository=f"{registry.host}/slm/m"), {"weights": tmp_path / "weights"}, MODEL_TYPE, {}
-        )
-    assert failed.value.reason is Reason.TERMINATED
-
-
-PROGRAM = """
-import sys
-import time
-from slmkit import run as running
-from slmkit.run import RunFailed, main
-from slmops.contract import PullRun, Reason, Report
-
-def handler(run, context):
-    if run.model_path == "fail":
-        raise RunFailed(Reason.UNSAFE_SOURCE, "x")
-    if run.model_path == "crash":
-        raise ValueError("x")
-    if run.model_path == "wait":
-        context.stage("Reading", of=7)
-        context.step(3)
-        print("waiting", flush=True)
-        assert context.stopping.wait(60)
-        context.check()
-    if run.model_path == "load":
-        print("waiting", flush=True)
-        time.sleep(60)
-    return Report(outcome="Succeeded")
-
-if '"load"' in open(sys.argv[1]).read():
-    running.MARGIN = 29.9
-sys.exit(main({PullRun: handler}))
-"""
-
-
-def program(tmp_path: Path, path: str, port: int) -> "subprocess.Popen[str]":
-    (tmp_path / "run.json").write_text(json.dumps({"type": "Pull", "run": "r", "model_path": path}))
-    env = {
-        "PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'images/kit'}", "TERMINATION_PATH": str(tmp_path / "termination-log"),
-        "PROGRESS_PORT": str(port), "PATH": os.environ["PATH"],
-    }  # fmt: skip
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "run.json")]
-    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-@pytest.mark.parametrize(
-    ("path", "code", "outcome"), [("fine", 0, "Succeeded"), ("fail", 3, "Failed"), ("crash", 1, "Failed")]
-)
-def test_the_exit_code_says_whether_to_try_again(tmp_path: Path, path: str, code: int, outcome: str) -> None:
-    with socket.socket() as taken:  # a port that is taken costs the page, not the run
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        with program(tmp_path, path, taken.getsockname()[1]) as process:
-            out, _ = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert Report.model_validate_json((tmp_path / "termination-log").read_bytes()).outcome == outcome
-    lines = [json.loads(line) for line in out.splitlines()]
-    assert [line["outcome"] for line in lines if line["message"] == "report"] == [outcome], "a line of JSON each"
-
-
-def test_while_it_runs_it_shows_its_progress_and_on_sigterm_it_ends_with_a_report(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with program(tmp_path, "wait", port) as process:
-        assert process.stdout is not None
-        assert any(line.strip() == "waiting" for line in process.stdout)
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/progress", timeout=60) as answer:
-            progress = json.load(answer)
-        with pytest.raises(urllib.error.HTTPError, match="404") as missing:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/etc/passwd", timeout=60)
-        missing.value.close()
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-    assert (progress["stage"], progress["step"], progress["of"]) == ("Reading", 3, 7)
-    report = Report.model_validate_json((tmp_path / "termination-log").read_bytes())
-    assert (report.reason, process.returncode) == (Reason.TERMINATED, 143)
-
-
-def test_who_looks_at_nothing_when_told_to_stop_ends_before_the_kubelet_kills_it(tmp_path: Path) -> None:
-    """A library that loads or converts a model; a kill would be exit code 137, which counts as a failure."""
-    with program(tmp_path, "load", 0) as process:
-        assert process.stdout is not None
-        assert any(line.strip() == "waiting" for line in process.stdout)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
-    report = Report.model_validate_json((tmp_path / "termination-log").read_bytes())
-    assert (report.reason, process.returncode) == (Reason.TERMINATED, 143)
-
-
-def test_a_run_that_is_told_to_stop_while_it_imports_ends_at_once_and_has_not_failed() -> None:
-    code = (
-        "from slmkit.stop import stoppable; import signal; stoppable(); print('importing', flush=True); signal.pause()"
-    )
-    env = {"PYTHONPATH": f"{ROOT / 'operator'}:{ROOT / 'images/kit'}", "PATH": os.environ["PATH"]}
-    with subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "importing\n"
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
-    assert process.returncode == 143
-
-
-def test_logs_are_lines_of_json_whatever_is_in_them() -> None:
-    from slmkit.lines import Lines
-
-    record = logging.LogRecord("x", logging.INFO, "f", 1, "a %s\n{", ("\udc80",), None)
-    record.stage = {"un", "serializable"}
-    line = Lines().format(record)
-    assert "\n" not in line
-    assert json.loads(line)["message"] == "a \udc80\n{"
-
-
-# --- what outlives the pod -----------------------------------------------------------------------------------------
-
-
-def test_state_is_kept_on_the_volume_where_there_is_one(tmp_path: Path) -> None:
-    volume = tmp_path / "volume"
-    volume.mkdir()
-    assert Context(work=tmp_path / "work", state=volume).state == volume
-
-
-def test_without_a_volume_state_lies_with_the_pods_own_work(tmp_path: Path) -> None:
-    assert Context(work=tmp_path / "work", state=tmp_path / "none").state == tmp_path / "work" / "state"
-
-
-def test_a_volume_that_cannot_be_written_to_is_told_and_not_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    assert Context(work=tmp_path / "work", state=tmp_path).state == tmp_path / "work" / "state"
-    assert "cannot be written to" in caplog.text

@@ -99,7 +99,7 @@ RESOURCE = {"slmops.dev/kind": "FineTune", "slmops.dev/name": "farm"}
 
 def shown(wanted: Search, registry: FakeRegistry, tmp_path: Path) -> Report:
     """What is reported by whoever chooses values and has where to publish a page."""
-    sink = Sink(repository=f"{registry.host}/farm/assistant")
+    sink = Sink(repository=f"{registry.host}/slm/assistant")
     run = SuggestRun(run="farm-suggest-1", search=wanted, count=2, page=sink, registry=registry.settings,
                      annotations=RESOURCE)  # fmt: skip
     return suggest(run, Context(work=tmp_path))
@@ -117,7 +117,7 @@ def test_the_trials_so_far_are_published_when_values_are_chosen(
 ) -> None:
     made = shown(search(*trials), registry, tmp_path)
     assert made.suggestions == chosen(search(*trials), 2, tmp_path)
-    manifest = registry.manifest("farm/assistant", made.artifacts["search"].reference.partition("@")[2])
+    manifest = registry.manifest("slm/assistant", made.artifacts["search"].reference.partition("@")[2])
     assert (manifest["artifactType"], manifest["annotations"]) == (REPORT_TYPE, RESOURCE)
     html = (tmp_path / "search-page" / "search.html").read_text()
     assert words in html

@@ -9,28 +9,11 @@ import pytest
 from slm_trainer.dataset.sets import Sets, prepare
 from slm_trainer.split import is_held_out
 from slm_trainer.tasks import check
-from slmkit import sources
 from slmkit.data import Example
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmops.contract import Reason, TrainRun
-
-
-@pytest.fixture
-def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    made = tmp_path / "pvc" / "claim"
-    made.mkdir(parents=True)
-    monkeypatch.setattr(sources, "PVC_ROOT", tmp_path / "pvc")
-    return made
-
-
-def give(volume: Path, name: str, *records: tuple[str, str | None]) -> None:
-    lines = [json.dumps({"prompt": prompt, "completion": answer}) for prompt, answer in records]
-    (volume / f"{name}.jsonl").write_text("\n".join(lines))
-
-
-def data(name: str, format: str = "PromptCompletion") -> dict[str, Any]:
-    return {"source": {"uri": "pvc://claim/"}, "format": format, "path": f"{name}.jsonl"}
+from tests.unit.images.volumes import data, give
 
 
 def sets(volume: Path, **fields: Any) -> Sets:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from slmkit import sources
 from slmkit.run import RunFailed
 from slmkit.sources import fetch
 from slmops.contract import Reason, Source
@@ -25,14 +24,13 @@ def refused(act: Callable[[], object]) -> RunFailed:
 
 
 @pytest.fixture
-def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(sources, "PVC_ROOT", tmp_path / "pvc")
-    folder = tmp_path / "pvc" / "claim"
-    (folder / "deep").mkdir(parents=True)
-    (folder / "deep" / "a.jsonl").write_bytes(DATA)
-    (folder / "b.jsonl").write_bytes(b"b")
+def volume(volume: Path, tmp_path: Path) -> Path:
+    """With some files on it, and one beside it."""
+    (volume / "deep").mkdir()
+    (volume / "deep" / "a.jsonl").write_bytes(DATA)
+    (volume / "b.jsonl").write_bytes(b"b")
     (tmp_path / "secret").write_text(CANARY)
-    return folder
+    return volume
 
 
 class Count:

@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,7 @@ def check_templates(files: Iterable[Path]) -> None:
             raise unsafe(path, f"more than {MOST} chat templates")
         if len(text) > LIMIT:
             raise unsafe(path, f"a chat template of more than {LIMIT} characters")
-        asked = {"template": text, "messages": CONVERSATION, "seconds": SECONDS, "memory": MEMORY, "output": OUTPUT}
-        done = subprocess.run([sys.executable, "-I", str(TRIAL)], input=json.dumps(asked), capture_output=True, text=True,
-                              check=False)  # fmt: skip
+        done = _tried(text, SECONDS, MEMORY)
         if done.returncode == SYNTAX:
             raise unsafe(path, f"the chat template is not one: {done.stderr.strip()[:200]}")
         if done.returncode == TOO_LONG:
@@ -43,6 +42,14 @@ def check_templates(files: Iterable[Path]) -> None:
         if done.returncode not in (0, UNDONE):
             raise unsafe(path, f"the chat template takes more than {SECONDS} s or {MEMORY >> 20} MiB for three short "
                          "messages")  # fmt: skip
+
+
+@lru_cache(MOST)
+def _tried(text: str, seconds: int, memory: int) -> "subprocess.CompletedProcess[str]":
+    """The trial at its end. A model often has the same template in several files: it is tried once."""
+    asked = {"template": text, "messages": CONVERSATION, "seconds": seconds, "memory": memory, "output": OUTPUT}
+    command = [sys.executable, "-I", str(TRIAL)]
+    return subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
 
 
 def _templates(files: Iterable[Path]) -> Iterator[tuple[Path, str]]:
