@@ -48,8 +48,11 @@ class Measured:
     """What was measured."""
 
     copies: list[float]
-    """Seconds, a round each."""
+    """Seconds, a round each, …"""
     pushes: list[float]
+    """… into a new repository, …"""
+    known: list[float]
+    """… and into one that is not, where the digest is counted before."""
     alone: int
     """Bytes of memory of the process that does nothing, …"""
     pushing: int
@@ -80,6 +83,9 @@ def judge(found: Measured) -> list[Figure]:
         Figure("time to publish 2 GB", f"at most {SLOWER}x that of a copy and SHA-256",
                f"{statistics.median(found.pushes):.1f} against {statistics.median(found.copies):.1f} s: {ratio:.2f}x",
                ratio <= SLOWER),
+        Figure("time to publish it where something is already", "",
+               f"{statistics.median(found.known):.1f} s: "
+               f"{statistics.median(found.known) / statistics.median(found.copies):.2f}x"),
         Figure("memory to publish 2 GB", f"at most {MORE / 1e6:.0f} MB above the runtime's",
                f"{mb(found.pushing)} against {mb(found.alone)}: {mb(memory)} more", memory <= MORE),
         Figure("bytes that a second push sends", f"at most {TALK / 1e6:.2f} MB: requests and manifests",
@@ -99,12 +105,15 @@ def measure(folder: Path) -> Measured:
     """All of it."""
     files = folder / "files"
     generate(files, LARGE)
-    copies, pushes = [], []
+    copies, pushes, known = [], [], []
     alone = pushing = 0
     for number in range(ROUNDS):
         copied = _child("copy", files)
         with registry(folder) as port:
             pushed = _child("push", files, f"127.0.0.1:{port}")
+        with registry(folder) as port:
+            _child("prepare", files, f"127.0.0.1:{port}")
+            known.append(_child("push", files, f"127.0.0.1:{port}")["seconds"])
         nothing = _child("nothing", files)
         copies.append(float(copied["seconds"]))
         pushes.append(float(pushed["seconds"]))
@@ -112,7 +121,7 @@ def measure(folder: Path) -> Measured:
         print(f"image: round {number + 1}: copied in {copies[-1]:.1f} s, published in {pushes[-1]:.1f} s with "
               f"{mb(pushed['peak'])}", flush=True)  # fmt: skip
     shutil.rmtree(files)
-    return Measured(copies, pushes, alone, pushing, *wire(folder))
+    return Measured(copies, pushes, known, alone, pushing, *wire(folder))
 
 
 def wire(folder: Path) -> tuple[int, int, int]:
