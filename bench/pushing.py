@@ -58,7 +58,7 @@ def peak() -> int:
 
 def main(what: str, folder: Path, host: str = "") -> dict[str, object]:
     """Do it."""
-    begun = time.monotonic()
+    begun, spent = time.monotonic(), time.process_time()
     match what:
         case "copy":
             said = copy(folder)
@@ -68,7 +68,8 @@ def main(what: str, folder: Path, host: str = "") -> dict[str, object]:
             said = prepare(host)
         case _:
             said = ""
-    return {"said": said, "seconds": time.monotonic() - begun, "peak": peak()}
+    took = {"seconds": time.monotonic() - begun, "processor": time.process_time() - spent}
+    return {"said": said, "peak": peak(), **took}
 
 
 if __name__ == "__main__":

@@ -264,9 +264,13 @@ def test_training_is_judged_by_the_median_of_its_rounds(rounds: list[dict[str, f
     assert words in figure.value
 
 
+def took(*processor: float) -> list[image.Took]:
+    return [image.Took(9.0, seconds) for seconds in processor]
+
+
 IMAGE = image.Measured(
-    copies=[2.0, 9.0, 1.0], pushes=[2.6, 2.5, 9.0], known=[9.0], alone=40_000_000, pushing=104_000_000, again=20_000,
-    changed=21_000_000, pulled=21_000_000,
+    copies=took(2.0, 9.0, 1.0), pushes=took(2.6, 2.5, 9.0), known=took(9.0), alone=40_000_000, pushing=104_000_000,
+    again=20_000, changed=21_000_000, pulled=21_000_000,
 )  # fmt: skip
 
 
@@ -274,7 +278,7 @@ IMAGE = image.Measured(
     ("change", "missed"),
     [
         ({}, None),
-        ({"pushes": [2.7, 2.7, 1.0]}, 0),
+        ({"pushes": took(2.7, 2.7, 1.0)}, 0),
         ({"pushing": 104_000_001}, 1),
         ({"again": 20_001}, 2),
         ({"changed": 21_000_001}, 3),
