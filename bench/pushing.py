@@ -1,5 +1,6 @@
-"""``python -m bench.pushing copy|push|nothing FOLDER [REGISTRY]``: copies the files of a model and its adapters and counts
-their SHA-256, or publishes them as an image, and says what it took. A process of its own, started by ``bench.image``."""
+"""``python -m bench.pushing copy|push|prepare|nothing FOLDER [REGISTRY]``: copies the files of a model and its adapters and
+counts their SHA-256, publishes them as an image, or only makes the repository, and says what it took. A process of its
+own, started by ``bench.image``."""
 
 import hashlib
 import json
@@ -13,7 +14,7 @@ from slm_quantizer.pack import layers
 from slmkit.layers import Layer
 from slmkit.registry import Registry
 from slmops import contract
-from slmops.contract import Sink
+from slmops.contract import DATASET_TYPE, Sink
 
 NAME = "bench"
 REPOSITORY = f"slm/{NAME}"
@@ -43,6 +44,12 @@ def push(folder: Path, host: str) -> str:
     return made.reference
 
 
+def prepare(host: str) -> str:
+    """The repository, with next to nothing in it. Its address."""
+    registry = Registry(contract.Registry(plain_http=(host,)))
+    return registry.push_artifact(Sink(repository=f"{host}/{REPOSITORY}"), {}, DATASET_TYPE, {}).reference
+
+
 def peak() -> int:
     """The most resident memory of this program, in bytes. Not getrusage: that counts whoever started it, too."""
     status = Path("/proc/self/status").read_text().split()
@@ -51,15 +58,18 @@ def peak() -> int:
 
 def main(what: str, folder: Path, host: str = "") -> dict[str, object]:
     """Do it."""
-    begun = time.monotonic()
+    begun, spent = time.monotonic(), time.process_time()
     match what:
         case "copy":
             said = copy(folder)
         case "push":
             said = push(folder, host)
+        case "prepare":
+            said = prepare(host)
         case _:
             said = ""
-    return {"said": said, "seconds": time.monotonic() - begun, "peak": peak()}
+    took = {"seconds": time.monotonic() - begun, "processor": time.process_time() - spent}
+    return {"said": said, "peak": peak(), **took}
 
 
 if __name__ == "__main__":

@@ -264,15 +264,21 @@ def test_training_is_judged_by_the_median_of_its_rounds(rounds: list[dict[str, f
     assert words in figure.value
 
 
-IMAGE = image.Measured(copies=[2.0, 9.0, 1.0], pushes=[2.6, 2.5, 9.0], alone=40_000_000, pushing=104_000_000, again=20_000,
-                       changed=21_000_000, pulled=21_000_000)  # fmt: skip
+def took(*processor: float) -> list[image.Took]:
+    return [image.Took(9.0, seconds) for seconds in processor]
+
+
+IMAGE = image.Measured(
+    copies=took(2.0, 9.0, 1.0), pushes=took(2.6, 2.5, 9.0), known=took(9.0), alone=40_000_000, pushing=104_000_000,
+    again=20_000, changed=21_000_000, pulled=21_000_000,
+)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("change", "missed"),
     [
         ({}, None),
-        ({"pushes": [2.7, 2.7, 1.0]}, 0),
+        ({"pushes": took(2.7, 2.7, 1.0)}, 0),
         ({"pushing": 104_000_001}, 1),
         ({"again": 20_001}, 2),
         ({"changed": 21_000_001}, 3),
@@ -283,7 +289,7 @@ def test_an_image_is_judged_by_time_memory_and_what_goes_over_the_wire(
     change: dict[str, Any], missed: int | None
 ) -> None:
     found = image.judge(replace(IMAGE, **change))
-    assert [figure.met for figure in found] == [index != missed for index in range(5)]
+    assert [figure.met for figure in found if figure.target] == [index != missed for index in range(5)]
 
 
 def test_a_relay_counts_what_goes_both_ways() -> None:
