@@ -76,7 +76,8 @@ def test_labels_as_the_library_counts_them(records: list[tuple[str, str, int]]) 
         assert f1(answers, expected, "Classification")(weights) == pytest.approx(found, rel=1e-12)
 
 
-def test_intervals_of_labels_are_those_that_the_librarys_f1_gives() -> None:
+def test_intervals_of_labels_are_those_that_the_librarys_f1_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 100)
     rng = np.random.default_rng(4)
     wanted = rng.choice(list("aaab"), 60)
     said = np.where(rng.random(60) < 0.7, wanted, "c")
