@@ -88,7 +88,11 @@ class Strategy(ApiModel):
     """How a new revision reaches the nodes."""
 
     rules: ClassVar = (
-        Rule("self.waves[self.waves.size() - 1].nodes == '100%'", "the last wave must be 100% of the nodes", "waves"),
+        Rule(
+            "!has(self.waves) || self.waves[self.waves.size() - 1].nodes == '100%'",
+            "the last wave must be 100% of the nodes",
+            "waves",
+        ),
     )
 
     waves: Annotated[

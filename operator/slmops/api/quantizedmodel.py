@@ -95,9 +95,9 @@ class QuantizedModelSpec(ApiModel):
              "evaluation needs data: a QuantizedModel has no training data of which a part could be taken", "evaluation"),
         Rule("!has(self.gates) || size(self.gates) == 0 || has(self.evaluation)",
              "gates need evaluation.data: without it nothing is measured", "gates"),
-        Rule("has(self.calibration) || self.variants.all(v, !(v.algorithm in ['GPTQ', 'AWQ']))",
+        Rule("has(self.calibration) || !has(self.variants) || self.variants.all(v, !(v.algorithm in ['GPTQ', 'AWQ']))",
              "algorithms GPTQ and AWQ need calibration.data: records like those that the model will meet", "calibration"),
-        Rule("!has(self.evaluation) || self.variants.all(v, v.format in ['ONNX', 'Safetensors'])",
+        Rule("!has(self.evaluation) || !has(self.variants) || self.variants.all(v, v.format in ['ONNX', 'Safetensors'])",
              "evaluation and gates go with variants of format ONNX and Safetensors: nothing here answers with the others;"
              " give those a QuantizedModel of their own", "evaluation"),
     )  # fmt: skip
