@@ -25,7 +25,7 @@ pytestmark = pytest.mark.cluster
 SECONDS = 300
 PASSWORD = "canary-of-cosign"
 STRANGE = {"quantizedModel": {"name": "signed"}, "verify": {"configMap": "stranger", "provenance": True}}
-ONE = [{"name": "one", "selector": {"matchLabels": {"kubernetes.io/hostname": "edge1"}}}]
+FARMS = [{"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}]
 
 
 @dataclass
@@ -89,16 +89,20 @@ def resource(kind: str, name: str, **spec: Any) -> Manifest:
             "spec": spec}  # fmt: skip
 
 
-def teacher(platform: Platform) -> str:
-    """The teacher by digest."""
-    name = f"{platform.registry}/slm/teacher"
-    return f"{name}@{client(platform).digest_of(f'{name}:v1')}"
+@pytest.fixture(scope="module")
+def base(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The teacher with another digest each time, which nobody has signed before."""
+    folder, registry = tmp_path_factory.mktemp("teacher"), client(platform)
+    registry.pull(contract.Source(uri=f"oci://{platform.registry}/slm/teacher:v1"), folder)
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    sink = contract.Sink(repository=f"{platform.registry}/slm/e2e-unsigned")
+    told = {"slmops.dev/test": platform.begun.isoformat()}
+    return registry.push_artifact(sink, files, contract.MODEL_TYPE, told).reference
 
 
 @pytest.fixture(scope="module")
-def signed(platform: Platform, cosign: Cosign) -> Manifest:
+def signed(platform: Platform, cosign: Cosign, base: str) -> Manifest:
     """A QuantizedModel of what cosign has signed, that signs what it makes."""
-    base = teacher(platform)
     platform.apply(
         resource(
             "QuantizedModel", "signed", model={"uri": f"oci://{base}", "verify": {"secret": "cosign"}},
@@ -111,9 +115,7 @@ def signed(platform: Platform, cosign: Cosign) -> Manifest:
     assert f"{base} is not signed" in refused["message"]
     cosign.sign(base)
     platform.annotate("quantizedmodel", "signed", retry="1")
-    platform.apply(
-        resource("EdgeDeployment", "signed", model=STRANGE, pools=ONE)
-    )  # before there is anything to look at
+    platform.apply(resource("EdgeDeployment", "signed", model=STRANGE, pools=FARMS))  # before there is what to look at
     return platform.wait("quantizedmodel", "signed", "Succeeded", "True", SECONDS)
 
 
@@ -141,16 +143,18 @@ def _payloads(lines: str) -> str:
     return "".join(base64.b64decode(json.loads(line)["payload"]).decode() for line in lines.splitlines() if line)
 
 
-def test_another_key_is_refused_by_who_trains_on_it(platform: Platform, signed: Manifest, tmp_path: Path) -> None:
+def test_another_key_is_refused_by_who_trains_on_it(
+    platform: Platform, signed: Manifest, base: str, tmp_path: Path
+) -> None:
     path = tmp_path / "train.jsonl"
     write_messages(path, records((IRRIGATION,), 4, 40))
     sink = contract.Sink(repository=f"{platform.registry}/slm/data/e2e-signing")
     lessons = client(platform).push_artifact(sink, {path.name: path}, contract.DATASET_TYPE, {})
-    base = {"uri": f"oci://{teacher(platform)}", "verify": {"configMap": "stranger"}}
+    model = {"uri": f"oci://{base}", "verify": {"configMap": "stranger"}}
     data = {"train": {"uri": f"oci://{lessons.reference}"}, "validationSplit": 0.2}
     platform.apply(
         resource(
-            "FineTune", "stranger", base=base, data=data, run={"nodeSelector": {"pool": "gpu"}, "retries": 0},
+            "FineTune", "stranger", base=model, data=data, run={"nodeSelector": {"pool": "gpu"}, "retries": 0},
             output={"repository": f"{platform.registry}/slm/stranger"},
         )
     )  # fmt: skip
