@@ -87,7 +87,7 @@ def jobs(platform: Platform, name: str = NAME) -> dict[str, Manifest]:
 def layers(platform: Platform, reference: str) -> dict[str, str]:
     """Digests of an image's layers by title."""
     client = Registry(contract.Registry(plain_http=platform.cluster.plain_http))
-    manifest = client._look(reference)[1]
+    manifest = client.look(reference).manifest
     return {layer["annotations"]["org.opencontainers.image.title"]: layer["digest"] for layer in manifest["layers"]}
 
 
