@@ -26,7 +26,7 @@ from tests.properties.batchworld import OUTCOMES, World
 from tests.unit.builders import DATA, LATER, NOW, SPECS, body, reference
 from tests.unit.copies import fresh
 
-moderate = settings(derandomize=True, deadline=None, max_examples=30)
+moderate = settings(derandomize=True, max_examples=24)
 every_kind = pytest.mark.parametrize("kind", BATCH_KINDS)
 
 

@@ -42,7 +42,7 @@ def write(path: Path, names: list[str], rows: list[tuple[str | None, ...]]) -> N
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.zst", ".csv", ".parquet"])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=rows, renamed=st.booleans())
 def test_a_round_trip_through_a_file_changes_nothing(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, rows: list[tuple[str, str | None, str | None]], renamed: bool
@@ -55,7 +55,7 @@ def test_a_round_trip_through_a_file_changes_nothing(
     assert list(read_examples(data(columns), folder)) == expected
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows)
 def test_what_is_written_in_our_own_form_is_read_again(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str | None, str | None]]
@@ -67,7 +67,7 @@ def test_what_is_written_in_our_own_form_is_read_again(
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.zst", ".csv", ".parquet"])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(content=st.binary(max_size=200) | st.text(max_size=60).map(str.encode))
 def test_any_bytes_are_records_or_a_refusal_that_names_the_file(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, content: bytes

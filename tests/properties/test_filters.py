@@ -30,7 +30,7 @@ filters = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(examples=examples, held_out=examples, wanted=filters)
 def test_what_is_left_was_there_and_the_counts_add_up(
     tmp_path_factory: pytest.TempPathFactory, examples: list[Example], held_out: list[Example], wanted: Filters

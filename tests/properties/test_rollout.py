@@ -326,7 +326,7 @@ def _pick(items: list[Any], which: int) -> Any:
 
 @pytest.mark.parametrize("at_once", [1, 2])
 @pytest.mark.parametrize("waves", WAVES, ids=len)
-@settings(derandomize=True, deadline=None, max_examples=10)
+@settings(derandomize=True, max_examples=10)
 @given(
     pools=st.sampled_from([("farms",), POOLS]), size=st.integers(2, 5), running=st.booleans(),
     first=st.sampled_from(MODELS),

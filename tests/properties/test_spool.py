@@ -14,7 +14,7 @@ messages = st.lists(st.fixed_dictionaries({"role": texts, "content": texts}), ma
 maybe = st.none() | texts
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.builds(Example, messages, maybe, maybe, maybe, texts), max_size=6))
 def test_a_spool_gives_back_what_it_was_given_as_often_as_it_is_asked(
     tmp_path_factory: pytest.TempPathFactory, examples: list[Example]
@@ -27,7 +27,7 @@ def test_a_spool_gives_back_what_it_was_given_as_often_as_it_is_asked(
     assert len(spool) == len(examples)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.builds(Question, messages, st.integers(0, 2**64), st.sampled_from(["00", "01", "02", "03"]))))
 def test_a_question_is_asked_once_and_where_it_came_first(
     tmp_path_factory: pytest.TempPathFactory, questions: list[Question]

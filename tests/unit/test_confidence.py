@@ -47,7 +47,7 @@ def test_the_true_ratio_lies_within_in_95_of_100_samples(ours: float, theirs: fl
     assert 0.93 <= held / len(draws) <= 0.98
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(shares, widths, widths, shares, widths, widths, st.floats(-1, 1))
 def test_a_ratio_lies_within_its_interval(a: float, b: float, c: float, d: float, e: float, f: float, r: float) -> None:
     mine, other = (max(0.0, a - b), a + c), (max(0.0, d - e), d + f)
@@ -60,7 +60,7 @@ def test_a_ratio_lies_within_its_interval(a: float, b: float, c: float, d: float
     assert math.isfinite(found[1])
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(shares, widths, shares, widths, st.floats(0, 1))
 def test_what_errs_together_is_compared_more_surely(a: float, b: float, c: float, d: float, r: float) -> None:
     assume(b > 1e-6 and d > 1e-6)

@@ -64,7 +64,7 @@ def values(annotation: Any) -> st.SearchStrategy[Any]:
 
 @pytest.mark.parametrize("model", RUNS, ids=lambda model: model.__name__)
 def test_every_run_arrives_as_it_was_sent(model: type[Message]) -> None:
-    @settings(derandomize=True, deadline=None, max_examples=15)
+    @settings(derandomize=True, max_examples=15)
     @given(messages(model))
     def arrives(run: Message) -> None:
         text = run.model_dump_json(exclude_defaults=False)
@@ -203,7 +203,7 @@ def test_unknown_fields_of_a_newer_image_are_ignored_at_any_depth() -> None:
     assert found.evaluation == {"model": figures()}
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, max_examples=120)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | words,
                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
                         st.sampled_from([*Report.model_fields, *contract.Figures.model_fields, "size", "x"]), inner,

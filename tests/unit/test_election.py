@@ -280,7 +280,7 @@ FAULTS = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100)
 @given(FAULTS, st.lists(st.floats(0, 1), min_size=3, max_size=3))
 def test_there_are_never_two_leaders_and_always_one_in_the_end(
     faults: list[tuple[float, int, str]], jitters: list[float]

@@ -59,7 +59,7 @@ def test_a_bound_in_base_units(value: int | str, expected: float) -> None:
     assert bound(value) == pytest.approx(expected)
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, max_examples=120)
 @given(st.from_regex(r"[0-9]{1,6}(\.[0-9]{1,3})?(%|ms|s|m|h|k|M|G|Ki|Mi|Gi)?", fullmatch=True))
 def test_every_bound_that_the_api_takes_has_a_value_and_more_of_a_unit_is_more(text: str) -> None:
     gate = QualityGate(metric="ExactMatch", min=text)
@@ -221,7 +221,7 @@ measured = st.builds(
 )  # fmt: skip
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, max_examples=120)
 @given(measured, measured)
 def test_whatever_a_pod_measured_is_shown_as_finite_numbers(model: Figures, reference: Figures) -> None:
     found = evaluation({"model": model, "reference": reference}, ("reference",))
@@ -253,7 +253,7 @@ def test_seconds_for_people(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_rounding_keeps_four_digits_and_is_stable(value: float) -> None:
     """Stable, so that a status computed again from what status holds is not another write."""

@@ -247,7 +247,7 @@ WAKES = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120)
 @given(WAKES, st.integers(1, 4), st.sampled_from([0.0, 0.3, 1.7]))
 def test_whatever_the_order_of_events_the_last_pass_starts_after_the_last_of_them(
     wakes: list[tuple[Key, float, float, str, bool]], workers: int, seconds: float

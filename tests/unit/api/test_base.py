@@ -92,7 +92,7 @@ def test_a_share_of_the_nodes(value: int | str, total: int, expected: int) -> No
     assert share_of(value, total) == expected
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.decimals("0.01", 100, places=2), st.integers(1, 5000))
 def test_a_share_above_zero_is_never_nobody_and_never_more_than_one_node_too_many(share: Decimal, total: int) -> None:
     count = share_of(f"{share}%", total)
@@ -100,7 +100,7 @@ def test_a_share_above_zero_is_never_nobody_and_never_more_than_one_node_too_man
     assert count - 1 < share * total / 100 <= count
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(0, 5000))
 def test_a_larger_share_never_means_fewer_nodes(one: int, other: int, total: int) -> None:
     low, high = sorted((one % 10001, other % 10001))

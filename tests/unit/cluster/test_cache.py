@@ -248,7 +248,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(EVENTS, st.randoms(use_true_random=False), st.integers(0, 12))
 def test_events_of_any_order_and_a_list_of_any_age_end_in_the_truth(
     history: list[tuple[str, str]], rng: random.Random, list_at: int

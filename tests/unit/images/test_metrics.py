@@ -45,7 +45,7 @@ def test_exact_match_and_accuracy(answer: str, expected: str, exactly: bool, nea
     assert (same(answer, expected), alike(answer, expected)) == (exactly, nearly)
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.text(), st.text())
 def test_what_matches_exactly_is_accurate(answer: str, expected: str) -> None:
     assert alike(answer, expected) or not same(answer, expected)
@@ -63,7 +63,7 @@ def test_labels_count_alike_however_rare_they_are() -> None:
     )
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(derandomize=True, max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("abc?"), st.sampled_from("abc"), st.integers(0, 4)), min_size=1, max_size=20))
 def test_labels_as_the_library_counts_them(records: list[tuple[str, str, int]]) -> None:
     """Of all records, and of any resample of them."""
@@ -90,12 +90,13 @@ def test_intervals_of_labels_are_those_that_the_librarys_f1_gives(monkeypatch: p
     assert bootstrap(60, found) == bootstrap(60, by_the_library)
 
 
-def test_a_hundred_thousand_labels_are_measured_in_seconds() -> None:
+def test_a_hundred_thousand_labels_are_measured_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intervals, "RESAMPLES", 200)
     rng = np.random.default_rng(6)
     wanted = [f"label {number}" for number in rng.integers(0, 100, 100_000)]
     begun = time.process_time()
     found = scored(wanted[::-1], wanted, (Metric.F1,), "Classification").figures
-    assert time.process_time() - begun < 12, "of CPU, a third of what it takes to look through all records each time"
+    assert time.process_time() - begun < 2.4, "of CPU, a third of what it takes to look through all records each time"
     low, high = found.intervals["F1"]
     assert 0 < low < 0.01 < high < 0.02
 

@@ -442,7 +442,7 @@ def looked_at(content: bytes) -> None:
         check_bytes(content, NOWHERE)
 
 
-@settings(derandomize=True, deadline=None)
+@settings(derandomize=True)
 @given(st.binary(max_size=300))
 def test_bytes_of_any_kind_are_read_or_refused(content: bytes) -> None:
     looked_at(content)
@@ -452,7 +452,7 @@ MODELS = [GOOD, chain(4), nested(4), *BOMBS.values(), *(of(tensors=(bad,)) for b
 MODELS = [content for content in MODELS if len(content) < 4000]
 
 
-@settings(derandomize=True, deadline=None, max_examples=300)
+@settings(derandomize=True, max_examples=300)
 @given(st.data())
 def test_models_with_a_byte_or_two_of_another_kind_are_read_or_refused(data: st.DataObject) -> None:
     content = bytearray(data.draw(st.sampled_from(MODELS)))

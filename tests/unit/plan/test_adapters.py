@@ -322,7 +322,7 @@ def test_a_quantized_model_of_several_adapters_is_told_what_to_do() -> None:
     )
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, max_examples=60)
 @given(
     st.integers(1, 6),
     st.one_of(st.none(), st.integers(1, 4)),

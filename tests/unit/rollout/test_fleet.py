@@ -116,7 +116,7 @@ def test_how_many_nodes_each_wave_ends_with(waves: list[Any], total: int, expect
     assert targets([Wave(name=f"w{i}", nodes=nodes) for i, nodes in enumerate(waves)], total) == expected
 
 
-@settings(derandomize=True, deadline=None, max_examples=100)
+@settings(derandomize=True, max_examples=100)
 @given(
     waves=st.lists(st.integers(1, 50) | st.integers(1, 100).map(lambda n: f"{n}%"), max_size=6),
     total=st.integers(0, 60),

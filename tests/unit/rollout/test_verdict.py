@@ -218,7 +218,7 @@ def test_a_report_with_a_figure_that_is_none_is_no_report(value: str) -> None:
     assert parse_report(text) is None
 
 
-@settings(derandomize=True, deadline=None, max_examples=200)
+@settings(derandomize=True, max_examples=120)
 @given(
     speeds=st.lists(st.floats(0, 1000), min_size=1, max_size=6), limit=st.integers(0, 1000), noise=st.floats(0, 1),
     theirs=st.lists(st.floats(0, 1000), min_size=1, max_size=6),
