@@ -81,7 +81,7 @@ class Settings(_Section):
     """Only these namespaces are served; all when empty."""
     resync_seconds: Annotated[float, Field(ge=10, le=86400)] = 600
     """How often everything is compared with a fresh list and reconciled, whatever events said."""
-    workers: Annotated[int, Field(ge=1, le=256)] = 8
+    workers: Annotated[int, Field(ge=1, le=256)] = 24
     """Passes at the same time."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     lease_namespace: Name | None = None
