@@ -15,8 +15,10 @@ from tests.unit.images.fakellm import FakeLLM, Reply, served
 from tests.unit.images.fakeregistry import FakeRegistry
 
 PROMPTS, CONCURRENCY, BEFORE = 40, 4, 15
-MAIN = "from slmkit.run import main; from slm_trainer.label import label; from slmops.contract import LabelRun; " \
+MAIN = "from slmkit.run import main; from slm_trainer.label import endpoint, label; " \
+       "from slmops.contract import LabelRun; endpoint.backoff = lambda attempt: 0.01; " \
        "raise SystemExit(main({LabelRun: label}))"  # fmt: skip
+"""The pauses between attempts are real time, so they are short."""
 TROUBLE = (Reply(status=429), Reply(status=500), Reply(body=b"{half"), Reply(body=b'{"choices": []}'),
            Reply("an answer that breaks off", cut=40), Reply(cut=0), None)  # fmt: skip
 

@@ -104,6 +104,8 @@ def test_the_pages_are_served_and_others_are_not(monkeypatch: pytest.MonkeyPatch
 
     class Noted(threading.Thread):
         def start(self) -> None:
+            if not started:
+                self._kwargs = {"poll_interval": 0.01}  # so long it takes to stop
             started.append(self._target.__self__)  # type: ignore[attr-defined]
             super().start()
 
