@@ -167,6 +167,18 @@ class Cluster:
         """Take Kueue away, with its queues."""
         stop_kueue()
 
+    def reset(self) -> None:
+        """Undo what a killed test may have left: cut or slow links, Kueue, simulated nodes, enforced policies."""
+        for node in self.nodes:
+            node.heal()
+            node.unslow()
+        if kubectl("get", "crd", "workloads.kueue.x-k8s.io", "--ignore-not-found", "-o", "name"):
+            stop_kueue()
+        if kubectl("get", "nodes", "-l", "type=kwok", "-o", "name"):
+            self.kwok_stop()
+        if policies.left(self.nodes):
+            self.lift()
+
     def _tell(self) -> None:
         """Where to look, whoever started it."""
         say(f"KUBECONFIG={KUBECONFIG}  logs: {LOGS}")

@@ -26,7 +26,12 @@ def start_kueue() -> None:
 
 
 def stop_kueue() -> None:
-    """Take it away again, with all that it manages: while it still runs, for some of that has finalizers of its own."""
+    """Take it away again, with all that it manages: while it still runs, for some of that has finalizers of its own.
+
+    Where it was killed it is started once more, for that.
+    """
+    if kubectl("get", OBJECTS, "--all-namespaces", "-o", "name", check=False):
+        start_kueue()
     kubectl("delete", OBJECTS, "--all", "--all-namespaces", "--ignore-not-found", "--timeout=60s", check=False)
     stop("kueue")
     kubectl("delete", "-f", _crds(), "--ignore-not-found", "--timeout=60s", check=False)

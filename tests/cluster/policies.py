@@ -62,6 +62,11 @@ def enforced(nodes: Sequence[Node]) -> bool:
     return all(alive(_name(node)) for node in nodes)
 
 
+def left(nodes: Sequence[Node]) -> bool:
+    """Whether a node has rules of it, also where it runs no more."""
+    return any(chain in _rules(node) for node in nodes for chain in OURS)
+
+
 def _name(node: Node) -> str:
     return f"policies-{node.name}"
 

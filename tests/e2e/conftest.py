@@ -9,7 +9,7 @@ import pytest
 from demo.steps import Kubectl, build_images, ensure_teacher, install
 from tests.cluster import Cluster, choose
 from tests.e2e.chain import chain
-from tests.e2e.platform import NAMESPACE, REFUSING, Platform
+from tests.e2e.platform import NAMESPACE, REFUSING, Platform, vacate
 
 __all__ = ["chain", "local", "platform"]
 
@@ -19,9 +19,11 @@ def platform() -> Iterator[Platform]:
     """Everything installed, and an empty namespace."""
     cluster = choose()
     cluster.up()
+    if isinstance(cluster, Cluster):
+        cluster.reset()
     images = build_images(cluster)
     kubectl = Kubectl(cluster, NAMESPACE)
-    kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=120s")
+    vacate(kubectl, NAMESPACE)
     cluster.namespace(NAMESPACE)
     install(kubectl, images, *cluster.plain_http, REFUSING)
     ensure_teacher(kubectl, images, lambda text: print(time.strftime("%H:%M:%S"), text))

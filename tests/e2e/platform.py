@@ -160,6 +160,22 @@ class Platform:
             return [line[6:] for raw in answer if (line := raw.decode().strip()).startswith("data: ")]
 
 
+def vacate(kubectl: Kubectl, namespace: str) -> None:
+    """Delete a namespace, also one that a killed run left with pods that nobody ends any more.
+
+    Pods are asked to end first; those that are still there after a minute are taken out of the API server by force.
+    """
+    kubectl("delete", "namespace", namespace, "--ignore-not-found", "--wait=false")
+    gone = lambda: not kubectl("get", "namespace", namespace, "--ignore-not-found", "-o", "name")  # noqa: E731
+    try:
+        wait_for(f"the end of namespace {namespace}", gone, 60)
+    except AssertionError:
+        force = ("--all", "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
+        kubectl("delete", "pods", "-n", namespace, *force)
+        wait_for(f"the end of namespace {namespace}, its pods deleted by force", gone, 120,
+                 lambda: kubectl("get", "namespace", namespace, "-o", "jsonpath={.status.conditions}", check=False))  # fmt: skip
+
+
 def process(pod: Manifest) -> int:
     """The operator's process in a pod of the local cluster, as the machine numbers it."""
     for entry in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from demo.steps import ROOT, SYSTEM, Manifest, install, wait_for
-from tests.e2e.platform import NAMESPACE, REFUSING, Platform, waiting
+from tests.e2e.platform import NAMESPACE, REFUSING, Platform, vacate, waiting
 
 pytestmark = pytest.mark.cluster
 CHART = ROOT / "charts" / "slmops"
@@ -159,7 +159,7 @@ def second(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """The second release, installed."""
     kubectl = platform.kubectl
     for namespace in (HOME, SERVED):
-        kubectl("delete", "namespace", namespace, "--ignore-not-found", "--timeout=60s")
+        vacate(kubectl, namespace)
         platform.cluster.namespace(namespace)
     wait_for("the namespace's own objects", lambda: len(_default_objects(platform)) == 2, 30)
     values = tmp_path_factory.mktemp("second") / "values.json"
