@@ -5,10 +5,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from bench import data, figures, image, labelling, memory, reconcile, task, training
+from bench import data, decode, figures, image, labelling, memory, reconcile, task, training
 from bench.place import CLUSTER, elsewhere, heed_sigterm
 
-ALL = ["labelling", "data", "image", "task", "training", "reconcile", "memory"]
+ALL = ["labelling", "data", "image", "task", "training", "decode", "reconcile", "memory"]
 ALONE = {"labelling", "data", "image"}
 """What needs no cluster."""
 
@@ -74,6 +74,8 @@ def _measure(what: str, objects: int | None) -> list[figures.Figure]:
             return image.run()
         case "training":
             return training.run()
+        case "decode":
+            return decode.run()
         case _:
             return task.run()
 

@@ -172,8 +172,8 @@ def vacate(kubectl: Kubectl, namespace: str) -> None:
     except AssertionError:
         force = ("--all", "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
         kubectl("delete", "pods", "-n", namespace, *force)
-        wait_for(f"the end of namespace {namespace}, its pods deleted by force", gone, 120,
-                 lambda: kubectl("get", "namespace", namespace, "-o", "jsonpath={.status.conditions}", check=False))  # fmt: skip
+        why = lambda: kubectl("get", "namespace", namespace, "-o", "jsonpath={.status}", check=False)  # noqa: E731
+        wait_for(f"the end of namespace {namespace}, its pods deleted by force", gone, 120, why)
 
 
 def process(pod: Manifest) -> int:

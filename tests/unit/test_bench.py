@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from bench import __main__ as bench
-from bench import data, figures, image, labelling, lives, memory, reconcile, task, training
+from bench import data, decode, figures, image, labelling, lives, memory, reconcile, task, training
 from bench.audit import Write, by_resource, writes
 from bench.reconcile import Measured
 from bench.relay import Relay
@@ -262,6 +262,30 @@ def test_training_is_judged_by_the_median_of_its_rounds(rounds: list[dict[str, f
     (figure,) = training.judge(rounds)
     assert figure.met is met
     assert words in figure.value
+
+
+SAID = [{"parameters": 1000, "embeddings": 99}, {"block": 128, "weights": 600, "packed": 500},
+        {"block": 32, "weights": 700, "packed": 650}]  # fmt: skip
+RATES = [{"FP32": 10.0, "BF16": 5.0, "INT4/32": 14.0, "INT4/128": 20.0}] * 3
+
+
+@pytest.mark.parametrize(
+    ("said", "rates", "missed"),
+    [
+        ([], [], set()),
+        ([{"parameters": 1000, "embeddings": 100}], [], {"parameters, and those of embeddings"}),
+        ([{"block": 128, "weights": 600, "packed": 501}], [], {"the layers of its image, with Zstd"}),
+        ([], [RATES[0] | {"FP32": 10.1}] * 3, {"decoding in INT4, blocks of 32"}),
+        ([], [RATES[0] | {"BF16": 15.0}] * 3, {"decoding in INT4, blocks of 32", "decoding in INT4, blocks of 128"}),
+    ],
+)
+def test_decoding_is_judged_against_the_faster_way_of_pytorch(
+    said: list[dict[str, Any]], rates: list[dict[str, float]], missed: set[str]
+) -> None:
+    by_what = {next(iter(line)) + str(line.get("block", "")): line for line in [*SAID, *said]}
+    found = decode.judge(list(by_what.values()), rates or RATES, [25.0, 40.0, 40.0], 560)
+    assert {figure.name for figure in found if not figure.met} == missed
+    assert "20.0 against 40.0 tokens/s: 0.50x" in [figure.value for figure in found]
 
 
 def took(*processor: float) -> list[image.Took]:

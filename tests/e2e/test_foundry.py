@@ -1,0 +1,42 @@
+"""Foundry Local's own SDK finds, loads and asks the model of an image."""
+
+import json
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from demo.assets import records
+from demo.task import IRRIGATION
+from tests import pinned
+from tests.e2e.chain import Seen
+from tests.e2e.platform import Platform
+
+pytestmark = pytest.mark.cluster
+HERE = Path(__file__).parent / "foundry"
+QUESTIONS = 20
+
+
+def test_its_sdk_lists_loads_and_chats_with_a_model_image(platform: Platform, chain: Seen, tmp_path: Path) -> None:
+    variants = chain.resources["quantizedmodel", "farm-irrigation"]["status"]["variants"]
+    reference = next(variant["reference"] for variant in variants if variant["name"] == "cpu-int4")
+    plain = ["--insecure"] if platform.cluster.plain_http else []
+    subprocess.run(
+        [str(platform.cluster.bin("crane")), *plain, "export", reference, str(tmp_path / "image.tar")], check=True
+    )
+    with tarfile.open(tmp_path / "image.tar") as tar:
+        tar.extractall(tmp_path / "image", filter="data")
+    (folder,) = (tmp_path / "image" / "models").iterdir()
+    examples = records((IRRIGATION,), 8, QUESTIONS, held_out=True)
+    questions = [example.prompt[-1]["content"] for example in examples]
+    (tmp_path / "place").mkdir()
+    command = [pinned.python(HERE / "constraints.txt"), HERE / "ask.py", folder, tmp_path / "place", *questions]
+    answer = subprocess.check_output([str(part) for part in command], text=True)
+    found = json.loads(answer.splitlines()[-1])
+    name = json.loads((folder / "inference_model.json").read_text())["Name"]
+    assert name in found["listed"]
+    assert found["loaded"] == [name]
+    assert found["context"] == json.loads((folder / "genai_config.json").read_text())["model"]["context_length"]
+    right = [said == example.completion for said, example in zip(found["answers"], examples, strict=True)]
+    assert sum(right) >= 0.6 * QUESTIONS, list(zip(questions, found["answers"], strict=True))
