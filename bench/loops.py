@@ -23,6 +23,7 @@ from slm_trainer.curves import Curves
 from slm_trainer.feed import Feed
 from slm_trainer.loop import fit
 from slm_trainer.objectives import Objective
+from slm_trainer.precision import autocast
 from slm_trainer.store import Record
 from slm_trainer.watch import Watch
 from slmkit.run import Context
@@ -84,7 +85,7 @@ def plain(setting: Setting, wanted: Hyperparameters, batches: Sequence[Batch]) -
     begun = setting.clock()
     for whole in batches:
         batch = whole.to(setting.device)
-        with torch.autocast(setting.device.type, dtype=torch.bfloat16):
+        with autocast(wanted.precision, setting.device):
             logits = trained(input_ids=batch.tokens, attention_mask=batch.mask, use_cache=False).logits
         loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), batch.labels[:, 1:].flatten())
         loss.backward()

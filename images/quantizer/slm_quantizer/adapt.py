@@ -19,6 +19,7 @@ from slm_quantizer.recipe import RECORDS, recipe, validate
 from slm_quantizer.records import records
 from slm_quantizer.telling import Telling, told
 from slm_trainer.encoding import encode, turn_end
+from slm_trainer.precision import decided
 from slm_trainer.schedule import steps_an_epoch, total_steps
 from slm_trainer.store import TokenStore
 from slm_trainer.template import set_template
@@ -36,6 +37,7 @@ def adapt(run: TrainRun, context: Context) -> Report:
     """Learn an adapter and publish it."""
     if run.base is None or run.method not in ("LoRA", "QLoRA"):
         raise RunFailed(Reason.INVALID_CONFIGURATION, f"Olive learns LoRA and QLoRA of a base here, not {run.method}")
+    run = decided(run)
     registry = Registry(run.registry, meter=context)
     context.stage("Fetching")
     base = context.work / "base"

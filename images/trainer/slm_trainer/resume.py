@@ -69,5 +69,6 @@ def subject_of(
     weights."""
     shapes = {name: list(value.shape) for name, value in weights.state_dict().items()}
     settings = wanted.model_dump(mode="json", exclude={"checkpoint"})
+    settings["precision"] = wanted.precision == "FP16"  # has a state of its own; the others go on with each other's
     whole = [settings, dict(inputs), digest(records), len(records), steps, shapes]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

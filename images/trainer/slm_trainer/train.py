@@ -20,6 +20,7 @@ from slm_trainer.loop import fit
 from slm_trainer.model import load_model, load_tokenizer, new_model, save, save_memory, train_tokenizer
 from slm_trainer.objectives import objective_of
 from slm_trainer.packing import prove
+from slm_trainer.precision import decided
 from slm_trainer.recipes import RECIPES, adopt
 from slm_trainer.search.page import write_page
 from slm_trainer.search.referee import Referee
@@ -40,6 +41,7 @@ log = logging.getLogger("slm_trainer")
 
 def train(run: TrainRun, context: Context) -> Report:
     """Train a model and publish it."""
+    run = decided(run)
     registry = Registry(run.registry, meter=context)
     group = group_of_this_process()
     seed_everything(run.hyperparameters.seed)

@@ -46,9 +46,10 @@ class Training(ApiModel):
     the steps (Hägele et al. 2024, arXiv 2405.18392)."""
     warmup_ratio: Annotated[float, Field(ge=0, le=0.5)] = 0.03
     """Share of the steps over which the learning rate rises from zero."""
-    precision: Literal["FP32", "BF16", "FP16"] = "BF16"
-    """Number format of the forward and backward pass; weights and optimizer state stay in FP32. FP16 scales the loss and
-    leaves out steps whose gradients overflow; BF16 needs neither."""
+    precision: Literal["Auto", "FP32", "BF16", "FP16"] = "Auto"
+    """Number format of the forward and backward pass; weights and optimizer state stay in FP32. Auto: BF16 where the GPU or
+    the processor computes in it, else FP32. FP16 scales the loss and leaves out steps whose gradients overflow; BF16 needs
+    neither."""
     max_sequence_length: Annotated[int, Field(ge=16, le=131072)] = 1024
     """Longer records are dropped and counted, never cut."""
     gradient_checkpointing: bool = False

@@ -68,7 +68,7 @@ class Hyperparameters(Message):
     warmup_ratio: float = 0.03
     weight_decay: float = 0.01
     max_gradient_norm: float = 1.0
-    precision: Literal["FP32", "BF16", "FP16"] = "BF16"
+    precision: Literal["Auto", "FP32", "BF16", "FP16"] = "Auto"
     max_sequence_length: int = 1024
     gradient_checkpointing: bool = False
     packing: bool = False

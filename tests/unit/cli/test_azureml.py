@@ -158,7 +158,7 @@ def test_what_azures_pipeline_fixes_is_written_or_ours_by_default() -> None:
     assert student.lora is not None
     assert (student.method, student.lora.rank, student.lora.alpha, student.lora.dropout) == ("LoRA", 8, 128, 0)
     assert (learns.max_sequence_length, learns.weight_decay, learns.warmup_ratio) == (8192, 0.1, 0)
-    assert (learns.scheduler, learns.gradient_accumulation, learns.precision, learns.seed) == ("Cosine", 1, "BF16", 42)
+    assert (learns.scheduler, learns.gradient_accumulation, learns.precision, learns.seed) == ("Cosine", 1, "Auto", 42)
     assert (learns.max_steps, learns.packing) == (None, False)
     assert learns.early_stopping is not None
     assert learns.early_stopping.patience >= learns.epochs, "the best epoch is kept, and none is left out"

@@ -1,6 +1,7 @@
 """The training loop on a toy model: it learns, it repeats itself, it stops when told, and it notices when it goes wrong."""
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,7 @@ from slm_trainer import loop
 from slm_trainer.loop import fit
 from slm_trainer.objectives import Objective
 from slm_trainer.objectives.base import by_labels
+from slm_trainer.precision import settled
 from slm_trainer.tokens import Record
 from slm_trainer.train import seed_everything
 from slmkit.run import Context, RunFailed
@@ -66,7 +68,26 @@ def weights(model: torch.nn.Module) -> "torch.Tensor":
     return torch.cat([p.detach().cpu().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("precision", ["FP32", "BF16", "FP16"])
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16\n", "BF16"),
+        ("flags : fpu amx_bf16 amx_tile\n", "BF16"),
+        ("Features\t: fp asimd bf16\n", "BF16"),
+        ("flags\t\t: fpu avx2 avx512f\nprocessor: 1\n", "FP32"),
+        ("", "FP32"),
+        (None, "FP32"),
+    ],
+)
+def test_auto_is_what_the_processor_computes_in(text: str | None, chosen: str, tmp_path: Path) -> None:
+    about = tmp_path / "cpuinfo"
+    if text is not None:
+        about.write_text(text)
+    assert settled("Auto", torch.device("cpu"), about) == chosen
+    assert settled("FP16", torch.device("cpu"), about) == "FP16"
+
+
+@pytest.mark.parametrize("precision", ["Auto", "FP32", "BF16", "FP16"])
 def test_fifty_steps_teach_a_toy(precision: str) -> None:
     model, losses = trained(precision=precision)
     assert losses[0] > 0.8 * math.log(WORDS), "it begins with knowing nothing"
