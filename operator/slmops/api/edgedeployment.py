@@ -88,6 +88,7 @@ class Wave(ApiModel):
 
 
 TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+ZONE = r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
 Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
 
 
@@ -96,13 +97,13 @@ class Window(ApiModel):
 
     rules: ClassVar = (Rule("self.from != self.to", "from and to must differ: leave window out for all day", "to"),)
 
-    time_zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$", max_length=64)] = "UTC"
+    time_zone: Annotated[str, Field(pattern=ZONE, max_length=64)] = "UTC"
     """Name in the IANA time zone database, for example Europe/Copenhagen."""
     from_: Annotated[str, Field(pattern=TIME, max_length=5, alias="from")]
     """When it opens, for example 22:00."""
     to: Annotated[str, Field(pattern=TIME, max_length=5)]
     """When it closes; on the next day where that is earlier than from."""
-    days: Annotated[list[Day], Field(max_length=7, json_schema_extra={"x-kubernetes-list-type": "set"})] = []
+    days: Annotated[list[Day], Field(max_length=7)] = []
     """Days on which it opens; every day when empty."""
 
 
@@ -181,7 +182,7 @@ class Rollback(ApiModel):
     """Give the nodes back to the stable revision at once. Else the rollout stops where it is and waits for a person."""
     keep: Annotated[int, Field(ge=0, le=10)] = 2
     """Revisions that were promoted before the present one and are remembered: to go back to one of them takes no waves,
-    no soak and no benchmark, since it has passed before."""
+    no soak and, on hardware where it has passed, no benchmark."""
 
 
 class EdgeDeploymentSpec(ApiModel):
@@ -221,6 +222,10 @@ class RevisionStatus(ApiModel):
     """Model image by pool."""
     since: str
     """When it became what it is."""
+    retry: str | None = None
+    """The annotation slmops.dev/retry that it came of."""
+    classes: dict[str, Annotated[list[str], Field(max_length=64)]] = {}
+    """Hardware classes on which it has passed, by pool."""
 
 
 class WaveStatus(ApiModel):
@@ -312,6 +317,8 @@ class EdgeDeploymentStatus(ApiModel):
     """Revisions that failed; they are not tried again until something that shapes them changes."""
     last_outcome: OutcomeStatus | None = None
     """How the last rollout ended."""
+    retry: str | None = None
+    """The annotation slmops.dev/retry that was seen last."""
     retried: str | None = None
     """The annotation slmops.dev/retry-failed that was carried out last."""
     wave: WaveStatus | None = None

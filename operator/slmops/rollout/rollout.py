@@ -76,15 +76,18 @@ def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: 
 
 def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked: Revision, now: datetime) -> Rollout:
     strategy = resource.spec.strategy
-    known = asked.name in [former.revision for former in resource.status.history]
-    fast = known or in_full(resource, asked.name)
+    known = next((former for former in resource.status.history if former.revision == asked.name), None)
+    fast = known is not None or in_full(resource, asked.name)
+    about = Asked(asked.name, known.classes if known else {}, in_full(resource, asked.name))
     drafts = [
-        _pool(resource, observed, pool, state.nodes, idle, Asked(asked.name, known, fast), now)
+        _pool(resource, observed, pool, state.nodes, idle, about, now)
         for pool, state in zip(resource.spec.pools, idle.pools, strict=True)
     ]
     wave = wave_of(resource, drafts, asked.name, fast, now)
     pools = [in_wave(resource, draft, wave) for draft in drafts]
-    make = partial(Rollout, idle.stable, asked.name, asked, pools, idle.servers, wave=wave, known_good=known)
+    make = partial(
+        Rollout, idle.stable, asked.name, asked, pools, idle.servers, wave=wave, known_good=known is not None
+    )
     if aborted(resource, asked.name):
         return make("RollBack", "Aborted", f"the annotation {ABORT} names it")
     turns = [t for pool in pools for t in pool.turns.values()]
@@ -151,7 +154,8 @@ def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[
           now: datetime) -> PoolState:  # fmt: skip
     revision = asked.revision
     benches = [(node, bench(resource, observed, pool.name, revision, node)) for node in nodes]
-    proven = {node.hardware for node, found in benches if asked.known or (found and found.verdict == "Passed")}
+    before = asked.classes.get(pool.name, ())
+    proven = {*before, *(n.hardware for n, found in benches if found is not None and found.verdict == "Passed")}
     stable = idle.stable if daemon_set_of(resource, observed, pool.name, idle.stable) else None
     bound = admitted(daemon_set_of(resource, observed, pool.name, revision))
     trial = Trial(resource, observed, idle.servers, pool.name, asked, stable, bound, now)

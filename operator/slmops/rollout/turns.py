@@ -13,7 +13,7 @@ measures both. ``Passed``: the gate opens; once the pod is ready the stable Daem
 Time in which the node was away does not count against the candidate, nor does a Job that failed meanwhile.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -50,8 +50,8 @@ class Asked:
     """The candidate, and what is known of it beforehand."""
 
     revision: str
-    known: bool = False
-    """It was stable once: it is measured no more."""
+    classes: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Hardware on which it has passed before, by pool, where it was stable once."""
     fast: bool = False
     """Somebody takes doubts of the benchmark on himself."""
 

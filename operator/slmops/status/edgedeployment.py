@@ -22,7 +22,7 @@ from slmops.rollout.trust import verification
 from slmops.rollout.turns import bench as bench_of
 from slmops.rollout.verdict import figures
 from slmops.rollout.waves import PoolState, wave_seen
-from slmops.state import JobState, Observed, Plan
+from slmops.state import ANNOTATION_RETRY, JobState, Observed, Plan
 from slmops.status.batch import intake
 from slmops.status.signing import told
 
@@ -48,7 +48,7 @@ def edgedeployment_status(
     if rollout.decision == "RollBack" and candidate:
         failed = [*(name for name in failed if name != candidate), candidate][-10:]
         candidate = None
-    shown = _revision(before.candidate, candidate, _images(resource, observed, rollout, candidate), now)
+    shown = _revision(before.candidate, candidate, rollout, _images(resource, observed, rollout, candidate), now)
     if rollout.problem is not None:
         shown = before.candidate  # it is where it was; what the spec asks for cannot be told now
     pools = [_pool(resource, observed, state, shown.revision if shown else stable, rollout) for state in rollout.pools]
@@ -57,10 +57,11 @@ def edgedeployment_status(
     return EdgeDeploymentStatus(
         phase=_phase(rollout, facts),
         observed_generation=resource.metadata.generation,
-        stable=_revision(before.stable, stable, _images(resource, observed, rollout, stable), now),
+        stable=_stable(resource, rollout, _images(resource, observed, rollout, stable), now),
         candidate=shown,
         history=_history(resource, stable),
         failed=failed,
+        retry=before.retry if rollout.problem else resource.metadata.annotations.get(ANNOTATION_RETRY),
         retried=before.retried if rollout.problem else resource.metadata.annotations.get(RETRY_FAILED),
         last_outcome=outcome,
         wave=_wave(resource, rollout, now),
@@ -148,11 +149,28 @@ def _phase(rollout: Rollout, facts: list[Fact]) -> str:
     return "Ready" if facts[-1].status == "True" else "Degraded" if facts[-1].status == "False" else "Pending"
 
 
-def _revision(before: RevisionStatus | None, name: str | None, images: dict[str, str],
+def _revision(before: RevisionStatus | None, name: str | None, rollout: Rollout, images: dict[str, str],
               now: datetime) -> RevisionStatus | None:  # fmt: skip
     if name is None or (before is not None and before.revision == name):
         return before if name is not None else None
-    return RevisionStatus(revision=name, images=images, since=timestamp(now))
+    retry = rollout.wanted.retry if rollout.wanted is not None and rollout.wanted.name == name else None
+    return RevisionStatus(revision=name, images=images, since=timestamp(now), retry=retry)
+
+
+def _stable(resource: EdgeDeployment, rollout: Rollout, images: dict[str, str], now: datetime) -> RevisionStatus | None:
+    """What nodes go back to. Where it is promoted now, it has passed on all that the pools have."""
+    before = resource.status
+    found = _revision(before.stable, rollout.stays, rollout, images, now)
+    if found is None or rollout.decision != "Promote" or resource.spec.benchmark is None:
+        return found
+    known = next((former.classes for former in before.history if former.revision == found.revision), {})
+    passed = {
+        pool.name: sorted({*known.get(pool.name, ()), *(node.hardware for node in pool.nodes if node.ready)})[
+            :MAX_CLASSES
+        ]
+        for pool in rollout.pools
+    }
+    return found.model_copy(update={"classes": passed})
 
 
 def _history(resource: EdgeDeployment, stable: str | None) -> list[RevisionStatus]:

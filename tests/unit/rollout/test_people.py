@@ -223,6 +223,26 @@ def test_a_revision_that_was_good_comes_back_without_waves_and_benchmarks() -> N
     assert {job["metadata"]["labels"]["slmops.dev/role"] for job in new} <= {"pull"}
 
 
+def test_a_word_that_asked_for_another_try_does_not_stand_in_the_way_back() -> None:
+    world = running(rollback={"keep": 1})
+    world.settle()
+    world.retry("monday")
+    world.deploy("good-3")
+    world.settle()
+    world.deploy("good-2")
+    world.settle()
+    assert world.status["lastOutcome"]["outcome"] == "FastPromoted"
+    stable = world.status["stable"]["revision"]
+    world.settle()
+    assert world.status["stable"]["revision"] == stable
+    world.retry("tuesday")
+    world.settle()
+    assert world.status["stable"]["revision"] != stable, "another word asks again"
+    world.deploy("good-1")
+    world.settle()
+    assert (served(world), world.status["phase"]) == (["good-1"] * 4, "Ready")
+
+
 @pytest.mark.parametrize(("keep", "kept"), [(0, 0), (1, 1), (2, 2)])
 def test_so_many_are_remembered(keep: int, kept: int) -> None:
     world = running(rollback={"keep": keep})
