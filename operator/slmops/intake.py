@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 
-from slmops.api.base import API_VERSION
+from slmops.api.base import API_VERSION, GROUP
 from slmops.cluster.cache import Cache, Relist
 from slmops.cluster.client import Cluster
 from slmops.cluster.errors import ClusterError
@@ -29,7 +29,6 @@ from slmops.cluster.objects import (
     Manifest,
     parent_key,
 )
-from slmops.state import ANNOTATION_RETRY
 
 WATCHED = (*PARENTS, *CHILDREN, NODE)
 SELECTOR = {MANAGED_BY: MANAGER}
@@ -44,13 +43,13 @@ log = logging.getLogger(__name__)
 
 
 def asked(cache: Cache, key: Key) -> object:
-    """What people ask of a resource: its spec, by its generation, and to try again; None when it is not there."""
+    """What people ask of a resource: its spec, by its generation, and our annotations; None when it is not there."""
     body = cache.get(KNOWN[API_VERSION, key.kind], key.namespace, key.name)
     if body is None:
         return None
     metadata = body["metadata"]
-    retry = (metadata.get("annotations") or {}).get(ANNOTATION_RETRY)
-    return metadata.get("uid"), metadata.get("generation"), retry, metadata.get("deletionTimestamp")
+    said = {key: text for key, text in (metadata.get("annotations") or {}).items() if key.startswith(f"{GROUP}/")}
+    return metadata.get("uid"), metadata.get("generation"), said, metadata.get("deletionTimestamp")
 
 
 class Intake:

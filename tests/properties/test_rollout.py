@@ -22,14 +22,16 @@ MODELS = ("good-1", "good-2", "good-3", "slow-1", "lame-1", "noisy-1", "silent-1
 WAVES: list[list[Manifest]] = [
     [{"name": "all", "nodes": "100%"}],
     [{"name": "canary", "nodes": 1}, {"name": "rest", "nodes": "100%"}],
+    [{"name": "canary", "nodes": 1}, {"name": "half", "nodes": "50%", "approval": "Required"},
+     {"name": "rest", "nodes": "100%", "approval": "Required"}],
     [{"name": "canary", "nodes": 1}, {"name": "half", "nodes": "50%", "soak": "1m"}, {"name": "rest", "nodes": "100%"}],
-]
+]  # fmt: skip
 CLASSES = ("small", "big")
 POOLS = ("farms", "barns")
 WEIGHTS = {
     "time": 1, "everybody": 10, "operator": 3, "killed_operator": 3, "daemon_set_controller": 3, "garbage_collector": 1,
-    "job_controller": 2, "kubelet": 4, "deploy": 1, "pause": 1, "retry": 1, "pools": 1, "offline": 2, "online": 3,
-    "join": 1, "leave": 1, "relabel": 1, "crash": 1, "evict": 1,
+    "job_controller": 2, "kubelet": 4, "deploy": 1, "pause": 1, "retry": 1, "approve": 2, "promote": 1, "abort": 1,
+    "retry_failed": 1, "pools": 1, "offline": 2, "online": 3, "join": 1, "leave": 1, "relabel": 1, "crash": 1, "evict": 1,
 }  # fmt: skip
 """How often each is the one to act."""
 ACTORS = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
@@ -49,6 +51,8 @@ class Fleet:
         self.shaken: set[str] = set()
         self.moved: set[str] = set()
         self.measured: set[tuple[str, str, str]] = set()
+        self.in_full: set[str] = set()
+        self.aborted: set[str] = set()
 
     def step(self, actor: str, number: int) -> None:
         """One step, and all checks."""
@@ -114,6 +118,25 @@ class Fleet:
 
     def retry(self, number: int) -> None:
         self.world.retry("ab"[number % 2])
+
+    def approve(self, number: int) -> None:
+        wave = _pick(self.spec["strategy"]["waves"], number)["name"]
+        self.world.say(approve=f"{self._candidate()}/{wave}")
+
+    def promote(self, number: int) -> None:
+        self.world.say(promote=self._candidate())
+        self.in_full.add(self._candidate())
+
+    def abort(self, number: int) -> None:
+        self.world.say(abort=self._candidate())
+        self.aborted.add(self._candidate())
+
+    def retry_failed(self, number: int) -> None:
+        self.world.say(retry_failed="ab"[number % 2])
+
+    def _candidate(self) -> str:
+        """What people see in the status; it may be another one by the time that the operator reads what they say."""
+        return str((self.world.parent["status"].get("candidate") or {}).get("revision"))
 
     def pools(self, number: int) -> None:
         self.spec["pools"] = manifest(pools=POOLS[: 1 + number % 2])["spec"]["pools"]
@@ -201,6 +224,7 @@ class Fleet:
             done = before.serving(pool, revision)
             assert len(begun - done) <= self.spec["strategy"]["maxUnavailable"], "too many at once"
             assert len(begun) <= before.allowed(self.spec["strategy"]["waves"], revision, pool), "beyond the wave"
+            assert not before.unapproved(self.spec["strategy"]["waves"], revision), "without its approval"
 
     def check_promotion(self, before: "_State") -> None:
         """What becomes stable serves on every node that is online, and was measured on every class."""
@@ -214,7 +238,9 @@ class Fleet:
                 assert all((promoted, pool["name"], hardware) in self.measured for hardware in found)
                 classes |= found
             model = _model(self.spec)
-            assert model.startswith("good") or (model == "lame-1" and "small" not in classes), f"{model} was promoted"
+            doubtful = model.startswith(("noisy", "silent")) and (promoted in self.in_full or promoted in before.known)
+            good = doubtful or model.startswith("good") or (model == "lame-1" and "small" not in classes)
+            assert good, f"{model} was promoted"
 
     def _hardware(self, name: str) -> str:
         return str(self.world.nodes[name]["metadata"]["labels"]["slmops.dev/hardware-class"])
@@ -229,6 +255,13 @@ class Fleet:
         if world.condition("Progressing")["reason"] == "BenchmarkFailed":
             world.retry("once more")  # a server that was taken away while it was measured
             world.settle()
+        if world.status["phase"] == "Degraded" and self.aborted & set(world.status["failed"]):
+            world.retry("and once more")
+            world.settle()
+        for _ in self.spec["strategy"]["waves"]:
+            if world.status["phase"] == "Waiting":
+                world.say(approve=world.status["wave"]["approval"])
+                world.settle()
         check_end(world, self.spec)
         at_rest(world)
 
@@ -280,6 +313,8 @@ class _State:
         self.pools = [pool["name"] for pool in world.parent["spec"]["pools"]]
         self.online = [world.nodes[name] for pool in self.pools for name in world.members(pool)]
         self.members = {pool: set(world.members(pool)) for pool in self.pools}
+        status, self.said = world.parent["status"], dict(world.parent["metadata"]["annotations"])
+        self.known = {known["revision"] for known in status.get("history") or ()}
         self._ready: dict[tuple[str, str], set[str]] = {}
         for pod in world.pods.values():
             labels, name = pod["metadata"]["labels"], pod["spec"].get("nodeName")
@@ -292,12 +327,27 @@ class _State:
         return self._ready.get((pool, revision), set()) & self.members[pool]
 
     def allowed(self, waves: list[Manifest], revision: str, pool: str) -> int:
-        """How many nodes of a pool may have the revision: the first wave's number that some pool has not reached."""
+        """How many nodes of a pool may have the revision: the number of the wave that it is in."""
+        wave = waves[-1] if self.fast(revision) else self.wave(waves, revision)
+        return share_of(wave["nodes"], len(self.members[pool]))
+
+    def wave(self, waves: list[Manifest], revision: str) -> Manifest:
+        """The first wave whose number some pool has not reached."""
         for wave in waves:
             wants = {p: share_of(wave["nodes"], len(self.members[p])) for p in self.pools}
             if any(len(self.serving(p, revision)) < wants[p] for p in self.pools):
-                return wants[pool]
-        return len(self.members[pool])
+                return wave
+        return waves[-1]
+
+    def fast(self, revision: str) -> bool:
+        """Whether it waits for nothing."""
+        return revision in self.known or self.said.get("slmops.dev/promote") == revision
+
+    def unapproved(self, waves: list[Manifest], revision: str) -> bool:
+        """Whether its wave has to be approved and is not."""
+        wave = self.wave(waves, revision)
+        later = [f"{revision}/{found['name']}" for found in waves[waves.index(wave) :]]
+        return "approval" in wave and not self.fast(revision) and self.said.get("slmops.dev/approve") not in later
 
 
 def _begun(world: World, pool: str, revision: str) -> set[str]:

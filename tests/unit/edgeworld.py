@@ -57,6 +57,12 @@ class World(Machines):
         annotations |= {} if word is None else {"slmops.dev/retry": word}
         self.version += 1
 
+    def say(self, **annotations: str) -> None:
+        """The user sets annotations slmops.dev/…; a name's underscores are hyphens."""
+        said = {f"slmops.dev/{name.replace('_', '-')}": text for name, text in annotations.items()}
+        self.parent["metadata"]["annotations"] |= said
+        self.version += 1
+
     def advance(self, seconds: float) -> None:
         """Time passes."""
         self.now += timedelta(seconds=seconds)
@@ -158,7 +164,13 @@ class World(Machines):
         for child, annotations in plan.annotate:
             yield lambda c=child, a=annotations: self._annotate(c, a)
         for child in plan.remove:
-            yield lambda c=child: self.objects.pop(_key(c))
+            yield lambda c=child: self._remove(c)
+
+    def _remove(self, child: Manifest) -> None:
+        if child["kind"] == "Pod":
+            self.delete_pod(self.pods[child["metadata"]["name"]])
+        else:
+            self.objects.pop(_key(child))
 
     def _annotate(self, child: Manifest, annotations: Mapping[str, str]) -> None:
         self.objects[_key(child)]["metadata"].setdefault("annotations", {}).update(annotations)
@@ -205,7 +217,7 @@ class World(Machines):
 
     def _soaks(self) -> bool:
         rollout = self.plan.detail
-        left = rollout.soak_left if isinstance(rollout, Rollout) else None
+        left = rollout.left if isinstance(rollout, Rollout) else None
         self.advance(left or 0)
         return bool(left)
 

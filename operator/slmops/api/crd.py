@@ -15,7 +15,7 @@ from pydantic_core import core_schema
 from slmops.api.base import BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VERSION, ApiModel
 from slmops.api.budget import AMOUNT, CURRENCY
 from slmops.api.distillation import Distillation
-from slmops.api.edgedeployment import EdgeDeployment
+from slmops.api.edgedeployment import TIME, ZONE, EdgeDeployment
 from slmops.api.egress import CIDR, HOST
 from slmops.api.finetune import FineTune
 from slmops.api.lora import LAYER
@@ -139,6 +139,8 @@ HINTS = {
     LAYER: "expected the name of a layer, for example q_proj",
     DATA_KEY: "expected a key of the Secret or ConfigMap, for example token",
     REPOSITORY: "expected a repository without tag or digest, for example registry.example/slm/farm-assistant",
+    TIME: "expected hours and minutes, for example 22:00",
+    ZONE: "expected the name of a time zone, for example Europe/Copenhagen or UTC",
     AMOUNT: 'expected a number, for example 20 or "2.50"',
     CURRENCY: "expected three letters of ISO 4217, for example EUR",
     DIGEST_REFERENCE: "expected an image by digest: registry.example/repository@sha256: and 64 hexadecimal digits",

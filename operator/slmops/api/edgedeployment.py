@@ -82,6 +82,29 @@ class Wave(ApiModel):
     """Nodes of each pool that have the candidate at the end of the wave, counted from the first wave on."""
     soak: Duration | None = None
     """Time to wait after the wave before the next one begins, and after the last one before the promotion."""
+    approval: Literal["Required"] | None = None
+    """Required: the wave begins once a person has allowed it, by the annotation slmops.dev/approve: REVISION/WAVE. An
+    approval holds for that candidate and for the waves before, and for no other candidate."""
+
+
+TIME = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+ZONE = r"^[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*$"
+Day = Literal["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"]
+
+
+class Window(ApiModel):
+    """Hours in which nodes get their turn. What has begun is carried to its end; to roll back is allowed at all times."""
+
+    rules: ClassVar = (Rule("self.from != self.to", "from and to must differ: leave window out for all day", "to"),)
+
+    time_zone: Annotated[str, Field(pattern=ZONE, max_length=64)] = "UTC"
+    """Name in the IANA time zone database, for example Europe/Copenhagen."""
+    from_: Annotated[str, Field(pattern=TIME, max_length=5, alias="from")]
+    """When it opens, for example 22:00."""
+    to: Annotated[str, Field(pattern=TIME, max_length=5)]
+    """When it closes; on the next day where that is earlier than from."""
+    days: Annotated[list[Day], Field(max_length=7)] = []
+    """Days on which it opens; every day when empty."""
 
 
 class Strategy(ApiModel):
@@ -93,14 +116,19 @@ class Strategy(ApiModel):
             "the last wave must be 100% of the nodes",
             "waves",
         ),
-    )
+        Rule("!has(self.maxUnavailable) || (self.maxUnavailable != 0 && self.maxUnavailable != '0%')",
+             "maxUnavailable needs at least one node", "maxUnavailable"),
+    )  # fmt: skip
 
     waves: Annotated[
         list[Wave], Field(min_length=1, max_length=20, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
     ] = [Wave(name="canary", nodes=1), Wave(name="rest", nodes="100%")]
     """Steps of the rollout; the last one is 100% of the nodes."""
-    max_unavailable: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Nodes of a pool whose turn it is at the same time."""
+    max_unavailable: IntOrPercent = 1
+    """Nodes of a pool whose turn it is at the same time: a count, or a share of the pool's nodes that are not offline,
+    rounded up."""
+    window: Window | None = None
+    """Hours in which nodes get their turn; at any time when absent."""
     progress_deadline: Duration = "30m"
     """A node's turn that takes longer fails the candidate."""
 
@@ -152,6 +180,9 @@ class Rollback(ApiModel):
 
     automatic: bool = True
     """Give the nodes back to the stable revision at once. Else the rollout stops where it is and waits for a person."""
+    keep: Annotated[int, Field(ge=0, le=10)] = 2
+    """Revisions that were promoted before the present one and are remembered: to go back to one of them takes no waves,
+    no soak and, on hardware where it has passed, no benchmark."""
 
 
 class EdgeDeploymentSpec(ApiModel):
@@ -191,6 +222,10 @@ class RevisionStatus(ApiModel):
     """Model image by pool."""
     since: str
     """When it became what it is."""
+    retry: str | None = None
+    """The annotation slmops.dev/retry that it came of."""
+    classes: dict[str, Annotated[list[str], Field(max_length=64)]] = {}
+    """Hardware classes on which it has passed, by pool."""
 
 
 class WaveStatus(ApiModel):
@@ -204,6 +239,8 @@ class WaveStatus(ApiModel):
     """Waves in all."""
     completed_at: str | None = None
     """When its last node was done; the soak counts from here."""
+    approval: str | None = None
+    """What the annotation slmops.dev/approve has to say, while the wave waits for it."""
 
 
 class NodeCounts(ApiModel):
@@ -250,7 +287,7 @@ class PoolStatus(ApiModel):
 class OutcomeStatus(ApiModel):
     """How the last rollout ended."""
 
-    outcome: Literal["Promoted", "RolledBack", "Superseded"]
+    outcome: Literal["Promoted", "FastPromoted", "RolledBack", "Aborted", "Superseded"]
     """What became of the candidate."""
     revision: str
     """The candidate."""
@@ -266,17 +303,24 @@ class EdgeDeploymentStatus(ApiModel):
     """The state of the fleet."""
 
     phase: str | None = None
-    """For people: Pending, Progressing, Paused, Degraded or Ready. Machines read the conditions."""
+    """For people: Pending, Progressing, Waiting (for a person or the hour), Paused, Degraded or Ready. Machines read the
+    conditions."""
     observed_generation: int | None = None
     """Generation of the spec that this status was computed from."""
     stable: RevisionStatus | None = None
     """What was promoted last; nodes go back to it."""
     candidate: RevisionStatus | None = None
     """What is being rolled out."""
+    history: Annotated[list[RevisionStatus], Field(max_length=10)] = []
+    """What was stable before, the latest first, as many as rollback.keep says."""
     failed: Annotated[list[str], Field(max_length=10)] = []
     """Revisions that failed; they are not tried again until something that shapes them changes."""
     last_outcome: OutcomeStatus | None = None
     """How the last rollout ended."""
+    retry: str | None = None
+    """The annotation slmops.dev/retry that was seen last."""
+    retried: str | None = None
+    """The annotation slmops.dev/retry-failed that was carried out last."""
     wave: WaveStatus | None = None
     """Where the rollout is."""
     activity: str | None = None

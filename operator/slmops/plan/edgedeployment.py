@@ -19,12 +19,14 @@ from slmops.plan.job import Work, work
 from slmops.plan.serving import bound, config_map, daemon_set, model_volume, serve_run, service
 from slmops.plan.sources import Sources, Unresolved
 from slmops.plan.verification import verification
+from slmops.rollout.people import retries
 from slmops.rollout.pods import SERVING, condition, gate_open
 from slmops.rollout.retired import Retired, retired
-from slmops.rollout.rollout import PoolState, Rollout, daemon_set_of, read
+from slmops.rollout.rollout import Rollout, daemon_set_of, read
 from slmops.rollout.trust import VERIFY, VERIFYING
 from slmops.rollout.trust import job_name as verification_name
 from slmops.rollout.turns import Turn, job_name, set_name, void
+from slmops.rollout.waves import PoolState
 from slmops.settings import Settings
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, Problem
 
@@ -32,6 +34,8 @@ WATCH_SECONDS = 10.0
 """How often a rollout under way is looked at without an event: deadlines pass silently."""
 SOON = 1.0
 """A failure is recorded in one pass and cleared away in the next."""
+MEASURED = ("GateFailed", "GateInconclusive", "BenchmarkFailed")
+"""Reasons that come of a benchmark."""
 JOB_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
 CORDONED = Toleration(key="node.kubernetes.io/unschedulable", operator="Exists", effect="NoSchedule")
 """DaemonSets go to cordoned nodes, so their Jobs have to: a node in maintenance must not fail the candidate."""
@@ -59,7 +63,7 @@ def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: 
                     pods.append(turn.pod)
     return Plan(
         apply=tuple(apply),
-        remove=tuple(_stale(resource, rollout, observed, old)),
+        remove=(*_stale(resource, rollout, observed, old), *_stuck(resource, rollout)),
         annotate=tuple(_reports(observed)),
         pod_conditions=tuple(_opened(pods)),
         detail=rollout,
@@ -79,9 +83,11 @@ def _unmeasurable(resource: EdgeDeployment, observed: Observed, rollout: Rollout
 
 
 def _deadline(rollout: Rollout) -> float | None:
-    if rollout.candidate is None or rollout.decision == "Pause":
+    if rollout.candidate is None or (rollout.decision == "Pause" and rollout.left is None):
         return None
-    return SOON if rollout.decision == "RollBack" else min(WATCH_SECONDS, rollout.soak_left or WATCH_SECONDS)
+    if rollout.decision == "Pause":
+        return rollout.left
+    return SOON if rollout.decision == "RollBack" else min(WATCH_SECONDS, rollout.left or WATCH_SECONDS)
 
 
 def _opened(pods: Sequence[Manifest]) -> list[tuple[Manifest, dict[str, str]]]:
@@ -248,13 +254,36 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
     return sorted(out, key=lambda child: bool(child.get("kind") == "ConfigMap"))
 
 
+def _stuck(resource: EdgeDeployment, rollout: Rollout) -> list[Manifest]:
+    """The candidate's pods that are started anew, so that restarts and lost time count no more. What a benchmark said is
+    asked of the pod that is there."""
+    turns = [turn for _, turn in _again(resource, rollout) if turn.reason not in MEASURED]
+    return [turn.pod for turn in turns if turn.pod is not None]
+
+
+def _again(resource: EdgeDeployment, rollout: Rollout) -> list[tuple[str, Turn]]:
+    """Turns in which the candidate failed or is doubtful and which are to be had again, as a person wants it, with their
+    pools."""
+    if rollout.decision != "Pause" or not retries(resource):
+        return []
+    return [
+        (pool.name, turn)
+        for pool in rollout.pools
+        for turn in pool.turns.values()
+        if turn.step in ("Failed", "Inconclusive")
+    ]
+
+
 def _to_repeat(resource: EdgeDeployment, rollout: Rollout, observed: Observed) -> set[str]:
     """Jobs, and their configurations, that are done again; pods may have other addresses then."""
     states = {name: observed.job(name) for job in observed.of_kind("Job") if (name := job["metadata"]["name"])}
     failed = {name for name, state in states.items() if state.phase == "Failed"}
-    if rollout.candidate is None or not failed:
+    if rollout.candidate is None:
         return set()
-    found = set()
+    again = _again(resource, rollout)
+    found = {
+        job_name(resource, r, pool, rollout.candidate, turn.node) for pool, turn in again for r in ("pull", "bench")
+    }
     for pool in rollout.pools:
         for node in pool.nodes:
             for name in (job_name(resource, r, pool.name, rollout.candidate, node) for r in ("pull", "bench")):

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.pods import condition, may_serve
-from slmops.rollout.rollout import PoolState, Rollout, daemon_set_of
+from slmops.rollout.rollout import Rollout, daemon_set_of
+from slmops.rollout.waves import PoolState
 from slmops.state import LABEL_POOL, LABEL_REVISION, Manifest, Observed
 
 

@@ -5,6 +5,7 @@ gates. So does the retry annotation: to try a failed revision again is to try a 
 for nothing: what came of it stays wanted.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slmops.api.conditions import ConditionType
@@ -46,11 +47,25 @@ def wanted(resource: EdgeDeployment, observed: Observed, settings: Settings) -> 
         [pool.model_dump(mode="json", include={"name", "resources", "tolerations"}) for pool in resource.spec.pools],
     ]
     asked = resource.metadata.annotations.get(ANNOTATION_RETRY)
-    name, retry = digest8([*shape, asked]), asked
-    if asked is None:
-        there = (found for found in _there(observed) if digest8([*shape, found[1]]) == found[0])
-        name, retry = next(there, (name, None))
+    name, retry = _named(resource, observed, shape, asked)
     return Revision(name, images, model_name(resource), retry)
+
+
+def _named(
+    resource: EdgeDeployment, observed: Observed, shape: Sequence[object], asked: str | None
+) -> tuple[str, str | None]:
+    """The name of a revision of this shape, and the retry annotation that it came of.
+
+    The annotation asks once: where it was seen before and nothing of this shape came of it, the spec has gone back to what
+    was there before it was set.
+    """
+    status, name = resource.status, digest8([*shape, asked])
+    there, former = _there(observed), [(known.revision, known.retry) for known in status.history]
+    now = [known.revision for known in (status.stable, status.candidate) if known is not None]
+    if asked is not None and (asked != status.retry or name in (*now, *status.failed)):
+        return name, asked
+    known = (found for found in [*there, *former] if digest8([*shape, found[1]]) == found[0])
+    return next(known, (name, asked))
 
 
 def _there(observed: Observed) -> list[tuple[str, str | None]]:

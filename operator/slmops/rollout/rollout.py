@@ -1,37 +1,24 @@
 """The rollout as a whole: which revision is stable, which is on trial, whose turn it is, and how it ends."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Literal
 
-from slmops.api.base import seconds
-from slmops.api.conditions import ConditionType, moment
-from slmops.api.edgedeployment import EdgeDeployment, Pool, WaveStatus
-from slmops.rollout.fleet import Node, in_order, pool_nodes, targets
+from slmops.api.conditions import ConditionType
+from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.rollout.fleet import Node, pool_nodes
+from slmops.rollout.people import ABORT, aborted, approval, in_full
 from slmops.rollout.pods import Servers
 from slmops.rollout.revision import Revision, wanted
 from slmops.rollout.trust import untrusted
-from slmops.rollout.turns import Trial, Turn, admitted, bench, set_name, turn
+from slmops.rollout.turns import Asked, Trial, Turn, admitted, bench, set_name, turn
+from slmops.rollout.waves import PoolState, in_wave, soak_left, wave_of
+from slmops.rollout.window import hours, opens_in, unknown_zone
 from slmops.settings import Settings
 from slmops.state import LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem
 
 Decision = Literal["Nothing", "Wait", "Proceed", "Soak", "Pause", "RollBack", "Promote"]
-
-
-@dataclass(frozen=True)
-class PoolState:
-    """One pool in the rollout."""
-
-    name: str
-    nodes: list[Node]
-    turns: dict[str, Turn] = field(default_factory=dict)
-    """By node, of the candidate; empty when there is none."""
-    active: list[Node] = field(default_factory=list)
-    """Nodes of this wave whose turn it is now, at most maxUnavailable of them."""
-    wave_done: bool = True
-    admitted: set[str] = field(default_factory=set)
-    """Host names that the candidate's DaemonSet is bound to."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +36,12 @@ class Rollout:
     wave: int = 0
     """Index of the current wave."""
     problem: Problem | None = None
-    soak_left: float | None = None
+    left: float | None = None
+    """Seconds until it goes on by itself."""
+    approval: str | None = None
+    """What the annotation slmops.dev/approve has to say before it goes on."""
+    known_good: bool = False
+    """Whether the candidate was stable once, and so has nothing to prove."""
 
     @property
     def stays(self) -> str | None:
@@ -69,7 +61,7 @@ def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: 
     stable = stable_revision(resource, observed, name)
     pools = [PoolState(pool.name, pool_nodes(pool, observed.nodes)) for pool in resource.spec.pools]
     idle = partial(Rollout, stable, None, pools=pools, servers=Servers.of(observed))
-    if problem := overlap(pools):
+    if problem := overlap(pools) or unknown_zone(resource):
         return idle(None, decision="Wait", problem=problem)
     if isinstance(asked, Problem):
         return idle(None, decision="Wait", problem=asked)
@@ -83,32 +75,39 @@ def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: 
 
 
 def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked: Revision, now: datetime) -> Rollout:
+    strategy = resource.spec.strategy
+    known = next((former for former in resource.status.history if former.revision == asked.name), None)
+    fast = known is not None or in_full(resource, asked.name)
+    about = Asked(asked.name, known.classes if known else {}, in_full(resource, asked.name))
     drafts = [
-        _pool(resource, observed, pool, state.nodes, idle, asked.name, now)
+        _pool(resource, observed, pool, state.nodes, idle, about, now)
         for pool, state in zip(resource.spec.pools, idle.pools, strict=True)
     ]
-    online = any(node.ready for pool in drafts for node in pool.nodes)
-    wave, last = 0, len(resource.spec.strategy.waves) - 1
-    while online and wave < last and all(_wave_done(resource, draft, wave) for draft in drafts):
-        if _soak_left(resource, asked.name, wave, now) > 0:
-            break
-        wave += 1
-    pools = [_with_wave(resource, draft, wave) for draft in drafts]
-    make = partial(Rollout, idle.stable, asked.name, asked, pools, idle.servers, wave=wave)
+    wave = wave_of(resource, drafts, asked.name, fast, now)
+    pools = [in_wave(resource, draft, wave) for draft in drafts]
+    make = partial(
+        Rollout, idle.stable, asked.name, asked, pools, idle.servers, wave=wave, known_good=known is not None
+    )
+    if aborted(resource, asked.name):
+        return make("RollBack", "Aborted", f"the annotation {ABORT} names it")
     turns = [t for pool in pools for t in pool.turns.values()]
     if failed := next((t for t in turns if t.step == "Failed"), None):
         decision: Decision = "RollBack" if resource.spec.rollback.automatic else "Pause"
         return make(decision, failed.reason, _of_node(failed))
     if doubt := next((t for t in turns if t.step == "Inconclusive"), None):
         return make("Pause", doubt.reason, _of_node(doubt))
-    if not online:
+    if not any(node.ready for pool in pools for node in pool.nodes):
         return make("Wait", "NoNodes", "no node of the pools is Ready")
     if resource.spec.paused:
         return make("Pause", "Paused", "spec.paused is set")
     if all(pool.wave_done for pool in pools):
-        if (left := _soak_left(resource, asked.name, wave, now)) > 0:
-            return make("Soak", "Soaking", soak_left=left)
-        return make("Promote", "AllNodesPassed")
+        if not fast and (left := soak_left(resource, asked.name, wave, now)) > 0:
+            return make("Soak", "Soaking", left=left)
+        return make("Promote", "KnownGood" if known else "AllNodesPassed")
+    if not fast and (needed := approval(resource, asked.name, wave)) is not None:
+        return make("Pause", "ApprovalRequired", f"wave {strategy.waves[wave].name} needs an approval", approval=needed)
+    if not fast and (left := opens_in(strategy.window, now)) > 0:
+        return make("Pause", "OutsideWindow", f"nodes get their turn {hours(strategy.window)}", left=left)
     return make("Proceed", "InTurn")
 
 
@@ -151,46 +150,14 @@ def daemon_set_of(resource: EdgeDeployment, observed: Observed, pool: str, revis
     return observed.child("DaemonSet", set_name(resource, pool, revision)) if revision else None
 
 
-def wave_seen(resource: EdgeDeployment, revision: str) -> WaveStatus | None:
-    """The wave in status, where it is this candidate's."""
-    candidate = resource.status.candidate
-    return resource.status.wave if candidate is not None and candidate.revision == revision else None
-
-
-def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[Node], idle: Rollout, revision: str,
+def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[Node], idle: Rollout, asked: Asked,
           now: datetime) -> PoolState:  # fmt: skip
+    revision = asked.revision
     benches = [(node, bench(resource, observed, pool.name, revision, node)) for node in nodes]
-    proven = {node.hardware for node, found in benches if found is not None and found.verdict == "Passed"}
+    before = asked.classes.get(pool.name, ())
+    proven = {*before, *(n.hardware for n, found in benches if found is not None and found.verdict == "Passed")}
     stable = idle.stable if daemon_set_of(resource, observed, pool.name, idle.stable) else None
     bound = admitted(daemon_set_of(resource, observed, pool.name, revision))
-    trial = Trial(resource, observed, idle.servers, pool.name, revision, stable, bound, now)
+    trial = Trial(resource, observed, idle.servers, pool.name, asked, stable, bound, now)
     turns = {node.name: turn(trial, node, proven) for node in nodes if node.ready}
     return PoolState(pool.name, nodes, turns, admitted=bound)
-
-
-def _members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]:
-    begun = {name for name, t in pool.turns.items() if t.step != "Waiting"}
-    ordered = in_order(pool.nodes, begun)
-    return ordered[: targets(resource.spec.strategy.waves, len(ordered))[wave]]
-
-
-def _wave_done(resource: EdgeDeployment, pool: PoolState, wave: int) -> bool:
-    return all(pool.turns[node.name].step == "Serving" for node in _members(resource, pool, wave))
-
-
-def _with_wave(resource: EdgeDeployment, pool: PoolState, wave: int) -> PoolState:
-    todo = [node for node in _members(resource, pool, wave) if pool.turns[node.name].step != "Serving"]
-    active = todo[: resource.spec.strategy.max_unavailable]
-    return PoolState(pool.name, pool.nodes, pool.turns, active, not todo, pool.admitted)
-
-
-def _soak_left(resource: EdgeDeployment, revision: str, wave: int, now: datetime) -> float:
-    """Seconds to wait after a wave. The clock starts when status says that the wave is complete."""
-    soak = resource.spec.strategy.waves[wave].soak
-    if soak is None:
-        return 0.0
-    seen = wave_seen(resource, revision)
-    if seen is not None and seen.index > wave + 1:
-        return 0.0
-    completed = moment(seen.completed_at) if seen is not None and seen.index == wave + 1 else None
-    return seconds(soak) if completed is None else max(0.0, seconds(soak) - (now - completed).total_seconds())

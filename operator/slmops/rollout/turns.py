@@ -13,7 +13,7 @@ measures both. ``Passed``: the gate opens; once the pod is ready the stable Daem
 Time in which the node was away does not count against the candidate, nor does a Job that failed meanwhile.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -46,6 +46,17 @@ class Turn:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """The candidate, and what is known of it beforehand."""
+
+    revision: str
+    classes: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Hardware on which it has passed before, by pool, where it was stable once."""
+    fast: bool = False
+    """Somebody takes doubts of the benchmark on himself."""
+
+
+@dataclass(frozen=True)
 class Trial:
     """The candidate in one pool, and what it takes to tell where a node stands."""
 
@@ -53,12 +64,17 @@ class Trial:
     observed: Observed
     servers: Servers
     pool: str
-    revision: str
+    asked: Asked
     stable: str | None
     """The stable revision, where this pool has one."""
     admitted: Collection[str]
     """Host names that the candidate's DaemonSet is bound to."""
     now: datetime
+
+    @property
+    def revision(self) -> str:
+        """The candidate's name."""
+        return self.asked.revision
 
     def late(self, node: Node, started: str | None) -> str:
         """What to say of something that began then and should be done by now."""
@@ -75,8 +91,9 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     make = partial(Turn, node, pod=pod, stable_pod=stable_pod)
     overdue = partial(make, "Failed", reason="ProgressDeadlineExceeded")
     found = bench(trial.resource, trial.observed, trial.pool, trial.revision, node)
-    if found is not None and found.verdict in ("Failed", "Inconclusive"):
-        return make(found.verdict, found.message, found.reason)
+    doubtful = found is not None and found.verdict == "Inconclusive"
+    if found is not None and (found.verdict == "Failed" or (doubtful and not trial.asked.fast)):
+        return make("Failed" if found.verdict == "Failed" else "Inconclusive", found.message, found.reason)
     if pod is None:
         return _before_pod(trial, node, make)
     reason, why = refused(pod)
@@ -93,10 +110,10 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
         late = trial.late(node, since(pod, "ContainersReady"))
         why = waiting_for(pod)
         return overdue(f"{late}: {why or 'the server does not get ready'}") if late else make("Starting", why)
-    passed = found is not None and found.verdict == "Passed"
+    passed = doubtful or (found is not None and found.verdict == "Passed")
     if passed or trial.resource.spec.benchmark is None or node.hardware in proven:
         return make("Passed")
-    if found is None and _lacks_comparison(trial, stable_pod):
+    if found is None and not trial.asked.fast and _lacks_comparison(trial, stable_pod):
         why = "the stable server on this node is not ready, and a gate compares with it"
         late = trial.late(node, since(pod, "ContainersReady"))
         return make("Inconclusive", f"{late}: {why}", "NothingToCompare") if late else make("Starting", why)

@@ -16,16 +16,20 @@ from slmops.api.edgedeployment import (
     WaveStatus,
 )
 from slmops.rollout.fleet import Node
-from slmops.rollout.rollout import PoolState, Rollout, daemon_set_of, wave_seen
+from slmops.rollout.people import ABORT, APPROVE, PROMOTE, RETRY_FAILED
+from slmops.rollout.rollout import Rollout, daemon_set_of
 from slmops.rollout.trust import verification
 from slmops.rollout.turns import bench as bench_of
 from slmops.rollout.verdict import figures
-from slmops.state import JobState, Observed, Plan
+from slmops.rollout.waves import PoolState, wave_seen
+from slmops.state import ANNOTATION_RETRY, JobState, Observed, Plan
 from slmops.status.batch import intake
 from slmops.status.signing import told
 
 C = ConditionType
 RANK = {"Failed": 3, "Inconclusive": 2, "Passed": 1, "Pending": 0}
+WAITING = ("ApprovalRequired", "OutsideWindow")
+"""What the spec itself has asked to wait for."""
 MAX_CLASSES = 64
 """More do not fit into the object; those that passed are left out first."""
 
@@ -44,7 +48,7 @@ def edgedeployment_status(
     if rollout.decision == "RollBack" and candidate:
         failed = [*(name for name in failed if name != candidate), candidate][-10:]
         candidate = None
-    shown = _revision(before.candidate, candidate, _images(resource, observed, rollout, candidate), now)
+    shown = _revision(before.candidate, candidate, rollout, _images(resource, observed, rollout, candidate), now)
     if rollout.problem is not None:
         shown = before.candidate  # it is where it was; what the spec asks for cannot be told now
     pools = [_pool(resource, observed, state, shown.revision if shown else stable, rollout) for state in rollout.pools]
@@ -53,9 +57,12 @@ def edgedeployment_status(
     return EdgeDeploymentStatus(
         phase=_phase(rollout, facts),
         observed_generation=resource.metadata.generation,
-        stable=_revision(before.stable, stable, _images(resource, observed, rollout, stable), now),
+        stable=_stable(resource, rollout, _images(resource, observed, rollout, stable), now),
         candidate=shown,
+        history=_history(resource, stable),
         failed=failed,
+        retry=before.retry if rollout.problem else resource.metadata.annotations.get(ANNOTATION_RETRY),
+        retried=before.retried if rollout.problem else resource.metadata.annotations.get(RETRY_FAILED),
         last_outcome=outcome,
         wave=_wave(resource, rollout, now),
         activity=_activity(rollout),
@@ -85,7 +92,10 @@ def _facts(rollout: Rollout, pools: list[PoolStatus], outcome: OutcomeStatus | N
     elif rollout.candidate is None or rollout.decision == "Promote":
         facts.append(true(C.PROGRESSING, "Done"))
     elif rollout.decision == "Pause":
-        facts.append(false(C.PROGRESSING, reason, f"{text}. {_way_on(rollout)}"))
+        way_on = f"{text}. {_way_on(rollout)}".strip()
+        facts.append(
+            unknown(C.PROGRESSING, reason, way_on) if reason in WAITING else false(C.PROGRESSING, reason, way_on)
+        )
     else:
         facts.append(unknown(C.PROGRESSING, reason, text) if rollout.decision == "Wait"
                      else true(C.PROGRESSING, reason, text))  # fmt: skip
@@ -119,7 +129,12 @@ def _facts(rollout: Rollout, pools: list[PoolStatus], outcome: OutcomeStatus | N
 def _way_on(rollout: Rollout) -> str:
     if rollout.reason == "Paused":
         return "Unset it to go on."
-    return "Set the annotation slmops.dev/retry to measure again, or change the spec."
+    if rollout.reason == "OutsideWindow":
+        return "What has begun goes on."
+    if rollout.approval is not None:
+        return f"To allow it, set the annotation {APPROVE}={rollout.approval}."
+    return (f"Set the annotation {RETRY_FAILED} to another word to give the nodes another turn, {PROMOTE} or {ABORT} to "
+            f"{rollout.candidate} to decide, or change the spec.")  # fmt: skip
 
 
 def _phase(rollout: Rollout, facts: list[Fact]) -> str:
@@ -128,17 +143,42 @@ def _phase(rollout: Rollout, facts: list[Fact]) -> str:
     if rollout.decision == "RollBack" or rollout.reason == "CandidateFailed":
         return "Degraded"
     if rollout.decision == "Pause":
-        return "Paused"
+        return "Waiting" if rollout.reason in WAITING else "Paused"
     if rollout.candidate is not None and rollout.decision != "Promote":
         return "Progressing"
     return "Ready" if facts[-1].status == "True" else "Degraded" if facts[-1].status == "False" else "Pending"
 
 
-def _revision(before: RevisionStatus | None, name: str | None, images: dict[str, str],
+def _revision(before: RevisionStatus | None, name: str | None, rollout: Rollout, images: dict[str, str],
               now: datetime) -> RevisionStatus | None:  # fmt: skip
     if name is None or (before is not None and before.revision == name):
         return before if name is not None else None
-    return RevisionStatus(revision=name, images=images, since=timestamp(now))
+    retry = rollout.wanted.retry if rollout.wanted is not None and rollout.wanted.name == name else None
+    return RevisionStatus(revision=name, images=images, since=timestamp(now), retry=retry)
+
+
+def _stable(resource: EdgeDeployment, rollout: Rollout, images: dict[str, str], now: datetime) -> RevisionStatus | None:
+    """What nodes go back to. Where it is promoted now, it has passed on all that the pools have."""
+    before = resource.status
+    found = _revision(before.stable, rollout.stays, rollout, images, now)
+    if found is None or rollout.decision != "Promote" or resource.spec.benchmark is None:
+        return found
+    known = next((former.classes for former in before.history if former.revision == found.revision), {})
+    passed = {
+        pool.name: sorted({*known.get(pool.name, ()), *(node.hardware for node in pool.nodes if node.ready)})[
+            :MAX_CLASSES
+        ]
+        for pool in rollout.pools
+    }
+    return found.model_copy(update={"classes": passed})
+
+
+def _history(resource: EdgeDeployment, stable: str | None) -> list[RevisionStatus]:
+    """What was stable before, the latest first."""
+    before = resource.status
+    left = [before.stable] if before.stable is not None and before.stable.revision != stable else []
+    found = [known for known in [*left, *before.history] if known.revision != stable]
+    return found[: resource.spec.rollback.keep]
 
 
 def _images(resource: EdgeDeployment, observed: Observed, rollout: Rollout, name: str | None) -> dict[str, str]:
@@ -155,13 +195,13 @@ def _images(resource: EdgeDeployment, observed: Observed, rollout: Rollout, name
 
 
 def _outcome(before: EdgeDeploymentStatus, rollout: Rollout, now: datetime) -> OutcomeStatus | None:
-    outcome: Literal["Promoted", "RolledBack", "Superseded"] | None = None
+    outcome: Literal["Promoted", "FastPromoted", "RolledBack", "Aborted", "Superseded"] | None = None
     name, reason, message = rollout.candidate, rollout.reason, rollout.message
     former = before.candidate.revision if before.candidate is not None and rollout.problem is None else None
     if rollout.decision == "Promote":
-        outcome = "Promoted"
+        outcome = "FastPromoted" if rollout.known_good else "Promoted"
     elif rollout.decision == "RollBack":
-        outcome = "RolledBack"
+        outcome = "Aborted" if reason == "Aborted" else "RolledBack"
     elif former is not None and former == rollout.stable:  # promoted by a pass that was cut off before it said so
         outcome, name, reason, message = "Promoted", former, "AllNodesPassed", ""
     elif former not in (None, rollout.candidate, *before.failed):
@@ -186,7 +226,8 @@ def _wave(resource: EdgeDeployment, rollout: Rollout, now: datetime) -> WaveStat
         seen = wave_seen(resource, rollout.candidate)
         before_at = seen.completed_at if seen and seen.index == rollout.wave + 1 else None
         at = before_at if moment(before_at) else timestamp(now)
-    return WaveStatus(name=waves[rollout.wave].name, index=rollout.wave + 1, of=len(waves), completed_at=at)
+    return WaveStatus(name=waves[rollout.wave].name, index=rollout.wave + 1, of=len(waves), completed_at=at,
+                      approval=rollout.approval)  # fmt: skip
 
 
 def _activity(rollout: Rollout) -> str | None:

@@ -172,7 +172,7 @@ def test_the_soak_is_counted_from_the_time_that_status_names(
     status: dict[str, Any] | None, minutes: float, decision: str, left: float | None
 ) -> None:
     found = Fleet(status=status, strategy=SOAKING).serve("n0").read(minutes)
-    assert (found.decision, found.soak_left) == (decision, left)
+    assert (found.decision, found.left) == (decision, left)
     assert found.wave == (0 if decision == "Soak" else 1)
 
 

@@ -1,0 +1,74 @@
+"""How far a rollout has come: which wave it is, whose turn it is in it, and what it waits for."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from slmops.api.base import seconds, share_of
+from slmops.api.conditions import moment
+from slmops.api.edgedeployment import EdgeDeployment, WaveStatus
+from slmops.rollout.fleet import Node, in_order, targets
+from slmops.rollout.turns import Turn
+
+
+@dataclass(frozen=True)
+class PoolState:
+    """One pool in the rollout."""
+
+    name: str
+    nodes: list[Node]
+    turns: dict[str, Turn] = field(default_factory=dict)
+    """By node, of the candidate; empty when there is none."""
+    active: list[Node] = field(default_factory=list)
+    """Nodes of this wave whose turn it is now, at most maxUnavailable of them."""
+    wave_done: bool = True
+    admitted: set[str] = field(default_factory=set)
+    """Host names that the candidate's DaemonSet is bound to."""
+
+
+def wave_of(resource: EdgeDeployment, pools: Sequence[PoolState], revision: str, fast: bool, now: datetime) -> int:
+    """The wave that the rollout is in; the last one where it is ``fast``: one that waits for nothing."""
+    wave, last = 0, len(resource.spec.strategy.waves) - 1
+    if not any(node.ready for pool in pools for node in pool.nodes):
+        return 0
+    while wave < last and (fast or all(_done(resource, pool, wave) for pool in pools)):
+        if not fast and soak_left(resource, revision, wave, now) > 0:
+            break
+        wave += 1
+    return wave
+
+
+def in_wave(resource: EdgeDeployment, pool: PoolState, wave: int) -> PoolState:
+    """The pool with whose turn it is in the wave."""
+    todo = [node for node in _members(resource, pool, wave) if pool.turns[node.name].step != "Serving"]
+    online = sum(node.ready for node in pool.nodes)
+    at_once = max(1, share_of(resource.spec.strategy.max_unavailable, online))
+    return replace(pool, active=todo[:at_once], wave_done=not todo)
+
+
+def soak_left(resource: EdgeDeployment, revision: str, wave: int, now: datetime) -> float:
+    """Seconds to wait after a wave. The clock starts when status says that the wave is complete."""
+    soak = resource.spec.strategy.waves[wave].soak
+    if soak is None:
+        return 0.0
+    seen = wave_seen(resource, revision)
+    if seen is not None and seen.index > wave + 1:
+        return 0.0
+    completed = moment(seen.completed_at) if seen is not None and seen.index == wave + 1 else None
+    return seconds(soak) if completed is None else max(0.0, seconds(soak) - (now - completed).total_seconds())
+
+
+def wave_seen(resource: EdgeDeployment, revision: str) -> WaveStatus | None:
+    """The wave in status, where it is this candidate's."""
+    candidate = resource.status.candidate
+    return resource.status.wave if candidate is not None and candidate.revision == revision else None
+
+
+def _members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]:
+    begun = {name for name, turn in pool.turns.items() if turn.step != "Waiting"}
+    ordered = in_order(pool.nodes, begun)
+    return ordered[: targets(resource.spec.strategy.waves, len(ordered))[wave]]
+
+
+def _done(resource: EdgeDeployment, pool: PoolState, wave: int) -> bool:
+    return all(pool.turns[node.name].step == "Serving" for node in _members(resource, pool, wave))

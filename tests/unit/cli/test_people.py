@@ -1,0 +1,123 @@
+"""``kubectl slm``: what it asks of kubectl, and what it says."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from slmops.cli.people import COMMANDS, Refused, main
+
+STATUS: dict[str, Any] = {
+    "phase": "Waiting",
+    "stable": {"revision": "aaaa1111", "since": "2026-11-01T00:00:00Z", "images": {"farms": "r.example/m@sha256:1"}},
+    "candidate": {"revision": "bbbb2222", "since": "2026-11-30T00:00:00Z", "images": {"farms": "r.example/m@sha256:2"}},
+    "wave": {"name": "half", "index": 2, "of": 3, "approval": "bbbb2222/half"},
+    "pools": [{"name": "farms", "nodes": {"total": 4, "updated": 1, "ready": 4, "offline": 0},
+               "classes": [{"name": "amd64-4cpu-8gi", "nodes": 4, "verdict": "Passed"}]}],
+    "lastOutcome": {"outcome": "Promoted", "revision": "aaaa1111", "reason": "AllPassed", "at": "2026-11-01T00:00:00Z"},
+    "conditions": [
+        {"type": "Progressing", "status": "Unknown", "reason": "ApprovalRequired", "message": "wave half needs it"},
+        {"type": "Ready", "status": "True", "reason": "Serving", "message": "4 of 4 nodes serve"},
+    ],
+}  # fmt: skip
+
+
+class Kubectl:
+    """Answers with one object, and remembers what it was asked."""
+
+    def __init__(self, **status: Any) -> None:
+        self.found = {"metadata": {"name": "farms"}, "status": STATUS | status}
+        self.asked: list[list[str]] = []
+
+    def __call__(self, arguments: Sequence[str]) -> str:
+        self.asked.append(list(arguments))
+        return json.dumps(self.found) if arguments[0] == "get" else ""
+
+
+def said(kubectl: Kubectl, *arguments: str) -> list[str]:
+    assert main([*arguments, "-n", "edge-ai", "--context", "prod"], kubectl) == 0
+    get, *rest = kubectl.asked
+    assert get == ["get", "edgedeployment", "farms", "-o", "json", "-n", "edge-ai", "--context", "prod"]
+    assert all(each[-4:] == ["-n", "edge-ai", "--context", "prod"] for each in rest)
+    return [" ".join(each[:-4]) for each in rest]
+
+
+@pytest.mark.parametrize(
+    ("command", "asked"),
+    [
+        ("approve", "annotate edgedeployment farms slmops.dev/approve=bbbb2222/half --overwrite"),
+        ("promote", "annotate edgedeployment farms slmops.dev/promote=bbbb2222 --overwrite"),
+        ("abort", "annotate edgedeployment farms slmops.dev/abort=bbbb2222 --overwrite"),
+        ("pause", 'patch edgedeployment farms --type=merge -p {"spec": {"paused": true}}'),
+        ("resume", 'patch edgedeployment farms --type=merge -p {"spec": {"paused": false}}'),
+    ],
+)
+def test_what_is_asked_of_kubectl(command: str, asked: str) -> None:
+    assert said(Kubectl(), command, "farms") == [asked]
+
+
+@pytest.mark.parametrize("command", ["retry", "retry-failed"])
+def test_each_retry_has_a_word_of_its_own(command: str) -> None:
+    words = {said(Kubectl(phase="Paused"), command, "farms")[0] for _ in range(3)}
+    assert len(words) == 3
+    assert all(word.startswith(f"annotate edgedeployment farms slmops.dev/{command}=") for word in words)
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "told"),
+    [
+        ("approve", {"wave": None}, "farms waits for no approval: it is Waiting"),
+        ("promote", {"candidate": None}, "farms has no candidate: it is Waiting"),
+        ("abort", {"candidate": None, "phase": None}, "farms has no candidate: it is not seen by the operator yet"),
+        ("retry-failed", {}, "no node of farms waits for another turn: it is Waiting"),
+    ],
+)
+def test_what_cannot_be_done_is_told_and_nothing_is_written(
+    command: str, status: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kubectl = Kubectl(**status)
+    assert main([command, "farms"], kubectl) == 1
+    assert capsys.readouterr().err == f"kubectl slm: {told}\n"
+    assert len(kubectl.asked) == 1
+
+
+def test_what_kubectl_complains_about_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuses(arguments: Sequence[str]) -> str:
+        raise Refused('edgedeployments.slmops.dev "farms" not found')
+
+    assert main(["status", "farms"], refuses) == 1
+    assert capsys.readouterr().err == 'kubectl slm: edgedeployments.slmops.dev "farms" not found\n'
+
+
+def test_the_status_reads_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
+    said(Kubectl(), "status", "farms")
+    assert (
+        capsys.readouterr().out
+        == """\
+farms: Waiting
+  stable     aaaa1111 since 2026-11-01T00:00:00Z
+             farms: r.example/m@sha256:1
+  candidate  bbbb2222 since 2026-11-30T00:00:00Z
+             farms: r.example/m@sha256:2
+  wave       half, 2 of 3
+  pool       farms: 4 nodes, 1 updated, 4 ready, 0 offline
+             amd64-4cpu-8gi: 4 nodes, Passed
+  last       Promoted aaaa1111 at 2026-11-01T00:00:00Z: AllPassed
+  Progressing: ApprovalRequired: wave half needs it
+"""
+    )
+
+
+def test_a_resource_that_nobody_has_looked_at_has_a_status_too(capsys: pytest.CaptureFixture[str]) -> None:
+    kubectl = Kubectl()
+    del kubectl.found["status"]
+    assert main(["status", "farms"], kubectl) == 0
+    assert capsys.readouterr().out == "farms: not seen by the operator yet\n"
+
+
+def test_every_command_is_in_the_docs() -> None:
+    from pathlib import Path
+
+    page = (Path(__file__).parents[3] / "docs" / "rollouts.md").read_text()
+    assert [name for name in COMMANDS if f"`kubectl slm {name}" not in page] == []
