@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from slm_quantizer.gptq import check_blocks
 from slm_quantizer.layerwise import States, first_inputs, through
-from slm_quantizer.passes import QUIET, Passes
+from slm_quantizer.passes import QUIET, Passes, converting
 from slm_trainer.store import TokenStore
 from slmkit.run import RunFailed
 from slmops.contract import Reason
@@ -54,7 +54,7 @@ def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path, pass
         found = 0
         states = first_inputs(loaded, store)
         layers = loaded.get_decoder().layers
-        for layer in passes.each("AWQ", layers):
+        for layer in passes.each(converting("AWQ"), layers):
             groups = list(_groups(layer))
             moments, states = _watch(layer, groups, states)
             for (previous, linears), (mean, square) in zip(groups, moments, strict=True):

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from slm_quantizer.awq import awq
 from slm_quantizer.gptq import BITS, quantized
-from slm_quantizer.passes import QUIET, Passes
+from slm_quantizer.passes import QUIET, Passes, converting
 from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
 
@@ -28,7 +28,7 @@ def build(model: Path, run: QuantizeRun, records: Path | None, work: Path, passe
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(model, out, ignore=shutil.ignore_patterns(*WEIGHTS))
     if run.precision in DTYPES:
-        passes.begin(run.format)
+        passes.begin(converting(run.format))
         loaded = AutoModelForCausalLM.from_pretrained(
             model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=DTYPES[run.precision]
         )
@@ -41,7 +41,7 @@ def build(model: Path, run: QuantizeRun, records: Path | None, work: Path, passe
             raise RunFailed(Reason.INVALID_CONFIGURATION, "AWQ needs calibration data")
         model = awq(model, records, run.block_size, run.symmetric, work / "scaled", passes)
     checkpoint = quantized(model, run, records, work, passes)
-    passes.begin(run.format)
+    passes.begin(converting(run.format))
     _compress(checkpoint, run, out)
     return out
 

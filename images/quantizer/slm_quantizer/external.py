@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from slm_quantizer.passes import QUIET, Passes
+from slm_quantizer.passes import QUIET, Passes, converting
 from slm_quantizer.runtimes import Said
 from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
@@ -35,7 +35,7 @@ def program(format: str) -> Path:
 
 def build(model: Path, run: QuantizeRun, records: Path | None, work: Path, passes: Passes = QUIET) -> Path:
     """Have the program convert a checked model folder. Returns the folder with the result."""
-    passes.begin(run.format)
+    passes.begin(converting(run.format))
     out = work / run.format.lower()
     out.mkdir()
     asked = {"do": "build", "model": str(model), "out": str(out), "precision": run.precision, "algorithm": run.algorithm,

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from slm_quantizer.calibrated import calibrated_by
 from slm_quantizer.olive import carry_out
-from slm_quantizer.passes import QUIET, Passes
+from slm_quantizer.passes import QUIET, Passes, converting
 from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
 
@@ -36,7 +36,7 @@ def quantized(model: Path, run: QuantizeRun, records: Path | None, work: Path, p
             raise RunFailed(Reason.INVALID_CONFIGURATION, "GPTQ needs calibration data")
         options |= {"type": "Gptq", "data_config": calibrated_by(records)}
     what = f"{run.precision} checkpoint by {options['type']}"
-    passes.begin(options["type"].upper(), depth(model))
+    passes.begin(converting(options["type"].upper()), depth(model))
     made = ("model/config.json",)
     with zeros_kept() if run.prune is not None else nullcontext():
         out = carry_out(model, {"quantize": options}, work / "olive-checkpoint", made, what, told=passes) / "model"

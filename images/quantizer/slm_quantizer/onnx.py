@@ -8,7 +8,7 @@ from slm_quantizer.awq import awq
 from slm_quantizer.gptq import check_blocks, depth, quantized
 from slm_quantizer.olive import carry_out
 from slm_quantizer.pack import GENAI
-from slm_quantizer.passes import QUIET, Passes
+from slm_quantizer.passes import QUIET, Passes, converting
 from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
 
@@ -36,7 +36,7 @@ def build(model: Path, run: QuantizeRun, records: Path | None, work: Path, passe
             raise RunFailed(Reason.INVALID_CONFIGURATION, "AWQ needs calibration data")
         model = awq(model, records, run.block_size, run.symmetric, work / "scaled", passes)
     what = f"{run.precision} model"
-    passes.begin(run.format, depth(model))
+    passes.begin(converting(run.format), depth(model))
     return carry_out(model, {"build": options}, work / f"olive-{run.precision}", FILES, what, run.device, passes)
 
 

@@ -10,7 +10,6 @@ from slmkit.run import Context, RunFailed
 from slmops.contract import QuantizeRun
 
 T = TypeVar("T")
-CONVERTING = "Converting"
 
 
 class Passes:
@@ -20,15 +19,15 @@ class Passes:
         self._context = context
         self._failed: RunFailed | None = None
 
-    def begin(self, name: str, of: int = 0) -> None:
+    def begin(self, stage: str, of: int = 0) -> None:
         """A pass over ``of`` layers (0: it does not say how far it is). Raises RunFailed where the run has to end."""
         if self._context is not None:
             self.check()
-            self._context.stage(name if name == "Pruning" else f"{CONVERTING} {name}", of)
+            self._context.stage(stage, of)
 
-    def each(self, name: str, layers: Collection[T] | Any) -> Iterator[T]:
+    def each(self, stage: str, layers: Collection[T] | Any) -> Iterator[T]:
         """A pass over layers, one after the other."""
-        self.begin(name, len(layers))
+        self.begin(stage, len(layers))
         for number, layer in enumerate(layers, 1):
             yield layer
             self.step(number)
@@ -52,6 +51,13 @@ class Passes:
 
 
 QUIET = Passes()
+
+
+def converting(name: str) -> str:
+    """The stage of a pass, by what it makes or by its algorithm."""
+    return f"Converting {name}"
+
+
 LAYER = re.compile(r"^Reading layer (\d+)|Processing layers\.\.\..* (\d+)/\d+ \[")
 """How ONNX Runtime GenAI's builder names the layer that it begins, and Olive's GPTQ counts those that it has done."""
 
@@ -96,7 +102,7 @@ def course(run: QuantizeRun) -> Course:
     weights = {"Fetching": 10.0}
     if run.prune is not None:
         weights["Pruning"] = 20.0 if run.prune.method == "Wanda" else 5.0
-    weights |= {f"{CONVERTING} {name}": weight for name, weight in made.items()}
+    weights |= {converting(name): weight for name, weight in made.items()}
     weights["Verifying"] = 10.0
     if run.prune is not None:
         weights["Weighing"] = 5.0 + sum(made.values())

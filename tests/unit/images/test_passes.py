@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from slm_quantizer.passes import Listening, Passes, course, whole
+from slm_quantizer.passes import Listening, Passes, converting, course, whole
 from slmkit.run import Context, RunFailed
 from slmops.contract import Data, Evaluation, Prune, QuantizeRun, Reason, Sink, Source
 
@@ -65,7 +65,7 @@ PRINTED = {
 def test_layers_that_libraries_print_are_steps(text: str) -> None:
     context, out = Context(), io.StringIO()
     passes = Passes(context)
-    passes.begin("ONNX", 6)
+    passes.begin(converting("ONNX"), 6)
     print(text, file=Listening(out, passes), flush=True)
     assert (context.progress.stage, context.progress.step, context.progress.of) == ("Converting ONNX", PRINTED[text], 6)
     assert out.getvalue() == f"{text}\n", "what is printed is still to be read in the log"
@@ -79,7 +79,7 @@ def test_nothing_is_raised_into_a_library_and_all_of_it_is_afterwards() -> None:
     context = Context()
     context.guard = Guard()  # type: ignore[assignment]
     passes = Passes(context)
-    passes.begin("GPTQ", 24)
+    passes.begin(converting("GPTQ"), 24)
     passes.step(7)
     with pytest.raises(RunFailed, match="9 GPU hours") as failed:
         passes.check()
@@ -88,7 +88,7 @@ def test_nothing_is_raised_into_a_library_and_all_of_it_is_afterwards() -> None:
 
 def test_a_pass_over_layers_tells_of_each_and_ends_when_the_pod_does() -> None:
     context = Context()
-    going = Passes(context).each("AWQ", ["a", "b", "c"])
+    going = Passes(context).each(converting("AWQ"), ["a", "b", "c"])
     assert [next(going), next(going)] == ["a", "b"]
     assert (context.progress.step, context.progress.of) == (1, 3)
     context.stopping.set()
@@ -99,7 +99,7 @@ def test_a_pass_over_layers_tells_of_each_and_ends_when_the_pod_does() -> None:
 
 def test_what_is_built_to_compare_with_alone_tells_nobody() -> None:
     quiet = Passes()
-    quiet.begin("ONNX", 3)
+    quiet.begin(converting("ONNX"), 3)
     quiet.step(1)
     quiet.check()
-    assert list(quiet.each("AWQ", [1, 2])) == [1, 2]
+    assert list(quiet.each(converting("AWQ"), [1, 2])) == [1, 2]
