@@ -30,30 +30,26 @@ def pruned(model: Path, wanted: Prune, records: Path | None, out: Path, passes: 
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
     ).eval()
-    layers = getattr(loaded.get_decoder(), "layers", None)
-    kind = loaded.config.model_type
-    if layers is None:
-        raise RunFailed(Reason.UNSUPPORTED_MODEL, f"compress.prune knows no layers of this architecture ({kind})")
+    layers = getattr(loaded.get_decoder(), "layers", ())
+    linears = [[part for part in layer.modules() if isinstance(part, torch.nn.Linear)] for layer in layers]
+    if not any(linears):
+        text = f"compress.prune finds no linear layers in this architecture ({loaded.config.model_type})"
+        raise RunFailed(Reason.UNSUPPORTED_MODEL, text)
     watched = wanted.method == "Wanda"
     if watched and records is None:
         raise RunFailed(Reason.INVALID_CONFIGURATION, "Wanda needs calibration data")
-    found: set[int] = set()
     with torch.inference_mode():
         states: States = first_inputs(loaded, TokenStore(records)) if watched and records else []
-        for layer in passes.each("Pruning", layers):
-            linears = [part for part in layer.modules() if isinstance(part, torch.nn.Linear)]
-            norms = _norms(layer, linears, states)
-            for linear in linears:
-                weight, norm = linear.weight, norms.get(linear)
-                importance = weight.abs() if norm is None else weight.abs() * norm
-                weight.masked_fill_(least(importance, wanted), 0.0)
-                found.add(id(weight))
+        for layer, parts in zip(passes.each("Pruning", layers), linears, strict=True):
+            norms = _norms(layer, parts, states)
+            for linear in parts:
+                norm = norms.get(linear)
+                importance = linear.weight.abs() if norm is None else linear.weight.abs() * norm
+                linear.weight.masked_fill_(least(importance, wanted), 0.0)
             states = through(layer, states)
-    if not found:
-        text = f"compress.prune finds no linear layers in this architecture ({kind})"
-        raise RunFailed(Reason.UNSUPPORTED_MODEL, text)
     shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json"))
     loaded.save_pretrained(out)
+    found = {id(linear.weight) for parts in linears for linear in parts}
     return [name for name, weight in loaded.named_parameters() if id(weight) in found]
 
 

@@ -237,10 +237,11 @@ def test_a_conversion_that_fills_what_was_pruned_is_refused(model: Path, records
     assert failed.value.reason is Reason.CONVERSION_FAILED
 
 
-def test_an_architecture_without_such_layers_is_told(
-    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("torch.nn.Linear", torch.nn.Bilinear)
-    with pytest.raises(RunFailed, match="finds no linear layers in this architecture") as failed:
-        pruned(model, HALF, None, tmp_path / "lean")
+def test_an_architecture_without_such_layers_is_told(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, GPT2Config
+
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=32, vocab_size=64, n_positions=16)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "gpt2")
+    with pytest.raises(RunFailed, match=r"finds no linear layers in this architecture \(gpt2\)") as failed:
+        pruned(tmp_path / "gpt2", HALF, None, tmp_path / "lean")
     assert failed.value.reason is Reason.UNSUPPORTED_MODEL
