@@ -91,13 +91,13 @@ def conversion(run: QuantizeRun) -> Mapping[str, float]:
     found = {run.algorithm: CALIBRATED[run.algorithm]} if run.algorithm in CALIBRATED else {}
     rounded = run.format == "Safetensors" and run.precision in ("INT4", "INT8")
     if rounded and run.algorithm != "GPTQ":
-        found["RTN"] = 10.0
-    return found | {run.format: 5.0 if run.format == "Safetensors" else 15.0}
+        found["RTN"] = 25.0
+    return found | {run.format: 5.0 if run.format == "Safetensors" else 30.0}
 
 
 def course(run: QuantizeRun) -> Course:
-    """All stages. The weights are proportions of times as they were seen on two cores with a model of 10 million weights;
-    what a network and a disk take, nobody knows beforehand."""
+    """All stages. The weights are proportions of times as they were seen on two cores with a small model, the loading of
+    libraries among them; what a network and a disk take, nobody knows beforehand."""
     made = conversion(run)
     weights = {"Fetching": 10.0}
     if run.prune is not None:
@@ -109,7 +109,7 @@ def course(run: QuantizeRun) -> Course:
     if run.evaluation is not None and run.evaluation.data is not None:
         weights["Evaluating"] = 30.0
         if not whole(run):
-            weights["Evaluating reference"] = 45.0
+            weights["Evaluating reference"] = 50.0
     return Course(weights | {"Publishing": 10.0})
 
 
