@@ -14,7 +14,7 @@ from slmops.contract import FIGURE_FIELDS, Figures, Metric
 
 RATIOS = {"ExactMatch", "Accuracy", "F1", "BLEU", "ROUGE", "AccuracyRetained", "InferenceTimeReduction",
           "WeightsReduction", "PeakMemoryReduction", "ErrorRate", "BaseAccuracyRetained", "SizeReduction",
-          "PerplexityIncrease"}  # fmt: skip
+          "PerplexityIncrease", "Sparsity"}  # fmt: skip
 TIMES = {"InferenceTime", "TimeToFirstToken", "RequestLatency"}
 BYTES = {"PeakMemory", "WeightBytes"}
 COMPARED = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from slmops.api.batch import GateStatus
 from slmops.api.quantizedmodel import QuantizedModelSpec, VariantGate
 from slmops.api.variant import Precision, Variant
-from slmops.contract import Artifact, Compared, Reason
+from slmops.contract import Artifact, Compared, Pruned, Reason, Report
 from slmops.figures import Figure, Shown, compression, quality_gates, significant
 from slmops.jobs import JobState
 
@@ -45,8 +45,16 @@ class Rung:
     @property
     def image(self) -> Artifact | None:
         """What was published, once it is built."""
-        report = self.state.report if self.state.phase == "Succeeded" else None
-        return report.artifacts.get("image") if report else None
+        return self._report.artifacts.get("image") if self._report else None
+
+    @property
+    def pruned(self) -> Pruned | None:
+        """What pruning has come to, once it is built."""
+        return self._report.pruned if self._report else None
+
+    @property
+    def _report(self) -> Report | None:
+        return self.state.report if self.state.phase == "Succeeded" else None
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,8 @@ class Climb:
 
 
 def forms(spec: QuantizedModelSpec, variant: Variant) -> Iterator[Variant]:
-    """The variant, then the same in each precision to fall back to. What goes with INT4 alone goes with it."""
+    """The variant, then the same in each precision to fall back to. What goes with INT4 alone goes with it; what is pruned
+    stays pruned, since that was asked for and not found by itself."""
     yield variant
     kept = KEEPS.index(variant.precision)
     for precision in spec.fallback:
@@ -116,7 +125,7 @@ def _row(rung: Rung, figures: Mapping[str, Figure], measure: str) -> Compared:
         name=rung.variant.name, precision=rung.variant.precision, image=image.reference if image else "",
         outcome="Ready" if rung.passed else "Rejected", quality=value(measure) or 0.0, seconds=value("InferenceTime"),
         memory_bytes=None if memory is None else int(memory), weight_bytes=int(figures["WeightBytes"].value),
-        optimal=False,
+        pruned=rung.pruned, optimal=False,
     )  # fmt: skip
 
 

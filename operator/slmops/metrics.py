@@ -27,9 +27,9 @@ from slmops.cost import Growth
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to anybody here
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 PHASES = frozenset((
-    "Pending", "Queued", "Starting", "Fetching", "Reading", "Labelling", "WaitingForTeacher", "Training", "Converting",
-    "Verifying", "Evaluating", "Publishing", "Quantizing", "Searching", "Succeeded", "Failed", "Progressing", "Waiting",
-    "Paused", "Degraded", "Ready",
+    "Pending", "Queued", "Starting", "Fetching", "Reading", "Labelling", "WaitingForTeacher", "Training", "Pruning",
+    "Converting", "Verifying", "Evaluating", "Publishing", "Quantizing", "Searching", "Succeeded", "Failed", "Progressing",
+    "Waiting", "Paused", "Degraded", "Ready",
 ))  # fmt: skip
 """What a phase can begin with. A running pod names its stage itself, and may name a new one each time it is asked."""
 OTHER = "Other"
@@ -42,12 +42,17 @@ PROGRESS = {
     "loss": ("loss", "Training loss, smoothed."),
     "tokensPerSecond": ("tokens_per_second", "Throughput of the running stage."),
     "eta": ("eta_seconds", "Expected time to the end of the running stage."),
+    "jobPercent": ("job_ratio", "Share of the running Job that is done, from 0 to 1, where its stages are known."),
+    "jobEta": ("job_eta_seconds", "Expected time to the end of the running Job."),
     "lastCheckpoint": ("last_checkpoint", "Step of the newest checkpoint."),
     "resumes": ("resumes", "How often the training went on from a checkpoint."),
     "lostSteps": ("lost_steps", "Steps that were lost with a pod and made again."),
 }
 """Fields of a status' progress, and what their metrics are called."""
-READ: Mapping[str, Callable[[Any], float]] = {"eta": seconds, "percent": lambda percent: percent / 100}
+READ: Mapping[str, Callable[[Any], float]] = {
+    "eta": seconds, "jobEta": seconds,
+    "percent": lambda percent: percent / 100, "jobPercent": lambda percent: percent / 100,
+}  # fmt: skip
 """How a field becomes a number in a base unit where it is none yet."""
 
 

@@ -221,6 +221,30 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         {"spec.variants.0.format": "Safetensors", "spec.variants.0.algorithm": "KQuant"},
     ),
     "calibration without data": (QUANTIZED, {"spec.variants.0.algorithm": "GPTQ"}),
+    "pruning by what nobody watches": (
+        QUANTIZED,
+        {"spec.compress": {"prune": {"method": "Wanda", "structure": "2:4"}}},
+    ),
+    "pruning that nobody would see": (
+        QUANTIZED,
+        {
+            "spec.evaluation": None,
+            "spec.gates": None,
+            "spec.variants.0.format": "GGUF",
+            "spec.compress": {"prune": {"sparsity": 0.3}},
+        },
+    ),
+    "pruning by a share and by a structure": (
+        QUANTIZED,
+        {"spec.compress": {"prune": {"sparsity": 0.5, "structure": "2:4"}}},
+    ),
+    "pruning of nothing said": (QUANTIZED, {"spec.compress": {"prune": {}}}),
+    "compression of nothing": (QUANTIZED, {"spec.compress": {}}),
+    "pruning of everything": (QUANTIZED, {"spec.compress": {"prune": {"sparsity": 1}}}),
+    "pruning in a structure that keeps more than there is": (
+        QUANTIZED,
+        {"spec.compress": {"prune": {"structure": "5:4"}}},
+    ),
     "half precision on a CPU": (QUANTIZED, {"spec.variants.1.precision": "FP16"}),
     "a GPU for another format": (
         QUANTIZED,

@@ -116,6 +116,8 @@ SPECS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
             "run": runs,
             "variants": st.lists(variants.map(lambda name: {"name": name}), min_size=1, max_size=4),
             "evaluation": st.just({"data": DATA}),
+            "compress": st.sampled_from([{"prune": {"sparsity": 0.3}}, {"prune": {"structure": "2:4"}}]),
+            "budget": budgets,
         },
     ),
 }

@@ -15,6 +15,8 @@ GAUGES = {
     "loss": "Training loss, smoothed.",
     "tokens_per_second": "Throughput.",
     "eta_seconds": "Expected time to the end of the stage.",
+    "job_share": "How much of the whole run is done, from 0 to 1, where its stages are known.",
+    "job_eta_seconds": "Expected time to the end of the run.",
     "last_checkpoint": "Step of the newest checkpoint.",
     "resumes": "How often the training went on from a checkpoint.",
     "lost_steps": "Steps that were lost with a pod and made again.",

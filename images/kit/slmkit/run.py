@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from slmkit import peers
 from slmkit.budget import Guard
+from slmkit.course import Course
 from slmkit.full import full, told
 from slmkit.lines import log_json
 from slmkit.page import serve
@@ -58,6 +59,8 @@ UNITS = {
     "Evaluating": "Samples",
     "Labelling": "Records",
     "Reading": "Files",
+    "Pruning": "Layers",
+    "Converting": "Layers",
 }
 """What is counted in a stage, by its first word; steps in all others."""
 SHORT = ("Bytes", "Samples")
@@ -91,6 +94,8 @@ class Context:
         """What each source was resolved to."""
         self.guard: Guard | None = None
         """Set where the run has a budget."""
+        self.course: Course | None = None
+        """Set where the run knows its stages beforehand."""
         self._clock = clock
         self.started = clock()
         self.began = datetime.now(UTC)
@@ -113,7 +118,7 @@ class Context:
             self._stage_started, self._stage_from = self._clock(), done
             unit = UNITS.get(name.partition(" ")[0], "Steps")
             plain = {"step": done, "of": of, "unit": unit, "loss": None, "tokens_per_second": None, "eta_seconds": None}
-            self._progress = self._progress.model_copy(update={"stage": name} | plain)
+            self._say({"stage": name} | plain)
 
     def step(self, number: int, loss: float | None = None, tokens_per_second: float | None = None) -> None:
         """``number`` units of the stage are done. Does not look whether to stop: a training keeps its step first, and
@@ -126,7 +131,7 @@ class Context:
             changed: dict[str, Any] = {"step": number, "loss": loss, "tokens_per_second": tokens_per_second}
             if now.stage == "Training" and now.first_step_at is None:
                 changed["first_step_at"] = round(time.time(), 1)
-            self._progress = now.model_copy(update={"eta_seconds": eta} | changed)
+            self._say({"eta_seconds": eta} | changed)
         elapsed = self._clock() - self.started
         said = self.guard.step(now.stage, number, now.of, elapsed) if self.guard and now.unit not in SHORT else ""
         if said:
@@ -135,7 +140,17 @@ class Context:
     def expect(self, more: int) -> None:
         """The stage has grown: so many units more are to be done."""
         with self._lock:
-            self._progress = self._progress.model_copy(update={"of": self._progress.of + more})
+            self._say({"of": self._progress.of + more})
+
+    def _say(self, changed: Mapping[str, Any]) -> None:
+        """The progress with these changes, and where that is on the run's course. Whoever calls holds the lock."""
+        now = self._progress.model_copy(update=changed)
+        done = now.step / now.of if now.of else 0.0
+        place = self.course.place(now.stage, done, self._clock() - self.started) if self.course else None
+        if place is not None:
+            now = now.model_copy(update={"part": place.part, "parts": place.parts, "job_share": place.share,
+                                         "job_eta_seconds": place.eta_seconds})  # fmt: skip
+        self._progress = now
 
     def advance(self, count: int) -> None:
         """So many units more of the stage are done, of those that nobody has to keep (bytes that come or go). Raises

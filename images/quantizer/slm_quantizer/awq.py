@@ -7,8 +7,7 @@ only the inputs' second moments, so records are seen once, a layer at a time.
 """
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from slm_quantizer.gptq import check_blocks
+from slm_quantizer.layerwise import States, first_inputs, through
+from slm_quantizer.passes import QUIET, Passes, converting
 from slm_trainer.store import TokenStore
 from slmkit.run import RunFailed
 from slmops.contract import Reason
@@ -35,11 +36,7 @@ GROUPS = (
 """What comes before, and the layers that read its output; names as transformers has them in decoders of Llama's kind."""
 
 
-class _Caught(Exception):  # noqa: N818  (ends a forward pass, it is not an error)
-    pass
-
-
-def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path) -> Path:
+def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path, passes: Passes = QUIET) -> Path:
     """Write the scaled model to the folder ``out``. ``block``: weights that will share a scale.
 
     Raises RunFailed, UnsupportedModel, where layers are not named as in GROUPS or the result would be another function."""
@@ -55,8 +52,9 @@ def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path) -> P
     with torch.inference_mode():
         before = loaded(input_ids=probe).logits
         found = 0
-        states = _first_inputs(loaded, store)
-        for layer in loaded.get_decoder().layers:
+        states = first_inputs(loaded, store)
+        layers = loaded.get_decoder().layers
+        for layer in passes.each(converting("AWQ"), layers):
             groups = list(_groups(layer))
             moments, states = _watch(layer, groups, states)
             for (previous, linears), (mean, square) in zip(groups, moments, strict=True):
@@ -83,46 +81,21 @@ def _groups(layer: torch.nn.Module) -> Iterator[tuple[Any, list[Any]]]:
             yield previous, linears
 
 
-def _first_inputs(model: Any, store: TokenStore) -> list[tuple[Any, dict[str, Any]]]:
-    """What the first layer is given, for each record: (hidden states, other arguments)."""
-    caught: list[tuple[Any, dict[str, Any]]] = []
-
-    def catch(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        states = named.pop("hidden_states") if "hidden_states" in named else arguments[0]
-        caught.append((states, named))
-        raise _Caught
-
-    handle = model.get_decoder().layers[0].register_forward_pre_hook(catch, with_kwargs=True)
-    for record in store:
-        with suppress(_Caught):
-            model(input_ids=torch.tensor([record.tokens]), use_cache=False)
-    handle.remove()
-    return caught
-
-
 def _watch(
-    layer: Any, groups: Sequence[tuple[Any, list[Any]]], states: Sequence[tuple[Any, dict[str, Any]]]
-) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], list[tuple[Any, dict[str, Any]]]]:
+    layer: Any, groups: Sequence[tuple[Any, list[Any]]], states: States
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor]], States]:
     """(mean magnitude of each channel, second moments) of each group's input over all tokens; and the layer's outputs."""
     sums: list[list[Any]] = [[0.0, 0.0] for _ in groups]
-    tokens = 0
 
-    def watch(index: int) -> Any:
-        def hook(_: Any, arguments: tuple[torch.Tensor, ...]) -> None:
-            rows = arguments[0].reshape(-1, arguments[0].shape[-1])
+    def add(index: int) -> Callable[[torch.Tensor], None]:
+        def look(rows: torch.Tensor) -> None:
             sums[index][0] += rows.abs().sum(0)
             sums[index][1] += rows.T @ rows
 
-        return hook
+        return look
 
-    handles = [linears[0].register_forward_pre_hook(watch(index)) for index, (_, linears) in enumerate(groups)]
-    outputs = []
-    for hidden, named in states:
-        made = layer(hidden, **named)
-        outputs.append((made[0] if isinstance(made, tuple) else made, named))
-        tokens += hidden.shape[0] * hidden.shape[1]
-    for handle in handles:
-        handle.remove()
+    outputs = through(layer, states, {linears[0]: add(index) for index, (_, linears) in enumerate(groups)})
+    tokens = sum(hidden.shape[0] * hidden.shape[1] for hidden, _ in states)
     return [(mean / tokens, square / tokens) for mean, square in sums], outputs
 
 

@@ -1,4 +1,4 @@
-"""The records that GPTQ and AWQ watch a model on: of the data set that the run names, and of nowhere else."""
+"""The records that GPTQ, AWQ and Wanda watch a model on: of the data set that the run names, and of nowhere else."""
 
 import heapq
 import random

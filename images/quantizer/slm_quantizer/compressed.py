@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from slm_quantizer.awq import awq
 from slm_quantizer.gptq import BITS, quantized
+from slm_quantizer.passes import QUIET, Passes, converting
 from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
 
@@ -21,12 +22,13 @@ DTYPES = {"FP32": torch.float32, "FP16": torch.float16}
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
 
 
-def build(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Path:
+def build(model: Path, run: QuantizeRun, records: Path | None, work: Path, passes: Passes = QUIET) -> Path:
     """Convert a checked model folder. Returns the folder with the result: weights, configuration, tokenizer."""
     out = work / f"safetensors-{run.precision}"
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(model, out, ignore=shutil.ignore_patterns(*WEIGHTS))
     if run.precision in DTYPES:
+        passes.begin(converting(run.format))
         loaded = AutoModelForCausalLM.from_pretrained(
             model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=DTYPES[run.precision]
         )
@@ -37,8 +39,10 @@ def build(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Pa
     if run.algorithm == "AWQ":
         if records is None:
             raise RunFailed(Reason.INVALID_CONFIGURATION, "AWQ needs calibration data")
-        model = awq(model, records, run.block_size, run.symmetric, work / "scaled")
-    _compress(quantized(model, run, records, work), run, out)
+        model = awq(model, records, run.block_size, run.symmetric, work / "scaled", passes)
+    checkpoint = quantized(model, run, records, work, passes)
+    passes.begin(converting(run.format))
+    _compress(checkpoint, run, out)
     return out
 
 

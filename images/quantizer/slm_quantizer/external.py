@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from slm_quantizer.passes import QUIET, Passes, converting
 from slm_quantizer.runtimes import Said
 from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
@@ -32,8 +33,9 @@ def program(format: str) -> Path:
     return BACKENDS / format.lower() / "run"
 
 
-def build(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Path:
+def build(model: Path, run: QuantizeRun, records: Path | None, work: Path, passes: Passes = QUIET) -> Path:
     """Have the program convert a checked model folder. Returns the folder with the result."""
+    passes.begin(converting(run.format))
     out = work / run.format.lower()
     out.mkdir()
     asked = {"do": "build", "model": str(model), "out": str(out), "precision": run.precision, "algorithm": run.algorithm,

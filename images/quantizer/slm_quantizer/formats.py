@@ -4,14 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from slm_quantizer import compressed, external, onnx
+from slm_quantizer.passes import Passes
 from slm_quantizer.runtimes import GenAI, Runtime, Torch
 from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
 
-Build = Callable[[Path, QuantizeRun, Path | None, Path], Path]
-"""(checked model folder, what is wanted, calibration records, folder to work in) -> folder with the result."""
+
+class Build(Protocol):
+    """(checked model folder, what is wanted, calibration records, folder to work in) -> folder with the result."""
+
+    def __call__(
+        self, model: Path, run: QuantizeRun, records: Path | None, work: Path, passes: Passes = ..., /
+    ) -> Path: ...
 
 
 @dataclass(frozen=True)

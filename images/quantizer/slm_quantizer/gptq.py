@@ -5,6 +5,8 @@ GPTQ takes memory for the hidden states of all records, and for one layer at a t
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from safetensors.torch import save_file
 
 from slm_quantizer.calibrated import calibrated_by
 from slm_quantizer.olive import carry_out
+from slm_quantizer.passes import QUIET, Passes, converting
 from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
 
@@ -22,7 +25,7 @@ MIDDLE = {4: 0x88, 8: 0x80}
 """A byte of zero points in the middle of the range: two of four bits, or one of eight."""
 
 
-def quantized(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Path:
+def quantized(model: Path, run: QuantizeRun, records: Path | None, work: Path, passes: Passes = QUIET) -> Path:
     """The model as a checkpoint of Olive's, in a folder: of each linear layer but the head ``qweight``, ``scales`` and
     ``qzeros``. INT4 in blocks of the run's size, INT8 with a scale for each output."""
     block = run.block_size if run.precision == "INT4" else -1
@@ -33,10 +36,48 @@ def quantized(model: Path, run: QuantizeRun, records: Path | None, work: Path) -
             raise RunFailed(Reason.INVALID_CONFIGURATION, "GPTQ needs calibration data")
         options |= {"type": "Gptq", "data_config": calibrated_by(records)}
     what = f"{run.precision} checkpoint by {options['type']}"
-    out = carry_out(model, {"quantize": options}, work / "olive-checkpoint", ("model/config.json",), what) / "model"
+    passes.begin(converting(options["type"].upper()), depth(model))
+    made = ("model/config.json",)
+    with zeros_kept() if run.prune is not None else nullcontext():
+        out = carry_out(model, {"quantize": options}, work / "olive-checkpoint", made, what, told=passes) / "model"
     for path in sorted(out.glob("*.safetensors")):
         _add_zero_points(path, MIDDLE[BITS[run.precision]])
     return out
+
+
+@contextmanager
+def zeros_kept() -> Iterator[None]:
+    """Olive's GPTQ, by which weights that are zero stay zero: what it would write there to make up for errors goes on to
+    the weights after them, as SparseGPT has it once it has chosen (Frantar and Alistarh, arXiv 2301.00774)."""
+    from olive.passes.pytorch import gptq
+
+    plain, original = gptq.WeightQuantizer, gptq.Gptq.process_module
+
+    def process_module(module: Any, *arguments: Any, **named: Any) -> None:
+        columns = iter((module.weight == 0).T)  # it rounds one after the other, in their order
+
+        class Kept(plain):  # type: ignore[misc, valid-type]
+            def fake_quantize(self, *given: Any) -> torch.Tensor:
+                rounded: torch.Tensor = super().fake_quantize(*given)
+                return rounded.masked_fill(next(columns)[:, None], 0.0)
+
+        gptq.WeightQuantizer = Kept
+        try:
+            original(module, *arguments, **named)
+        finally:
+            gptq.WeightQuantizer = plain
+
+    gptq.Gptq.process_module = staticmethod(process_module)
+    try:
+        yield
+    finally:
+        gptq.Gptq.process_module = staticmethod(original)
+
+
+def depth(model: Path) -> int:
+    """Layers of a model's decoder, as its configuration says; 0 where it does not."""
+    count = json.loads((model / "config.json").read_bytes()).get("num_hidden_layers")
+    return count if isinstance(count, int) else 0
 
 
 def check_blocks(model: Path, block: int) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from slm_quantizer.made import Heard, check_made, heard
+from slm_quantizer.passes import QUIET, Listening, Passes
 from slmkit.full import full
 from slmkit.run import RunFailed
 from slmops.contract import Reason
@@ -46,8 +47,10 @@ def carry_out(
     wanted: tuple[str, ...],
     what: str,
     device: str = "CPU",
+    told: Passes = QUIET,
 ) -> Path:
-    """Run a workflow of these passes. Returns the folder ``out``, which holds the files that are ``wanted``.
+    """Run a workflow of these passes. Returns the folder ``out``, which holds the files that are ``wanted``. ``told``: who
+    wants to know how far it is.
 
     Raises RunFailed: InvalidConfiguration where Olive does not know an option, ConversionFailed where it fails, or
     files are missing or are no whole model, DiskFull where that is why. Nothing is left then."""
@@ -60,8 +63,10 @@ def carry_out(
     from olive.workflows import run as run_olive
 
     try:
-        with contextlib.redirect_stdout(sys.stderr), heard() as said:
+        ears = Listening(sys.stderr, told)
+        with contextlib.redirect_stdout(ears), contextlib.redirect_stderr(ears), heard() as said:
             result = _run(run_olive, described, what, said)
+        told.check()
         check_made(out, wanted, what, said, made=result.has_output_model())
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)

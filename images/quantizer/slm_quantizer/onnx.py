@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from slm_quantizer.awq import awq
-from slm_quantizer.gptq import check_blocks, quantized
+from slm_quantizer.gptq import check_blocks, depth, quantized
 from slm_quantizer.olive import carry_out
 from slm_quantizer.pack import GENAI
+from slm_quantizer.passes import QUIET, Passes, converting
 from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
 
@@ -16,14 +17,14 @@ ROUNDING = {"RTN": "rtn", "KQuant": "k_quant_mixed", "AWQ": "rtn"}
 FILES = ("model.onnx", GENAI)
 
 
-def build(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Path:
+def build(model: Path, run: QuantizeRun, records: Path | None, work: Path, passes: Passes = QUIET) -> Path:
     """Convert a checked model folder. ``records``: a TokenStore to calibrate with. Returns the folder with the ONNX
     model."""
     options: dict[str, Any] = {"type": "ModelBuilder", "precision": run.precision.lower()}
     if run.precision == "INT4":
         options |= {"int4_block_size": run.block_size, "int4_is_symmetric": run.symmetric}
         if run.algorithm == "GPTQ":
-            model = quantized(model, run, records, work)
+            model = quantized(model, run, records, work, passes)
             # Of the head alone, which the builder rounds: one that is the embedding, too, it can share in no other way.
             options["int4_is_symmetric"] = True
         else:
@@ -33,9 +34,10 @@ def build(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> Pa
     if run.algorithm == "AWQ":
         if records is None:
             raise RunFailed(Reason.INVALID_CONFIGURATION, "AWQ needs calibration data")
-        model = awq(model, records, run.block_size, run.symmetric, work / "scaled")
+        model = awq(model, records, run.block_size, run.symmetric, work / "scaled", passes)
     what = f"{run.precision} model"
-    return carry_out(model, {"build": options}, work / f"olive-{run.precision}", FILES, what, run.device)
+    passes.begin(converting(run.format), depth(model))
+    return carry_out(model, {"build": options}, work / f"olive-{run.precision}", FILES, what, run.device, passes)
 
 
 def on_cpu(folder: Path, view: Path) -> Path:

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from slm_quantizer import evaluate
+from slm_quantizer import effect, evaluate
 from slm_quantizer.calibrate import calibration
 from slm_quantizer.formats import backend
 from slm_quantizer.onnx import on_cpu
 from slm_quantizer.pack import finish, layers, name_end
+from slm_quantizer.passes import QUIET, Passes, course, whole
 from slm_quantizer.verify import verify
 from slm_trainer import evaluate as in_torch
 from slm_trainer.encoding import texts, turn_end
@@ -33,6 +34,7 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     """Build one variant and publish it."""
     maker = backend(run.format)
     registry = Registry(run.registry, meter=context)
+    context.course = course(run)
     context.stage("Fetching")
     model = context.work / "model"
     context.inputs["model"] = fetch(run.model, model, registry)
@@ -41,15 +43,22 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     pairs, end = [texts(tokenizer, example) for example in examples], turn_end(tokenizer)
     records = calibration(run, tokenizer, context, registry)
-    context.stage("Converting")
-    built = maker.build(model, run, records, context.work)
+    pruning = effect.prune(model, run, records, context)
+    source = pruning.folder if pruning else model
+    built = maker.build(source, run, records, context.work, Passes(context))
     finish(built, run)
     name_end(built, end)
     context.check()
     context.stage("Verifying")
     tried = on_cpu(built, context.work / "on-cpu") if run.format == "ONNX" else built
     prompts = [*PROMPTS, *(prompt for prompt, _ in pairs[:8])]
-    verified = verify(model, tried, maker.load, run.precision, prompts)
+    verified = verify(source, tried, maker.load, run.precision, prompts)
+    pruned = None
+    if pruning is not None:
+        context.stage("Weighing")
+        pruned = effect.measured(
+            pruning, built, run, prompts, lambda work: maker.build(model, run, records, work, QUIET), context
+        )
     seen: dict[str, Measured] = {}
     if examples and run.evaluation is not None:
         context.stage("Evaluating")
@@ -67,11 +76,13 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
         "org.opencontainers.image.title": f"{run.name}-{run.variant}",
         "slmops.dev/format": run.format,
         "slmops.dev/precision": run.precision,
+        **({"slmops.dev/sparsity": f"{pruned.sparsity:.4g}"} if pruned else {}),
     }
     packed = layers(built, run.name, run.compression)
     image = registry.push_image(run.output, packed, annotations, architecture=run.architecture)
     image = describe(registry, run.output, context, image, facts)
-    return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures, verification=verified)
+    return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures, verification=verified,
+                  pruned=pruned)  # fmt: skip
 
 
 def _measured(
@@ -85,15 +96,17 @@ def _measured(
     if run.device != "CPU":
         wanted = wanted.model_copy(update={"metrics": tuple(m for m in wanted.metrics if m not in OF_THE_DEVICE)})
     if run.format != "ONNX":
-        return {
-            "model": in_torch.measure(built, examples, wanted, context),
-            "reference": in_torch.measure(model, examples, wanted, context),
-        }
+        found = in_torch.measure(built, examples, wanted, context)
+        context.stage("Evaluating reference")
+        return {"model": found, "reference": in_torch.measure(model, examples, wanted, context)}
     found = evaluate.measure(built, pairs, examples, wanted, context)
-    if run.precision == "FP32" and run.device == "CPU":
+    if whole(run):
         return {"model": found, "reference": found}
+    context.stage("Evaluating reference")
     full = run.model_copy(update={"precision": "FP32", "algorithm": "RTN", "device": "CPU"})
-    reference = backend("ONNX").build(model, full, None, context.work)
+    beside = context.work / "reference"  # a pruned variant in FP32 has its folder where this one would be
+    beside.mkdir()
+    reference = backend("ONNX").build(model, full, None, beside, QUIET)
     name_end(reference, end)
     return {"model": found, "reference": evaluate.measure(reference, pairs, examples, wanted, context)}
 

@@ -24,7 +24,7 @@ class ProgressStatus(ApiModel):
     of: int = 0
     """In all; 0 when unknown."""
     unit: str | None = None
-    """What is counted: Steps, Bytes, Samples, Records, Trials."""
+    """What is counted: Steps, Bytes, Samples, Records, Layers, Trials."""
     done: str | None = None
     """The same for people: 420/1200, 1.2Mi/3.4Mi."""
     percent: int | None = None
@@ -35,6 +35,12 @@ class ProgressStatus(ApiModel):
     """Throughput."""
     eta: str | None = None
     """Expected time to the end of the stage."""
+    part: str | None = None
+    """Which stage of how many, where they are known beforehand: 3/7."""
+    job_percent: int | None = None
+    """Share of the whole Job that is done, its stages weighted by the time that they are expected to take."""
+    job_eta: str | None = None
+    """Expected time to the end of the Job. An estimate that gets better as the Job goes on."""
     last_checkpoint: int | None = None
     """Step of the newest checkpoint: where the training goes on if it is interrupted now."""
     resumes: int | None = None

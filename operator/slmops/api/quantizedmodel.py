@@ -6,6 +6,8 @@ from pydantic import Field
 
 from slmops.api.base import ApiModel, Rule
 from slmops.api.batch import ArtifactStatus, BatchStatus, GateStatus, Intervals, Number, ProgressStatus
+from slmops.api.budget import Budget
+from slmops.api.compress import Compress, PruningStatus
 from slmops.api.evaluation import Evaluation, Limit, Measure
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
@@ -71,8 +73,12 @@ class QuantizedModelSpec(ApiModel):
         list[Variant], Field(min_length=1, max_length=16, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
     ] = [Variant(name="cpu-int4")]
     """One image each."""
+    compress: Compress | None = None
+    """What is left out of the model before it becomes a variant; of each of them, and in each precision to fall back to.
+    Gates compare with the model as it was."""
     calibration: Calibration | None = None
-    """What GPTQ and AWQ calibrate with. Needed by variants with those algorithms, not used by the others."""
+    """What GPTQ, AWQ and Wanda calibrate with. Needed by variants with those algorithms and by that method of pruning, not
+    used by the others."""
     generation: Generation = Generation()
     """Defaults that the model is shipped with."""
     evaluation: Evaluation | None = None
@@ -85,6 +91,8 @@ class QuantizedModelSpec(ApiModel):
     enough."""
     run: RunSpec = RunSpec()
     """Where and how the Jobs run, one a variant."""
+    budget: Budget | None = None
+    """What the Jobs of all variants may cost together, those of precisions that were not good enough among them."""
     image: ModelImage = ModelImage()
     """How the images are made."""
     output: Output
@@ -100,6 +108,12 @@ class QuantizedModelSpec(ApiModel):
         Rule("!has(self.evaluation) || !has(self.variants) || self.variants.all(v, v.format in ['ONNX', 'Safetensors'])",
              "evaluation and gates go with variants of format ONNX and Safetensors: nothing here answers with the others;"
              " give those a QuantizedModel of their own", "evaluation"),
+        Rule("!has(self.compress) || self.compress.prune.method != 'Wanda' || has(self.calibration)",
+             "method Wanda needs calibration.data: it prunes by what the inputs of the layers are; or take Magnitude",
+             "compress.prune.method"),
+        Rule("!has(self.compress) || !has(self.variants) || self.variants.all(v, v.format in ['ONNX', 'Safetensors'])",
+             "compress goes with variants of format ONNX and Safetensors: in others nobody would see whether zeros stay;"
+             " give those a QuantizedModel of their own", "compress"),
     )  # fmt: skip
 
 
@@ -156,8 +170,10 @@ class VariantStatus(ApiModel):
     """95 % confidence intervals of those figures, lower and upper end."""
     gates: Annotated[list[GateStatus], Field(max_length=16)] = []
     """What each gate said."""
+    pruning: PruningStatus | None = None
+    """What pruning has come to."""
     progress: ProgressStatus | None = None
-    """How far the running stage is."""
+    """How far the Job is, and its running stage."""
     message: str | None = None
     """Why it failed or waits."""
 
@@ -177,6 +193,8 @@ class ComparisonRow(ApiModel):
     """Most memory of the process while it answered."""
     size: str
     """Bytes of the weights."""
+    sparsity: str | None = None
+    """Share of zeros in the layers that were pruned."""
     optimal: bool
     """Whether no other variant is as good in all of these and better in one (Pareto)."""
 
@@ -190,6 +208,10 @@ class QuantizedModelStatus(BatchStatus):
     """What became of each variant."""
     ready: str | None = None
     """Variants that are published, of all: 1/2."""
+    sizes: str | None = None
+    """Sizes of the variants' images, in the order of the spec; - where there is none yet."""
+    retained: str | None = None
+    """AccuracyRetained of the variants, in the order of the spec; - where it is not measured."""
     comparison: Annotated[
         list[ComparisonRow],
         Field(max_length=64, json_schema_extra={"x-kubernetes-list-map-keys": ["name", "precision"]}),
@@ -209,11 +231,15 @@ class QuantizedModel(Resource[QuantizedModelSpec, QuantizedModelStatus]):
     short_names = ("qm",)
     columns = (
         Column("Phase", ".status.phase"),
+        Column("Progress", ".status.progress.jobPercent", "integer"),
+        Column("ETA", ".status.progress.jobEta"),
         Column("Variants", ".status.ready"),
-        Column("Size", ".status.variants[*].size"),
-        Column("Retained", ".status.variants[*].evaluation.comparison.AccuracyRetained"),
+        # Texts over all variants: of a path that finds several values the API server prints the first alone.
+        Column("Sizes", ".status.sizes"),
+        Column("Retained", ".status.retained"),
         Column("Signed", ".status.conditions[?(@.type=='Signed')].status", priority=1),
         Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
+        Column("Cost", ".status.cost.amount", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),
     )
 

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from slmops.contract.base import Message
+from slmops.contract.report import Pruned
 from slmops.contract.sources import Run, Sink
 
 
@@ -20,6 +21,7 @@ class Compared(Message):
     """Median of an answer."""
     memory_bytes: int | None = None
     weight_bytes: int
+    pruned: Pruned | None = None
     optimal: bool
     """No other one is as good in quality, time, memory and weights, and better in one of them."""
 

@@ -17,12 +17,22 @@ class Generation(Message):
 
 
 class Calibration(Message):
-    """Records that GPTQ and AWQ watch the model on."""
+    """Records that GPTQ, AWQ and Wanda watch the model on."""
 
     data: Data
     samples: int = 128
     max_sequence_length: int = 512
     """Tokens of a record."""
+
+
+class Prune(Message):
+    """Set the weights that matter least to zero, before they are quantized. One of ``sparsity`` and ``structure``."""
+
+    method: Literal["Magnitude", "Wanda"] = "Magnitude"
+    sparsity: float | None = None
+    """Share of the weights of each layer."""
+    structure: str | None = None
+    """``N:M``: of each M consecutive inputs of an output at most N stay."""
 
 
 class QuantizeRun(Run):
@@ -40,7 +50,8 @@ class QuantizeRun(Run):
     block_size: int = 32
     symmetric: bool = True
     calibration: Calibration | None = None
-    """Set where the algorithm needs it."""
+    """Set where the algorithm, or the method of pruning, needs it."""
+    prune: Prune | None = None
     generation: Generation = Generation()
     architecture: Literal["amd64", "arm64"] = "amd64"
     device: Literal["CPU", "CUDA"] = "CPU"

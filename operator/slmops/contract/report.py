@@ -153,6 +153,19 @@ class Verification(Message):
     prompts: Count
 
 
+class Pruned(Message):
+    """What pruning has come to, measured on the model that was built."""
+
+    sparsity: Share
+    """Share of zeros among the weights of the pruned layers, after quantization."""
+    similarity: Annotated[float, Field(ge=-1, le=1)]
+    """Cosine of the next-token logits before and after pruning alone, mean over the prompts."""
+    packed_bytes: Count
+    """Bytes of the layer of weights, packed with Zstandard."""
+    dense_packed_bytes: Count
+    """The same of the variant that is made without pruning."""
+
+
 class DatasetCounts(Message):
     """What became of the prompts."""
 
@@ -231,6 +244,7 @@ class Report(Message):
     learning: Learning | None = None
     verification: Verification | None = None
     """Of a converted model."""
+    pruned: Pruned | None = None
     trial: TrialResult | None = None
     suggestions: Annotated[tuple[Annotated[tuple[Value, ...], Field(max_length=11)], ...], Field(max_length=16)] = ()
     """Values of the next trials, each in the order of the space."""
@@ -249,12 +263,20 @@ class Progress(Message):
     stage: Annotated[str, Field(max_length=32, pattern=r"^[A-Za-z][A-Za-z0-9 _-]*$")]
     """A word or two: it is printed on terminals as it stands."""
     unit: Annotated[str, Field(max_length=16, pattern=r"^[A-Z][a-z]*$")] = "Steps"
-    """What is counted: Steps, Bytes, Samples, Records."""
+    """What is counted: Steps, Bytes, Samples, Records, Layers."""
     step: Count = 0
     of: Count = 0
     loss: float | None = None
     tokens_per_second: Amount | None = None
     eta_seconds: Amount | None = None
+    part: Count = 0
+    """Which stage of the run this is, counted from 1; 0 where nobody knows the stages beforehand."""
+    parts: Count = 0
+    """Stages of the run."""
+    job_share: Share | None = None
+    """How much of the whole run is done, its stages weighted by the time that they are expected to take."""
+    job_eta_seconds: Amount | None = None
+    """Expected time to the end of the run."""
     last_checkpoint: Count | None = None
     """Step of the newest checkpoint."""
     resumes: Count = 0

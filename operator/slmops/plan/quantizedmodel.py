@@ -103,7 +103,9 @@ def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, set
     if spec.evaluation is not None and spec.evaluation.data is not None:
         measured = evaluation(spec.evaluation, spec.gates, task_of(spec.evaluation.data), sources)
     calibration = None
-    if spec.calibration is not None and variant.algorithm in CALIBRATED:
+    prune = spec.compress.prune if spec.compress else None
+    watched = variant.algorithm in CALIBRATED or (prune is not None and prune.method == "Wanda")
+    if spec.calibration is not None and watched:
         calibration = contract.Calibration(
             data=sources.data(spec.calibration.data),
             samples=spec.calibration.samples,
@@ -120,6 +122,7 @@ def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, set
         block_size=variant.block_size,
         symmetric=variant.symmetric,
         calibration=calibration,
+        prune=contract.Prune.model_validate(prune.model_dump()) if prune else None,
         architecture=variant.target.architecture,
         device=variant.target.device,
         generation=contract.Generation.model_validate(spec.generation.model_dump()),

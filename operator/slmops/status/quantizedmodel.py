@@ -1,9 +1,11 @@
 """The status of a QuantizedModel: each variant by itself, then all of them together."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from slmops.api.batch import ProgressStatus
+from slmops.api.compress import PruningStatus
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.quantizedmodel import (
     ComparisonRow,
@@ -14,7 +16,7 @@ from slmops.api.quantizedmodel import (
     VerificationStatus,
 )
 from slmops.contract import Artifact, Compared
-from slmops.figures import display, incomparable, intervals, significant, size, values
+from slmops.figures import display, duration, incomparable, intervals, significant, size, values
 from slmops.ladder import COMPARE, INDEX, Climb, Rung, comparison
 from slmops.state import JobState, Observed, Plan
 from slmops.status.batch import artifact, conditions, intake, judged, phase, progress, shortfall, stage, succeeded
@@ -28,7 +30,7 @@ def quantizedmodel_status(
     resource: QuantizedModel, observed: Observed, plan: Plan, now: datetime
 ) -> QuantizedModelStatus:
     """What has become of the QuantizedModel."""
-    climbs = plan.detail if isinstance(plan.detail, tuple) else ()
+    climbs = [_halted(climb, observed) for climb in (plan.detail if isinstance(plan.detail, tuple) else ())]
     before = {row.name: row.progress for row in resource.status.variants}
     variants = [_variant(climb, before) for climb in climbs] or _unplanned(resource)
     states = [climb.now.state for climb in climbs] or [JobState("Absent")] * len(variants)
@@ -44,19 +46,56 @@ def quantizedmodel_status(
     ]
     facts.append(succeeded(facts, ""))
     running, doing = _running(states, [*last.values()] if done else [], sign)
+    shown = progress(running, resource.status.progress)
     return QuantizedModelStatus(
         phase=phase(facts, (running, doing), resource.status.phase),
         observed_generation=resource.metadata.generation,
         inputs={k: v for state in states if state.report for k, v in state.report.inputs.items()},
         verified={k: v for state in states if state.report for k, v in state.report.verified.items()},
-        progress=progress(running, resource.status.progress),
+        progress=shown if done else _overall(shown, states),
         variants=variants,
         ready=f"{sum(v.phase == 'Ready' for v in variants)}/{len(variants)}",
+        sizes=_each(variants, lambda variant: variant.size),
+        retained=_each(variants, _retained),
         comparison=[_row(row) for row in comparison(climbs)[1]] if done else [],
         report=page.reference if (page := _made(last, COMPARE, "comparison")) else None,
         index=artifact(_made(last, INDEX, "index")),
         conditions=conditions(resource, facts, now),
     )
+
+
+def _halted(climb: Climb, observed: Observed) -> Climb:
+    """Where it stands, with what the budget says of its Job: that is known only once the plan is made."""
+    now = climb.now
+    if now.job not in observed.halted:
+        return climb
+    return Climb((*climb.rungs[:-1], replace(now, state=observed.job(now.job))))
+
+
+def _overall(shown: ProgressStatus | None, states: Sequence[JobState]) -> ProgressStatus | None:
+    """What the Job that stands for all shows, with the share that is done and the time that is left of all of them. Nobody
+    knows how long takes what has not begun."""
+    if shown is None:
+        return None
+    said = [state.progress for state in states if not (state.finished or (state.ending and not state.message))]
+    left = [each.job_eta_seconds if each else None for each in said]
+    known = [seconds for seconds in left if seconds is not None]
+    shares = [1.0] * (len(states) - len(said)) + [(each.job_share if each else None) or 0.0 for each in said]
+    return shown.model_copy(update={
+        "job_percent": int(100 * sum(shares) / len(shares)),
+        "job_eta": duration(max(known)) if known and len(known) == len(left) else None,
+    })  # fmt: skip
+
+
+def _each(variants: Sequence[VariantStatus], shown: Callable[[VariantStatus], str | None]) -> str | None:
+    """One text over all variants, for a column; None where there is nothing to show of any."""
+    found = [shown(variant) for variant in variants]
+    return ",".join(text or "-" for text in found) if any(found) else None
+
+
+def _retained(variant: VariantStatus) -> str | None:
+    kept = variant.evaluation.get("comparison", {}).get("AccuracyRetained")
+    return None if kept is None else display("AccuracyRetained", kept)
 
 
 def _made(last: Mapping[str, JobState], role: str, name: str) -> Artifact | None:
@@ -101,6 +140,7 @@ def _variant(climb: Climb, before: Mapping[str, ProgressStatus | None]) -> Varia
         evaluation=values(rung.figures),
         intervals=intervals(rung.figures),
         gates=rung.gates,
+        pruning=_pruning(rung),
         progress=progress(state, before.get(rung.variant.name)),
         message=_message(rung, missed) or None,
     )
@@ -116,6 +156,16 @@ def _verified(rung: Rung) -> VerificationStatus | None:
         similarity=significant(found.similarity),
         greedy_agreement=significant(found.greedy_agreement),
     )
+
+
+def _pruning(rung: Rung) -> PruningStatus | None:
+    found = rung.pruned
+    if found is None:
+        return None
+    return PruningStatus(
+        sparsity=significant(found.sparsity), similarity=significant(found.similarity),
+        packed_size=size(found.packed_bytes), dense_packed_size=size(found.dense_packed_bytes),
+    )  # fmt: skip
 
 
 def _tried(rung: Rung) -> TriedStatus:
@@ -148,6 +198,7 @@ def _row(row: Compared) -> ComparisonRow:
         latency=None if row.seconds is None else display("InferenceTime", row.seconds),
         memory=None if row.memory_bytes is None else size(row.memory_bytes),
         size=size(row.weight_bytes),
+        sparsity=display("Sparsity", row.pruned.sparsity) if row.pruned else None,
         optimal=row.optimal,
     )
 

@@ -64,3 +64,11 @@ def test_equal_variants_can_be_drawn() -> None:
 def test_a_page_runs_nothing_that_a_name_brings_along() -> None:
     shown = page(run(*TWO), "<script>alert(1)</script>")
     assert "<script" not in shown
+
+
+def test_what_pruning_has_come_to_is_told_where_there_was_any() -> None:
+    came = {"sparsity": 0.512, "similarity": 0.99, "packed_bytes": 1 << 20, "dense_packed_bytes": 3 << 19}
+    shown = page(run(row("lean", 0.9, pruned=came), row("b", 0.8)), "x")
+    assert "51.2%" in shown
+    assert ">1.5<" in shown
+    assert "pruning" not in page(run(*TWO), "x")

@@ -30,7 +30,7 @@ class Clock:
 @pytest.mark.parametrize(
     ("stage", "unit"),
     [("Fetching", "Bytes"), ("Publishing", "Bytes"), ("Evaluating baseline", "Samples"), ("Labelling", "Records"),
-     ("Training", "Steps"), ("Converting", "Steps")],
+     ("Training", "Steps"), ("Converting GPTQ", "Layers")],
 )  # fmt: skip
 def test_each_stage_counts_in_its_unit(stage: str, unit: str) -> None:
     context = Context()

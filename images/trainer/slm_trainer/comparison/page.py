@@ -23,6 +23,12 @@ def page(run: CompareRun, name: str) -> str:
          "quality": f"{row.quality:.1%}", "costs": [_number(cost(row)) for cost in COSTS.values()]}
         for row in run.rows
     ]  # fmt: skip
+    pruned = [
+        {"name": row.name, "precision": row.precision, "sparsity": f"{row.pruned.sparsity:.1%}",
+         "similarity": f"{row.pruned.similarity:.4f}",
+         "sizes": [_number(size * MIB) for size in (row.pruned.packed_bytes, row.pruned.dense_packed_bytes)]}
+        for row in run.rows if row.pruned
+    ]  # fmt: skip
     pictures = {
         title: scatter(f"cost-{number}", title, run.measure, points)
         for number, (title, cost) in enumerate(COSTS.items())
@@ -31,7 +37,8 @@ def page(run: CompareRun, name: str) -> str:
         )
         > 1
     }
-    content = {"name": name, "measure": run.measure, "table": table, "costs": list(COSTS), "pictures": pictures}
+    content = {"name": name, "measure": run.measure, "table": table, "costs": list(COSTS), "pruned": pruned,
+               "pictures": pictures}  # fmt: skip
     return pages.render(TEMPLATE, content)
 
 
