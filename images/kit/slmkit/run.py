@@ -250,14 +250,14 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         endless = "retry-limit" in str(error)  # Oniguruma's, after ten million steps
         words = "a pattern of the tokenizer takes for ever" if endless else type(error).__name__
         report = _failed(Reason.UNSAFE_SOURCE if endless else Reason.INTERNAL_ERROR, f"{words}: {error}")
-    inputs = {_bounded(role, 1024): _bounded(uri, 1024) for role, uri in list(context.inputs.items())[:16]}
+    inputs = {_bounded(role, 1024): _bounded(uri, 1024) for role, uri in list(context.inputs.items())[:24]}
     said = context.progress
     seen = {
         "seconds": round(context._clock() - context.started, 2),
         "resumes": said.resumes,
         "lost_steps": said.lost_steps,
     }
-    licenses = {_bounded(role, 63): found for role, found in list(context.licenses.items())[:16]}
+    licenses = {_bounded(role, 63): found for role, found in list(context.licenses.items())[:24]}
     verified = {_bounded(role, 63): key for role, key in list(context.verified.items())[:64]}
     return report.model_copy(update={"inputs": inputs, "licenses": licenses, "verified": verified} | seen)
 

@@ -9,7 +9,7 @@ from slmops.api.batch import ArtifactStatus, BatchStatus, GateStatus, Intervals,
 from slmops.api.evaluation import Evaluation, Limit, Measure
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
-from slmops.api.sources import ModelSource, Output
+from slmops.api.sources import AdapterSource, ModelSource, Output
 from slmops.api.variant import Calibration, Precision, Variant
 
 
@@ -67,6 +67,11 @@ class QuantizedModelSpec(ApiModel):
 
     model: ModelSource
     """The model to compress."""
+    adapters: Annotated[
+        list[AdapterSource], Field(max_length=16, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
+    ] = []
+    """Adapters of the model that go into each image as they are, unquantized and a layer each, beside the compressed model.
+    Whoever serves it chooses one, or none, with each request."""
     variants: Annotated[
         list[Variant], Field(min_length=1, max_length=16, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
     ] = [Variant(name="cpu-int4")]
@@ -100,6 +105,13 @@ class QuantizedModelSpec(ApiModel):
         Rule("!has(self.evaluation) || !has(self.variants) || self.variants.all(v, v.format in ['ONNX', 'Safetensors'])",
              "evaluation and gates go with variants of format ONNX and Safetensors: nothing here answers with the others;"
              " give those a QuantizedModel of their own", "evaluation"),
+        Rule("!has(self.adapters) || size(self.adapters) == 0 || !has(self.variants)"
+             " || self.variants.all(v, v.format == 'ONNX')",
+             "adapters go with variants of format ONNX: give the others a QuantizedModel of their own, of a FineTune that"
+             " merges its adapter", "adapters"),
+        Rule("!has(self.adapters) || size(self.adapters) == 0 || !has(self.variants)"
+             " || self.variants.all(v, v.algorithm != 'AWQ')",
+             "AWQ scales what adapters read, so that they would fit no more: take RTN, KQuant or GPTQ", "adapters"),
     )  # fmt: skip
 
 
@@ -127,6 +139,19 @@ class VerificationStatus(ApiModel):
     """Share of greedy tokens that are the original's, up to the first other one."""
 
 
+class PackedAdapterStatus(ApiModel):
+    """An adapter in an image."""
+
+    name: str
+    """Name of the adapter."""
+    layer: str
+    """Digest of its layer: an adapter that stays the same keeps it, whatever else changes."""
+    size: str
+    """Size of its layer."""
+    similarity: Number | None = None
+    """Cosine similarity of the next-token logits with those of the unquantized model with this adapter."""
+
+
 class VariantStatus(ApiModel):
     """What became of one variant."""
 
@@ -150,6 +175,10 @@ class VariantStatus(ApiModel):
     """What it computes on."""
     verification: VerificationStatus | None = None
     """How near it comes to the original."""
+    adapters: Annotated[
+        list[PackedAdapterStatus], Field(max_length=16, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
+    ] = []
+    """The adapters in the image."""
     evaluation: dict[str, dict[str, Number]] = {}
     """Figures of the variant, of the unquantized reference, and their comparison."""
     intervals: Intervals = {}
@@ -212,6 +241,7 @@ class QuantizedModel(Resource[QuantizedModelSpec, QuantizedModelStatus]):
         Column("Variants", ".status.ready"),
         Column("Size", ".status.variants[*].size"),
         Column("Retained", ".status.variants[*].evaluation.comparison.AccuracyRetained"),
+        Column("Adapters", ".status.variants[*].adapters[*].size", priority=1),
         Column("Signed", ".status.conditions[?(@.type=='Signed')].status", priority=1),
         Column("Reason", ".status.conditions[?(@.type=='Succeeded')].reason", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),

@@ -153,6 +153,17 @@ class Verification(Message):
     prompts: Count
 
 
+class PackedAdapter(Message):
+    """An adapter in a model image."""
+
+    layer: Digest
+    """Of its layer."""
+    size: Count
+    """Bytes of its layer."""
+    similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Cosine of the next-token logits with those of the original with the adapter, mean over the prompts."""
+
+
 class DatasetCounts(Message):
     """What became of the prompts."""
 
@@ -216,9 +227,9 @@ class Report(Message):
     outcome: Literal["Succeeded", "Failed"]
     reason: Reason | None = None
     message: Text = ""
-    inputs: Annotated[dict[Text, Text], Field(max_length=16)] = {}
+    inputs: Annotated[dict[Text, Text], Field(max_length=24)] = {}
     """What each source was resolved to: ``oci://…@sha256:…``, ``hf://…@<commit>``."""
-    licenses: Annotated[dict[Word, Annotated[str, Field(max_length=128)]], Field(max_length=16)] = {}
+    licenses: Annotated[dict[Word, Annotated[str, Field(max_length=128)]], Field(max_length=24)] = {}
     """What licence each model among the inputs was found to have: an SPDX expression, by the input's role."""
     artifacts: Annotated[dict[Word, Artifact], Field(max_length=16)] = {}
     signer: Digest | None = None
@@ -231,6 +242,8 @@ class Report(Message):
     learning: Learning | None = None
     verification: Verification | None = None
     """Of a converted model."""
+    adapters: Annotated[dict[Word, PackedAdapter], Field(max_length=16)] = {}
+    """Of a model image, by name."""
     trial: TrialResult | None = None
     suggestions: Annotated[tuple[Annotated[tuple[Value, ...], Field(max_length=11)], ...], Field(max_length=16)] = ()
     """Values of the next trials, each in the order of the space."""

@@ -7,6 +7,7 @@ from slmops.api.batch import ProgressStatus
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.quantizedmodel import (
     ComparisonRow,
+    PackedAdapterStatus,
     QuantizedModel,
     QuantizedModelStatus,
     TriedStatus,
@@ -98,6 +99,7 @@ def _variant(climb: Climb, before: Mapping[str, ProgressStatus | None]) -> Varia
         architecture=rung.variant.target.architecture,
         device=rung.variant.target.device,
         verification=_verified(rung),
+        adapters=_packed(rung),
         evaluation=values(rung.figures),
         intervals=intervals(rung.figures),
         gates=rung.gates,
@@ -116,6 +118,16 @@ def _verified(rung: Rung) -> VerificationStatus | None:
         similarity=significant(found.similarity),
         greedy_agreement=significant(found.greedy_agreement),
     )
+
+
+def _packed(rung: Rung) -> list[PackedAdapterStatus]:
+    report = rung.state.report if rung.state.phase == "Succeeded" else None
+    return [
+        PackedAdapterStatus(
+            name=name, layer=found.layer, size=size(found.size),
+            similarity=None if found.similarity is None else significant(found.similarity),
+        ) for name, found in (report.adapters.items() if report else ())
+    ]  # fmt: skip
 
 
 def _tried(rung: Rung) -> TriedStatus:
