@@ -1,10 +1,12 @@
-"""The model folder as an image's layers: weights apart from the small files, so that a changed setting moves no weights."""
+"""The model folder as an image's layers: weights apart from the small files, so that a changed setting moves no weights,
+and each adapter by itself, so that a changed one moves no other."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from slmkit.layers import Compression, Layer
+from slmkit.safety.adapters import LIST, SUFFIX
 from slmops.contract import QuantizeRun
 
 WEIGHTS = (".onnx", ".onnx.data", ".safetensors", ".gguf", ".bin")
@@ -12,6 +14,8 @@ WEIGHTS = (".onnx", ".onnx.data", ".safetensors", ".gguf", ".bin")
 LEFT_OUT = {"model_config.json"}
 """Olive's own record of the build: it names folders of the pod."""
 GENAI = "genai_config.json"
+ADAPTER = "adapter."
+"""How the title of an adapter's layer begins; its name follows."""
 
 
 def finish(folder: Path, run: QuantizeRun) -> None:
@@ -74,7 +78,8 @@ def weight_bytes(folder: Path) -> int:
 
 
 def layers(folder: Path, name: str, compression: Compression = "None") -> list[Layer]:
-    """The image's layers; files lie at ``/models/<name>``."""
+    """The image's layers; files lie at ``/models/<name>``. The list of adapters holds digests of their files, so it is a layer
+    by itself: the settings stay what they are when an adapter changes."""
     files = {
         str(path.relative_to(folder)): path
         for path in sorted(folder.rglob("*"))
@@ -82,5 +87,10 @@ def layers(folder: Path, name: str, compression: Compression = "None") -> list[L
     }
     place = f"models/{name}/"
     weights = {place + n: p for n, p in files.items() if n.endswith(WEIGHTS)}
-    small = {place + n: p for n, p in files.items() if not n.endswith(WEIGHTS)}
-    return [Layer(weights, "weights", compression), Layer(small, "settings", compression)]
+    adapters = {n: p for n, p in files.items() if n.endswith(SUFFIX) or n == LIST}
+    small = {place + n: p for n, p in files.items() if not n.endswith(WEIGHTS) and n not in adapters}
+    parts = [({place + n: p}, f"{ADAPTER}{p.stem}" if n != LIST else "adapters") for n, p in adapters.items()]
+    return [
+        Layer(weights, "weights", compression), Layer(small, "settings", compression),
+        *(Layer(content, title, compression) for content, title in parts),
+    ]  # fmt: skip

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     INVALID_TEMPLATE = "InvalidTemplate"
     TRAINING_DIVERGED = "TrainingDiverged"
     ADAPTER_UNUSABLE = "AdapterUnusable"
+    ADAPTER_MISMATCH = "AdapterMismatch"
     VOCABULARY_MISMATCH = "VocabularyMismatch"
     LAYER_NOT_FOUND = "LayerNotFound"
     OUT_OF_MEMORY = "OutOfMemory"
