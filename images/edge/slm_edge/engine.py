@@ -140,7 +140,8 @@ class Engine:
         search = self.config.get("search", {})
         context = int(self.config.get("model", {}).get("context_length") or search.get("max_length") or 2048)
         self.max_length = min(self._max_length or int(search.get("max_length") or context), context)
-        self._active = og.Adapters(self._model) if (files := listed(folder)) else None
+        files = listed(folder)
+        self._active: Any = og.Adapters(self._model) if files else None
         for name, file in files.items():
             self._active.load(str(file.absolute()), name)
         prompt = self._template([{"role": "user", "content": "hello"}])

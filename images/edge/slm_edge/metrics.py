@@ -27,8 +27,7 @@ class Metrics:
         self.prompt_tokens = Counter("slmops_runtime_prompt_tokens_total", "Tokens read.", **make)
         self.requests = Counter("slmops_runtime_requests_total", "Answers by HTTP status.", ["code"], **make)
         self.adapter_answers = Counter(
-            "slmops_runtime_adapter_answers_total", "Answers by the adapter that gave them, which the model came with; none "
-            "for the model alone.", ["adapter"], **make,
+            "slmops_runtime_adapter_answers_total", "Answers by adapter; none for the model alone.", ["adapter"], **make,
         )  # fmt: skip
         self.queued = Gauge("slmops_runtime_queue_length", "Requests that wait.", **make)
         self.running = Gauge("slmops_runtime_requests_in_flight", "Requests that are answered now.", **make)

@@ -78,8 +78,8 @@ def weight_bytes(folder: Path) -> int:
 
 
 def layers(folder: Path, name: str, compression: Compression = "None") -> list[Layer]:
-    """The image's layers; files lie at ``/models/<name>``. The list of adapters holds digests of their files, so it is a layer
-    by itself: the settings stay what they are when an adapter changes."""
+    """The image's layers; files lie at ``/models/<name>``. The list of adapters has digests of their files, so it is a
+    layer by itself: the settings stay what they are when an adapter changes."""
     files = {
         str(path.relative_to(folder)): path
         for path in sorted(folder.rglob("*"))

@@ -186,7 +186,7 @@ def test_inputs_out_of_bounds_do_not_spoil_the_report(
 
     report = end_of(handler, configuration, termination)
     assert report.outcome == "Succeeded"
-    assert 0 < len(report.inputs) <= 16
+    assert 0 < len(report.inputs) <= 24
 
 
 def test_what_was_made_outlives_what_it_was_made_from(termination: Path) -> None:
