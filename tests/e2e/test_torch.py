@@ -35,7 +35,7 @@ TESTS = {
         "metrics",
         "evaluate",
     ),
-    "quantizer": ("verify", "adapt", "metrics", "runtime", "onnx", "olive", "variants", "quantize"),
+    "quantizer": ("verify", "adapt", "metrics", "runtime", "onnx", "olive", "variants", "adapters", "quantize"),
 }
 
 
