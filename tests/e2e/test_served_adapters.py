@@ -1,4 +1,4 @@
-"""Adapters of a FineTune beside a model in four bits, on the real cluster: one image, each request chooses; a changed adapter
+"""Adapters of a FineTune beside a model in four bits, on the real cluster: one image, each request chooses; a changed one
 changes its own layer, and a hostile one is never loaded."""
 
 import json
