@@ -290,9 +290,11 @@ def _bounded(text: str, length: int) -> str:
 
 def write_report(report: Report) -> Report:
     """Leave the report where the kubelet finds it; shortened until it fits, and always valid JSON. Returns what was
-    written. The inputs and the curve go last: what was published has them too."""
+    written. The inputs (adapters first, of which there may be many) and the curve go last: what was published has them
+    too."""
     shorter: list[dict[str, Any]] = [{"message": report.message[:keep]} for keep in (512, 128, 0)]
-    changes = [{}, *shorter, {"message": "", "inputs": {}, "licenses": {}, "verified": {}}]
+    few = {role: uri for role, uri in report.inputs.items() if not role.startswith("adapter.")}
+    changes = [{}, *shorter, {"message": "", "inputs": few}, {"message": "", "inputs": {}, "licenses": {}, "verified": {}}]
     if report.learning is not None:
         changes.append(changes[-1] | {"learning": report.learning.model_copy(update={"curve": ()})})
     candidates = [report.model_copy(update=change) for change in changes]
