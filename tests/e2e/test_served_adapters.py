@@ -95,7 +95,7 @@ def test_an_image_holds_the_model_and_a_layer_for_each_adapter(platform: Platfor
     tuned = platform.wait("finetune", TUNED, "Succeeded", "True", SECONDS)["status"]
     references = {row["name"]: row["reference"] for row in tuned["adapters"]}
     found = layers(platform, variant["reference"])
-    assert list(found) == ["weights", "settings", "adapter.irrigation", "adapter.noise", "adapters"]
+    assert list(found) == ["weights", "settings", "adapter.irrigation", "adapter.noise", "adapters", "graph"]
     for row in variant["adapters"]:
         assert row["layer"] == found[f"adapter.{row['name']}"]
         assert row["similarity"] > 0.9

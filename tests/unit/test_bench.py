@@ -346,7 +346,7 @@ def test_the_adapters_that_are_measured_are_packed_as_a_quantizer_does(
     monkeypatch.setattr(adapters, "WEIGHTS", 1000)
     adapters.generate(tmp_path)
     titles = [layer.title for layer in layers(tmp_path / pushing.MODEL, "bench")]
-    assert titles == ["weights", "settings", "adapter.greenhouse", "adapter.irrigation", "adapters"]
+    assert titles == ["weights", "settings", "adapter.greenhouse", "adapter.irrigation", "adapters", "graph"]
     assert listed(tmp_path / pushing.MODEL).keys() == set(adapters.NAMES)
 
 

@@ -294,7 +294,12 @@ def write_report(report: Report) -> Report:
     too."""
     shorter: list[dict[str, Any]] = [{"message": report.message[:keep]} for keep in (512, 128, 0)]
     few = {role: uri for role, uri in report.inputs.items() if not role.startswith("adapter.")}
-    changes = [{}, *shorter, {"message": "", "inputs": few}, {"message": "", "inputs": {}, "licenses": {}, "verified": {}}]
+    changes = [
+        {},
+        *shorter,
+        {"message": "", "inputs": few},
+        {"message": "", "inputs": {}, "licenses": {}, "verified": {}},
+    ]
     if report.learning is not None:
         changes.append(changes[-1] | {"learning": report.learning.model_copy(update={"curve": ()})})
     candidates = [report.model_copy(update=change) for change in changes]

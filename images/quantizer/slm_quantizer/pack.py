@@ -78,19 +78,24 @@ def weight_bytes(folder: Path) -> int:
 
 
 def layers(folder: Path, name: str, compression: Compression = "None") -> list[Layer]:
-    """The image's layers; files lie at ``/models/<name>``. The list of adapters has digests of their files, so it is a
-    layer by itself: the settings stay what they are when an adapter changes."""
-    files = {
-        str(path.relative_to(folder)): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in LEFT_OUT
-    }
-    place = f"models/{name}/"
-    weights = {place + n: p for n, p in files.items() if n.endswith(WEIGHTS)}
-    adapters = {n: p for n, p in files.items() if n.endswith(SUFFIX) or n == LIST}
-    small = {place + n: p for n, p in files.items() if not n.endswith(WEIGHTS) and n not in adapters}
-    parts = [({place + n: p}, f"{ADAPTER}{p.stem}" if n != LIST else "adapters") for n, p in adapters.items()]
-    return [
-        Layer(weights, "weights", compression), Layer(small, "settings", compression),
-        *(Layer(content, title, compression) for content, title in parts),
-    ]  # fmt: skip
+    """The image's layers; files lie at ``/models/<name>``. Beside adapters the list of them, which has their digests,
+    and the graph, which has their places, are layers by themselves: so weights and settings stay what they are."""
+    parts: dict[str, dict[str, Path]] = {"weights": {}, "settings": {}}
+    adapted = (folder / LIST).is_file()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in LEFT_OUT:
+            title = _layer(path) if adapted else _plain_layer(path)
+            parts.setdefault(title, {})[f"models/{name}/{path.relative_to(folder)}"] = path
+    return [Layer(files, title, compression) for title, files in parts.items()]
+
+
+def _layer(path: Path) -> str:
+    if path.name == LIST:
+        return "adapters"
+    if path.name.endswith(SUFFIX):
+        return f"{ADAPTER}{path.stem}"
+    return "graph" if path.name.endswith(".onnx") else _plain_layer(path)
+
+
+def _plain_layer(path: Path) -> str:
+    return "weights" if path.name.endswith(WEIGHTS) else "settings"

@@ -333,10 +333,13 @@ def test_each_adapter_is_a_layer_and_a_changed_one_changes_its_own_and_the_list_
     plain = titles(folder)
     beside(folder, {"irrigation": adapter(), "weights": adapter(rank=2)})
     before = titles(folder)
-    assert list(before) == ["weights", "settings", "adapter.irrigation", "adapter.weights", "adapters"]
-    assert {title: before[title] for title in plain} == plain, "what the model was without them is as it was"
+    assert list(before) == ["weights", "settings", "adapter.irrigation", "adapter.weights", "adapters", "graph"]
+    assert before["settings"] == plain["settings"]
     beside(folder, {"irrigation": adapter(first=0.25), "weights": adapter(rank=2)})
     after = titles(folder)
     assert {title for title in after if after[title] != before[title]} == {"adapter.irrigation", "adapters"}
-    (one,) = [layer for layer in layers(folder, "barn") if layer.title == "adapter.irrigation"]
-    assert set(one.files) == {"models/barn/adapters/irrigation.onnx_adapter"}
+    found = {layer.title: set(layer.files) for layer in layers(folder, "barn")}
+    assert found["adapter.irrigation"] == {"models/barn/adapters/irrigation.onnx_adapter"}
+    assert (found["graph"], found["weights"]) == ({"models/barn/model.onnx"}, {"models/barn/model.onnx.data"})
+    (folder / "model.onnx").write_bytes(b"with other places")
+    assert titles(folder)["weights"] == before["weights"], "no weight is moved for a new place"

@@ -224,7 +224,7 @@ def test_an_image_has_a_layer_for_each_adapter_and_says_where_it_comes_from(
     made = ran(registry, tmp_path / "work")
     manifest = registry.manifest("slm/made", made.artifacts["image"].digest)
     found = {layer["annotations"]["org.opencontainers.image.title"]: layer for layer in manifest["layers"]}
-    assert list(found) == ["weights", "settings", "adapter.greenhouse", "adapter.irrigation", "adapters"]
+    assert list(found) == ["weights", "settings", "adapter.greenhouse", "adapter.irrigation", "adapters", "graph"]
     for name, told in made.adapters.items():
         assert (told.layer, told.size) == (found[f"adapter.{name}"]["digest"], found[f"adapter.{name}"]["size"])
         assert told.similarity is not None
@@ -239,7 +239,7 @@ def test_an_image_has_a_layer_for_each_adapter_and_says_where_it_comes_from(
     assert other.adapters["irrigation"].layer != made.adapters["irrigation"].layer
     changed = registry.manifest("slm/made", other.artifacts["image"].digest)["layers"]
     same = {layer["digest"] for layer in changed} & {layer["digest"] for layer in manifest["layers"]}
-    assert len(same) == 3, "weights, settings, the other adapter"
+    assert len(same) == 4, "weights, graph, settings, the other adapter"
 
 
 def test_an_adapter_that_was_learned_on_another_model_costs_no_conversion(
