@@ -5,6 +5,7 @@ so its effect is compared, too, which is the same direction in both runtimes, ho
 """
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from slmkit.safety.adapters import LIST, SUFFIX, digest
 from slmkit.sources import check_model_folder, fetch
 from slmops.contract import Artifact, PackedAdapter, QuantizeRun, Reason
 
+log = logging.getLogger(__name__)
 FOLDER = "adapters"
 EFFECT = {"FP32": 0.99, "FP16": 0.9, "INT8": 0.8, "INT4": 0.5}
 """Least cosine similarity of what an adapter changes in the next-token logits, mean over the prompts where it changes
@@ -119,6 +121,7 @@ def same_effect(before: Look, after: Look, precision: str) -> None:
         effect = wanted.logits - plain.logits
         if np.std(effect) > LITTLE * np.std(plain.logits):
             likeness.append(cosine(effect, found.logits - bare.logits))
+    log.info("verified an adapter", extra={"similarity": after.verification.similarity, "effect": likeness})
     if likeness and not np.mean(likeness) >= EFFECT[precision]:
         text = f"what it changes is {np.mean(likeness):.3f} similar to what it changes in the original"
         raise RunFailed(Reason.VERIFICATION_FAILED, f"{text}, {EFFECT[precision]} is the least for {precision}")

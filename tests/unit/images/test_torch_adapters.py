@@ -18,6 +18,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from slm_quantizer import adapters, onnx
+from slm_quantizer.likeness import cosine
 from slm_quantizer.pack import finish, layers
 from slm_quantizer.quantize import quantize
 from slm_quantizer.runtimes import GenAI, Said, Torch
@@ -45,7 +46,13 @@ def learned(
 ) -> Path:
     """An adapter that has learned something."""
     torch.manual_seed(seed)
-    fields: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": list(modules), **config}
+    fields: dict[str, Any] = {
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": list(modules),
+        "task_type": "CAUSAL_LM",
+        **config,
+    }
     adapted: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(**fields))
     with torch.no_grad():
         for name, values in adapted.named_parameters():
@@ -104,9 +111,12 @@ def test_each_adapter_answers_as_in_pytorch_and_the_model_alone_as_without_them(
     assert listed(built) == files
     tried = onnx.on_cpu(built, tmp_path / "after")
     plain = look(Torch(model), lambda: GenAI(tried), run.precision, PROMPTS)
-    assert same(alone, GenAI(tried).say(PROMPTS, 8)), "not one bit is another"
+    bare = GenAI(tried).say(PROMPTS, 8)
+    if run.device == "CPU":
+        assert same(alone, bare), "not one bit is another"
+    else:  # a CPU computes FP16 in 32 bit, and rounds where that pays: in another graph elsewhere
+        assert all(cosine(a.logits, b.logits) > 0.9999 for a, b in zip(alone, bare, strict=True))
     similar = adapters.verified(model, tried, folders, files, plain, run.precision, PROMPTS)
-    print(fields, similar, plain.verification.similarity)
     assert similar.keys() == folders.keys()
     least = {"FP32": 0.99999, "FP16": 0.9999, "INT8": 0.999, "INT4": 0.9}[run.precision]
     assert min(similar.values()) > least
@@ -168,7 +178,7 @@ def test_an_adapter_of_another_model_is_refused(model: Path, folders: dict[str, 
         ({"use_dora": True}, "DoRA"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"modules": [*ALL, "embed_tokens"]}, "no update of a linear layer"),
-        ({"modules": ["lm_head"]}, "no linear layer lm_head"),
+        ({"modules": ["lm_head"]}, "lm_head"),
         ({"init_lora_weights": "pissa"}, "pissa"),
     ],
 )
