@@ -1,8 +1,9 @@
 """Adapters beside a model: ``adapters.json`` names them, and each is a file of matrices for inputs that the model has.
 
-ONNX Runtime maps such a file into memory and hands the matrices to the model. That they lie in the file it makes sure; not
-that they are as long as their shapes say, so that a forged shape reads the process's memory. It gives them to any input of
-that name, too. So both are looked at here.
+ONNX Runtime maps such a file into memory and gives each matrix to the input of its name, whichever that is: one that is
+called as the tokens are answers in place of the question. A shape that does not fit shows when somebody asks. Whether a
+matrix is as long as its shape says it looks at since lately only; before, a forged one was read beyond the file. So what it
+would be given is looked at here.
 
 The format is a FlatBuffer (flatbuffers.dev, "Internals"; ``adapter_schema.fbs`` of ONNX Runtime): tables whose fields are
 found through a list of offsets, vectors that begin with their length. It is read one number at a time, within bounds.
