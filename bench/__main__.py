@@ -5,11 +5,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from bench import data, decode, figures, image, labelling, memory, reconcile, task, training
+from bench import adapters, data, decode, figures, image, labelling, memory, reconcile, task, training
 from bench.place import CLUSTER, elsewhere, heed_sigterm
 
-ALL = ["labelling", "data", "image", "task", "training", "decode", "reconcile", "memory"]
-ALONE = {"labelling", "data", "image"}
+ALL = ["labelling", "data", "image", "adapters", "task", "training", "decode", "reconcile", "memory"]
+ALONE = {"labelling", "data", "image", "adapters"}
 """What needs no cluster."""
 
 
@@ -72,6 +72,8 @@ def _measure(what: str, objects: int | None) -> list[figures.Figure]:
             return data.run()
         case "image":
             return image.run()
+        case "adapters":
+            return adapters.run()
         case "training":
             return training.run()
         case "decode":

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,12 +76,17 @@ class Measured:
 
 def run() -> list[Figure]:
     """Generate, publish, compare. Needs 6 GB of disk for a few minutes."""
+    programs()
+    with tempfile.TemporaryDirectory(prefix="slmops-bench-image-") as folder:
+        return judge(measure(Path(folder)))
+
+
+def programs() -> None:
+    """Build the registry, and who fetches from it."""
     try:
         binaries.build(*(program for program in binaries.PROGRAMS if program.name == "registry"), binaries.ORAS)
     except Failed as failed:
         raise RuntimeError(str(failed)) from None
-    with tempfile.TemporaryDirectory(prefix="slmops-bench-image-") as folder:
-        return judge(measure(Path(folder)))
 
 
 def judge(found: Measured) -> list[Figure]:
@@ -98,8 +103,8 @@ def judge(found: Measured) -> list[Figure]:
                f"{mb(found.pushing)} against {mb(found.alone)}: {mb(memory)} more", memory <= MORE),
         Figure("bytes that a second push sends", f"at most {TALK / 1e6:.2f} MB: requests and manifests",
                f"{found.again / 1e6:.3f} MB", found.again <= TALK),
-        _share("bytes that a push with one new adapter sends", found.changed),
-        _share("bytes that a pull with one new adapter fetches", found.pulled),
+        share("bytes that a push with one new adapter sends", found.changed, ADAPTER),
+        share("bytes that a pull with one new adapter fetches", found.pulled, ADAPTER),
     ]  # fmt: skip
 
 
@@ -111,9 +116,10 @@ def _times(seconds: float, against: float) -> str:
     return f"{seconds:.2f} against {against:.2f} s: {seconds / against:.2f}x"
 
 
-def _share(name: str, moved: int) -> Figure:
-    ratio = moved / ADAPTER
-    return Figure(name, f"at most {OVERHEAD}x the adapter's", f"{mb(moved)} for {mb(ADAPTER)}: {ratio:.3f}x",
+def share(name: str, moved: int, adapter: int) -> Figure:
+    """Bytes that went over the wire against those of the adapter that has changed."""
+    ratio = moved / adapter
+    return Figure(name, f"at most {OVERHEAD}x the adapter's", f"{mb(moved)} for {mb(adapter)}: {ratio:.3f}x",
                   ratio <= OVERHEAD)  # fmt: skip
 
 
@@ -138,20 +144,21 @@ def measure(folder: Path) -> Measured:
         print(f"image: round {number + 1}: copied in {copies[-1].clock:.1f} s, published in {pushes[-1].clock:.1f} s with "
               f"{mb(pushed['peak'])}", flush=True)  # fmt: skip
     shutil.rmtree(files)
-    return Measured(copies, pushes, known, alone, pushing, *wire(folder))
-
-
-def wire(folder: Path) -> tuple[int, int, int]:
-    """Bytes that a second push sends, that a push with one new adapter sends, that a pull of it fetches."""
-    files, held = folder / "files", folder / "held"
     generate(files, SMALL)
+    moved = wire(folder, files, lambda: (files / ADAPTERS / "second.bin").write_bytes(os.urandom(ADAPTER)))
+    return Measured(copies, pushes, known, alone, pushing, *moved)
+
+
+def wire(folder: Path, files: Path, change: Callable[[], object]) -> tuple[int, int, int]:
+    """Bytes that a second push of the files sends, that a push after a change of them sends, that a pull then fetches."""
+    held = folder / "held"
     with registry(folder) as port:
         _child("push", files, f"127.0.0.1:{port}")
         _pull(port, held)
         with Relay(port) as relay:
             _child("push", files, f"127.0.0.1:{relay.port}")
             again = relay.sent
-        (files / ADAPTERS / "second.bin").write_bytes(os.urandom(ADAPTER))
+        change()
         with Relay(port) as relay:
             _child("push", files, f"127.0.0.1:{relay.port}")
             changed = relay.sent

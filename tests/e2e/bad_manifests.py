@@ -19,6 +19,7 @@ DIGEST = f"sha256:{'0' * 64}"
 GATE = {"metric": "ExactMatch", "min": "80%"}
 POOL = {"selector": {"matchLabels": {"a": "b"}}}
 
+PACKED = {"name": "a", "uri": "oci://registry.example/slm/adapter:v1"}
 ADAPTER: dict[str, Any] = {"name": "a", "data": {"train": {"uri": "oci://registry.example/slm/data:v1"}}}
 SEVERAL = {"spec.data": None, "spec.adapters": [ADAPTER]}
 RATE: dict[str, Any] = {"name": "learningRate", "log": {"min": 0.001, "max": 0.01}}
@@ -140,6 +141,23 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     ),
     "gate on a base task of a student": (DISTILLATION, {"spec.gates.0": RETAINED}),
     "gate on a base task of a quantized model": (QUANTIZED, {"spec.gates.0": RETAINED}),
+    "adapters of one name in an image": (QUANTIZED, {"spec.adapters": [PACKED, PACKED]}),
+    "adapter without a name": (QUANTIZED, {"spec.adapters": [{"uri": PACKED["uri"]}]}),
+    "adapter from two places": (QUANTIZED, {"spec.adapters": [PACKED | {"fineTune": {"name": "farm-irrigation"}}]}),
+    "adapter from nowhere": (QUANTIZED, {"spec.adapters": [{"name": "a"}]}),
+    "adapters in a format that has no place for them": (
+        QUANTIZED,
+        {"spec.adapters": [PACKED], "spec.variants.0.format": "Safetensors"},
+    ),
+    "adapters of a model that is scaled": (
+        QUANTIZED,
+        {
+            "spec.adapters": [PACKED],
+            "spec.variants.0.algorithm": "AWQ",
+            "spec.calibration": {"data": {"uri": "oci://registry.example/slm/data:v1"}},
+        },
+    ),
+    "too many adapters in an image": (QUANTIZED, {"spec.adapters": [PACKED | {"name": f"a{i}"} for i in range(17)]}),
     "reduction of the size against nothing": (QUANTIZED, {"spec.gates.0": {"metric": "SizeReduction", "min": "75%"}}),
     "baseline of another metric": (QUANTIZED, {"spec.gates.0": {"metric": "F1", "min": "75%", "baseline": "FP16"}}),
     "search for several adapters": (FINETUNE, SEVERAL | {"spec.search": SEARCH}),

@@ -35,7 +35,18 @@ TESTS = {
         "metrics",
         "evaluate",
     ),
-    "quantizer": ("verify", "adapt", "metrics", "runtime", "onnx", "olive", "variants", "quantize", "prune"),
+    "quantizer": (
+        "verify",
+        "adapt",
+        "metrics",
+        "runtime",
+        "onnx",
+        "olive",
+        "variants",
+        "adapters",
+        "quantize",
+        "prune",
+    ),
 }
 
 

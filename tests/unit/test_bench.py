@@ -12,12 +12,27 @@ import pytest
 import yaml
 
 from bench import __main__ as bench
-from bench import data, decode, figures, image, labelling, lives, memory, reconcile, task, training
+from bench import (
+    adapters,
+    data,
+    decode,
+    figures,
+    image,
+    labelling,
+    lives,
+    memory,
+    pushing,
+    reconcile,
+    task,
+    training,
+)
 from bench.audit import Write, by_resource, writes
 from bench.reconcile import Measured
 from bench.relay import Relay
+from slm_quantizer.pack import layers
 from slmkit.access import Access
 from slmkit.registry import Registry
+from slmkit.safety.adapters import listed
 from slmops import contract
 from slmops.state import parse_report
 from tests.unit.images.fakeregistry import FakeRegistry, sha256
@@ -314,6 +329,25 @@ def test_an_image_is_judged_by_time_memory_and_what_goes_over_the_wire(
 ) -> None:
     found = image.judge(replace(IMAGE, **change))
     assert [figure.met for figure in found if figure.target] == [index != missed for index in range(5)]
+
+
+@pytest.mark.parametrize(
+    ("moved", "missed"),
+    [((20_000, 1_050_000, 1_050_000), []), ((20_001, 0, 0), [0]), ((0, 1_050_001, 0), [1]), ((0, 0, 1_050_001), [2])],
+)
+def test_a_changed_adapter_is_judged_by_what_goes_over_the_wire(moved: tuple[int, int, int], missed: list[int]) -> None:
+    found = adapters.judge(adapters.Measured(*moved))
+    assert [index for index, figure in enumerate(found) if not figure.met] == missed
+
+
+def test_the_adapters_that_are_measured_are_packed_as_a_quantizer_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapters, "WEIGHTS", 1000)
+    adapters.generate(tmp_path)
+    titles = [layer.title for layer in layers(tmp_path / pushing.MODEL, "bench")]
+    assert titles == ["weights", "settings", "adapter.greenhouse", "adapter.irrigation", "adapters", "graph"]
+    assert listed(tmp_path / pushing.MODEL).keys() == set(adapters.NAMES)
 
 
 def test_a_relay_counts_what_goes_both_ways() -> None:

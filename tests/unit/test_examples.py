@@ -30,7 +30,9 @@ def made(kind: str, name: str) -> Manifest:
     image = f"registry.example/slm/{name}@{DIGEST}"
     variants = [{"name": v, "phase": "Ready", "reference": image, "precision": v[-4:].upper(),
                  "architecture": "amd64"} for v in ("cpu-int4", "cpu-int8")]  # fmt: skip
+    adapters = [{"name": name, "phase": "Ready", "reference": image} for name in ("irrigation", "lessons")]
     status = {"observedGeneration": 1, "artifact": {"reference": image, "size": "1Mi"}, "variants": variants,
+              "adapters": adapters,
               "conditions": [{"type": "Succeeded", "status": "True", "reason": "Completed"}]}  # fmt: skip
     return {"kind": kind, "metadata": {"name": name, "generation": 1}, "spec": {}, "status": status}
 

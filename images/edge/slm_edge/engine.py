@@ -24,6 +24,7 @@ from slm_edge.door import look
 from slm_edge.metrics import Metrics
 from slm_edge.openai import ApiError
 from slmkit.run import RunFailed
+from slmkit.safety.adapters import listed
 
 NEEDED = "genai_config.json"
 
@@ -39,6 +40,8 @@ class Request:
     seed: int | None
     stops: list[str]
     send: Callable[["Piece | ApiError"], None]
+    adapter: str | None = None
+    """None: the model alone."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     received: float = field(default_factory=time.perf_counter)
 
@@ -76,6 +79,8 @@ class Engine:
         self.ready = threading.Event()
         """Set once a token was generated."""
         self.failure: str | None = None
+        self.adapters: tuple[str, ...] = ()
+        """Names of those that the model came with, once it is ready."""
 
     def start(self) -> None:
         """Load and warm up in the background."""
@@ -135,10 +140,15 @@ class Engine:
         search = self.config.get("search", {})
         context = int(self.config.get("model", {}).get("context_length") or search.get("max_length") or 2048)
         self.max_length = min(self._max_length or int(search.get("max_length") or context), context)
-        warm = Request(
-            self._template([{"role": "user", "content": "hello"}]), 1, 0.0, None, None, [], lambda piece: None
-        )
-        self._generate(warm, count=False)
+        files = listed(folder)
+        self._active: Any = og.Adapters(self._model) if files else None
+        for name, file in files.items():
+            self._active.load(str(file.absolute()), name)
+        prompt = self._template([{"role": "user", "content": "hello"}])
+        for adapter in (None, *files):  # so that the first request with each finds it working
+            warm = Request(prompt, 1, 0.0, None, None, [], lambda piece: None, adapter)
+            self._generate(warm, count=False)
+        self.adapters = tuple(files)
 
     def _generate(self, request: Request, count: bool = True) -> None:
         tokens = self._tokenizer.encode(request.prompt)
@@ -149,6 +159,8 @@ class Engine:
                            code="context_length_exceeded")  # fmt: skip
         end = min(self.max_length, prompt + request.limit) if request.limit else self.max_length
         generator = og.Generator(self._model, self._parameters(request, end))
+        if request.adapter is not None:
+            generator.set_active_adapter(self._active, request.adapter)
         generator.append_tokens(tokens)
         stream = self._tokenizer.create_stream()
         made, text, finish = 0, Held(request.stops), "length"
@@ -176,6 +188,8 @@ class Engine:
             self._metrics.tokens.inc(made)
             self._metrics.prompt_tokens.inc(prompt)
             self._metrics.request.observe(time.perf_counter() - request.received)
+            if self.adapters:
+                self._metrics.adapter_answers.labels(request.adapter or "").inc()
         request.send(Piece(finish=finish, prompt_tokens=prompt, completion_tokens=made))
 
     def _parameters(self, request: Request, end: int) -> Any:

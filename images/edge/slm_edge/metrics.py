@@ -26,6 +26,9 @@ class Metrics:
         self.tokens = Counter("slmops_runtime_generated_tokens_total", "Tokens generated.", **make)
         self.prompt_tokens = Counter("slmops_runtime_prompt_tokens_total", "Tokens read.", **make)
         self.requests = Counter("slmops_runtime_requests_total", "Answers by HTTP status.", ["code"], **make)
+        self.adapter_answers = Counter(
+            "slmops_runtime_adapter_answers_total", "Answers by adapter; none for the model alone.", ["adapter"], **make,
+        )  # fmt: skip
         self.queued = Gauge("slmops_runtime_queue_length", "Requests that wait.", **make)
         self.running = Gauge("slmops_runtime_requests_in_flight", "Requests that are answered now.", **make)
         resident = Gauge("slmops_runtime_resident_memory_bytes", "Memory in use.", **make)

@@ -19,6 +19,8 @@ from slm_edge.openai import DONE, ApiError, ChatRequest, chunk, completion, pars
 from slmops.contract import ServeRun
 
 BODY_LIMIT = 1 << 20
+SEPARATOR = ":"
+"""Between the name of a model and that of one of its adapters. Neither has it in itself, so no id can mean two of them."""
 T = TypeVar("T")
 
 
@@ -47,14 +49,15 @@ class Server:
     async def chat(self, http: HttpRequest) -> Response:
         """``POST /v1/chat/completions``."""
         asked = parse(await self._body(http))
-        if asked.model != self._run.model_name:
-            raise ApiError(404, f"The model `{asked.model}` does not exist; there is `{self._run.model_name}`",
-                           param="model", code="model_not_found")  # fmt: skip
+        if asked.model.partition(SEPARATOR)[0] != self._run.model_name:
+            raise self._unknown(asked.model)
         self._check_ready()
+        if asked.model not in (known := self._models()):
+            raise self._unknown(asked.model)
         messages = [{"role": message.role, "content": message.text()} for message in asked.messages]
         request = Request(
             prompt=self._engine.render(messages), limit=asked.limit(), temperature=asked.temperature, top_p=asked.top_p,
-            seed=asked.seed, stops=asked.stops(), send=lambda piece: None,
+            seed=asked.seed, stops=asked.stops(), send=lambda piece: None, adapter=known[asked.model],
         )  # fmt: skip
         id, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         answer = pieces(self._engine, request, self._run.request_timeout_seconds)
@@ -68,14 +71,12 @@ class Server:
         counts = usage(last.prompt_tokens, last.completion_tokens)
         self._metrics.requests.labels("200").inc()
         finish = last.finish or "stop"
-        return JSONResponse(
-            completion(id, created, self._run.model_name, "".join(p.text for p in text), finish, counts)
-        )
+        return JSONResponse(completion(id, created, asked.model, "".join(p.text for p in text), finish, counts))
 
     async def _stream(
         self, asked: ChatRequest, id: str, created: int, first: Any, rest: AsyncIterator[Any]
     ) -> AsyncIterator[bytes]:
-        model = self._run.model_name
+        model = asked.model
         yield chunk(id, created, model, {"role": "assistant", "content": ""})
         piece = first
         try:
@@ -97,17 +98,30 @@ class Server:
 
     async def models(self, http: HttpRequest) -> Response:
         """``GET /v1/models``."""
-        return JSONResponse({"object": "list", "data": [self._card()]})
+        return JSONResponse({"object": "list", "data": [self._card(id) for id in self._models()]})
 
     async def model(self, http: HttpRequest) -> Response:
         """``GET /v1/models/{id}``."""
-        if http.path_params["id"] != self._run.model_name:
-            raise ApiError(404, f"The model `{http.path_params['id']}` does not exist", code="model_not_found")
-        return JSONResponse(self._card())
+        if http.path_params["id"] not in self._models():
+            raise self._unknown(http.path_params["id"])
+        return JSONResponse(self._card(http.path_params["id"]))
 
-    def _card(self) -> dict[str, Any]:
-        return {"id": self._run.model_name, "object": "model", "created": self._created, "owned_by": "slmops",
-                "revision": self._run.revision}  # fmt: skip
+    def _models(self) -> dict[str, str | None]:
+        """The adapter of each model that can be asked for, by its id."""
+        name = self._run.model_name
+        return {name: None, **{f"{name}{SEPARATOR}{adapter}": adapter for adapter in self._engine.adapters}}
+
+    def _card(self, id: str) -> dict[str, Any]:
+        """``parent``: of an adapter, the model that it belongs to."""
+        parent = {"parent": self._run.model_name} if id != self._run.model_name else {}
+        return {"id": id, "object": "model", "created": self._created, "owned_by": "slmops",
+                "revision": self._run.revision, **parent}  # fmt: skip
+
+    def _unknown(self, asked: str) -> ApiError:
+        there = ", ".join(f"`{id}`" for id in self._models())
+        return ApiError(
+            404, f"The model `{asked}` does not exist; there is {there}", param="model", code="model_not_found"
+        )
 
     async def health(self, http: HttpRequest) -> Response:
         """Liveness: a model that cannot be loaded is worth a restart, one that loads still is not."""

@@ -46,9 +46,9 @@ PERMANENT = {
     Reason.INVALID_CONFIGURATION, Reason.INVALID_DATA, Reason.UNSAFE_SOURCE, Reason.UNSUPPORTED_MODEL,
     Reason.VERIFICATION_FAILED, Reason.CONVERSION_FAILED, Reason.SOURCE_NOT_FOUND, Reason.SOURCE_UNAUTHORIZED,
     Reason.REGISTRY_REFUSED, Reason.TOO_FEW_ANSWERS, Reason.TRAINING_DIVERGED, Reason.ADAPTER_UNUSABLE,
-    Reason.INVALID_TEMPLATE, Reason.VOCABULARY_MISMATCH, Reason.LAYER_NOT_FOUND, Reason.BUDGET_EXCEEDED,
-    Reason.EGRESS_REFUSED, Reason.LICENSE_REFUSED, Reason.KEY_UNUSABLE, Reason.SIGNATURE_MISSING,
-    Reason.SIGNATURE_INVALID, Reason.PROVENANCE_MISSING, Reason.BACKEND_UNAVAILABLE,
+    Reason.ADAPTER_MISMATCH, Reason.INVALID_TEMPLATE, Reason.VOCABULARY_MISMATCH, Reason.LAYER_NOT_FOUND,
+    Reason.BUDGET_EXCEEDED, Reason.EGRESS_REFUSED, Reason.LICENSE_REFUSED, Reason.KEY_UNUSABLE,
+    Reason.SIGNATURE_MISSING, Reason.SIGNATURE_INVALID, Reason.PROVENANCE_MISSING, Reason.BACKEND_UNAVAILABLE,
 }  # fmt: skip
 EXIT_PERMANENT = 3
 MARGIN = 5.0
@@ -265,14 +265,14 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         endless = "retry-limit" in str(error)  # Oniguruma's, after ten million steps
         words = "a pattern of the tokenizer takes for ever" if endless else type(error).__name__
         report = _failed(Reason.UNSAFE_SOURCE if endless else Reason.INTERNAL_ERROR, f"{words}: {error}")
-    inputs = {_bounded(role, 1024): _bounded(uri, 1024) for role, uri in list(context.inputs.items())[:16]}
+    inputs = {_bounded(role, 1024): _bounded(uri, 1024) for role, uri in list(context.inputs.items())[:24]}
     said = context.progress
     seen = {
         "seconds": round(context._clock() - context.started, 2),
         "resumes": said.resumes,
         "lost_steps": said.lost_steps,
     }
-    licenses = {_bounded(role, 63): found for role, found in list(context.licenses.items())[:16]}
+    licenses = {_bounded(role, 63): found for role, found in list(context.licenses.items())[:24]}
     verified = {_bounded(role, 63): key for role, key in list(context.verified.items())[:64]}
     return report.model_copy(update={"inputs": inputs, "licenses": licenses, "verified": verified} | seen)
 
@@ -305,9 +305,16 @@ def _bounded(text: str, length: int) -> str:
 
 def write_report(report: Report) -> Report:
     """Leave the report where the kubelet finds it; shortened until it fits, and always valid JSON. Returns what was
-    written. The inputs and the curve go last: what was published has them too."""
+    written. The inputs (adapters first, of which there may be many) and the curve go last: what was published has them
+    too."""
     shorter: list[dict[str, Any]] = [{"message": report.message[:keep]} for keep in (512, 128, 0)]
-    changes = [{}, *shorter, {"message": "", "inputs": {}, "licenses": {}, "verified": {}}]
+    few = {role: uri for role, uri in report.inputs.items() if not role.startswith("adapter.")}
+    changes = [
+        {},
+        *shorter,
+        {"message": "", "inputs": few},
+        {"message": "", "inputs": {}, "licenses": {}, "verified": {}},
+    ]
     if report.learning is not None:
         changes.append(changes[-1] | {"learning": report.learning.model_copy(update={"curve": ()})})
     candidates = [report.model_copy(update=change) for change in changes]

@@ -49,7 +49,8 @@ def on_cpu(folder: Path, view: Path) -> Path:
     options["provider_options"] = []
     view.mkdir()
     for path in folder.iterdir():
-        (view / path.name).hardlink_to(path)
+        if path.is_file():
+            (view / path.name).hardlink_to(path)
     (view / GENAI).unlink()
     (view / GENAI).write_text(json.dumps(config))
     return view

@@ -1,10 +1,12 @@
-"""The model folder as an image's layers: weights apart from the small files, so that a changed setting moves no weights."""
+"""The model folder as an image's layers: weights apart from the small files, so that a changed setting moves no weights,
+and each adapter by itself, so that a changed one moves no other."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from slmkit.layers import Compression, Layer
+from slmkit.safety.adapters import LIST, SUFFIX
 from slmops.contract import QuantizeRun
 
 WEIGHTS = (".onnx", ".onnx.data", ".safetensors", ".gguf", ".bin")
@@ -12,6 +14,8 @@ WEIGHTS = (".onnx", ".onnx.data", ".safetensors", ".gguf", ".bin")
 LEFT_OUT = {"model_config.json"}
 """Olive's own record of the build: it names folders of the pod."""
 GENAI = "genai_config.json"
+ADAPTER = "adapter."
+"""How the title of an adapter's layer begins; its name follows."""
 
 
 def finish(folder: Path, run: QuantizeRun) -> None:
@@ -74,13 +78,24 @@ def weight_bytes(folder: Path) -> int:
 
 
 def layers(folder: Path, name: str, compression: Compression = "None") -> list[Layer]:
-    """The image's layers; files lie at ``/models/<name>``."""
-    files = {
-        str(path.relative_to(folder)): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in LEFT_OUT
-    }
-    place = f"models/{name}/"
-    weights = {place + n: p for n, p in files.items() if n.endswith(WEIGHTS)}
-    small = {place + n: p for n, p in files.items() if not n.endswith(WEIGHTS)}
-    return [Layer(weights, "weights", compression), Layer(small, "settings", compression)]
+    """The image's layers; files lie at ``/models/<name>``. Beside adapters the list of them, which has their digests,
+    and the graph, which has their places, are layers by themselves: so weights and settings stay what they are."""
+    parts: dict[str, dict[str, Path]] = {"weights": {}, "settings": {}}
+    adapted = (folder / LIST).is_file()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.name not in LEFT_OUT:
+            title = _layer(path) if adapted else _plain_layer(path)
+            parts.setdefault(title, {})[f"models/{name}/{path.relative_to(folder)}"] = path
+    return [Layer(files, title, compression) for title, files in parts.items()]
+
+
+def _layer(path: Path) -> str:
+    if path.name == LIST:
+        return "adapters"
+    if path.name.endswith(SUFFIX):
+        return f"{ADAPTER}{path.stem}"
+    return "graph" if path.name.endswith(".onnx") else _plain_layer(path)
+
+
+def _plain_layer(path: Path) -> str:
+    return "weights" if path.name.endswith(WEIGHTS) else "settings"

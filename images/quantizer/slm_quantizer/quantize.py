@@ -1,17 +1,19 @@
 """A quantization run, top to bottom: fetch, convert, verify, evaluate, publish."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from slm_quantizer import effect, evaluate
+from slm_quantizer import adapters, effect, evaluate
 from slm_quantizer.calibrate import calibration
 from slm_quantizer.formats import backend
 from slm_quantizer.onnx import on_cpu
 from slm_quantizer.pack import finish, layers, name_end
 from slm_quantizer.passes import QUIET, Passes, course, whole
-from slm_quantizer.verify import verify
+from slm_quantizer.runtimes import Torch
+from slm_quantizer.verify import look
 from slm_trainer import evaluate as in_torch
 from slm_trainer.encoding import texts, turn_end
 from slmkit.data import Example, read_examples
@@ -39,6 +41,8 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     model = context.work / "model"
     context.inputs["model"] = fetch(run.model, model, registry)
     check_model_folder(model)
+    folders = adapters.fetched(run, context, registry)
+    updates = adapters.updates(folders)
     examples = _examples(run, context, registry)
     tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     pairs, end = [texts(tokenizer, example) for example in examples], turn_end(tokenizer)
@@ -46,13 +50,15 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     pruning = effect.prune(model, run, records, context)
     source = pruning.folder if pruning else model
     built = maker.build(source, run, records, context.work, Passes(context))
+    files = adapters.placed(built, updates, run.device) if updates else {}
     finish(built, run)
     name_end(built, end)
     context.check()
     context.stage("Verifying")
     tried = on_cpu(built, context.work / "on-cpu") if run.format == "ONNX" else built
     prompts = [*PROMPTS, *(prompt for prompt, _ in pairs[:8])]
-    verified = verify(source, tried, maker.load, run.precision, prompts)
+    plain = look(Torch(source), partial(maker.load, tried), run.precision, prompts)
+    similar = adapters.verified(model, tried, folders, files, plain, run.precision, prompts)
     pruned = None
     if pruning is not None:
         context.stage("Weighing")
@@ -80,9 +86,10 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     }
     packed = layers(built, run.name, run.compression)
     image = registry.push_image(run.output, packed, annotations, architecture=run.architecture)
+    inside = adapters.packed(registry, run, image, similar) if similar else {}
     image = describe(registry, run.output, context, image, facts)
-    return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures, verification=verified,
-                  pruned=pruned)  # fmt: skip
+    return Report(outcome="Succeeded", artifacts={"image": image}, evaluation=figures, verification=plain.verification,
+                  pruned=pruned, adapters=inside)  # fmt: skip
 
 
 def _measured(

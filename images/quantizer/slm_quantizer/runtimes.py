@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from slm_trainer.encoding import ends
 
+ACTIVE = "adapter"
+
 
 @dataclass(frozen=True)
 class Said:
@@ -38,12 +40,16 @@ class Runtime(Protocol):
 class GenAI:
     """ONNX Runtime GenAI, in the version that the edge server has."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, adapter: Path | None = None) -> None:
         import onnxruntime_genai as og
 
         self._og = og
         self._model = og.Model(str(folder))
         self._tokenizer = og.Tokenizer(self._model)
+        self._adapters = og.Adapters(self._model)
+        self._active = adapter is not None
+        if adapter is not None:
+            self._adapters.load(str(adapter), ACTIVE)
 
     def say(self, prompts: Sequence[str], limit: int) -> list[Said]:
         """Token by token, as the edge server does."""
@@ -56,6 +62,8 @@ class GenAI:
             max_length=len(tokens) + limit, batch_size=1, do_sample=False, repetition_penalty=1.0
         )
         generator = self._og.Generator(self._model, parameters)
+        if self._active:
+            generator.set_active_adapter(self._adapters, ACTIVE)
         generator.append_tokens(np.array(tokens, dtype=np.int32))
         logits = np.array(generator.get_logits(), dtype=np.float32)
         while not generator.is_done():
@@ -66,13 +74,18 @@ class GenAI:
 
 
 class Torch:
-    """transformers on PyTorch, computing in 32 bit: the original, and what is saved as Safetensors."""
+    """transformers on PyTorch, computing in 32 bit: the original, what is saved as Safetensors, and the original with an
+    adapter in PEFT's layout."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, adapter: Path | None = None) -> None:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         self.model: Any = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
         ).eval()
+        if adapter is not None:
+            from peft import PeftModel
+
+            self.model = PeftModel.from_pretrained(self.model, adapter).eval()
         self.ends = ends(self.model, self.tokenizer)
 
     def say(self, prompts: Sequence[str], limit: int) -> list[Said]:

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +24,35 @@ TIE = 1e-3
 """Tokens whose logits differ by less than this share of their spread may change places."""
 
 
+@dataclass(frozen=True)
+class Look:
+    """What the original and the converted model make of the same prompts, and how alike that is."""
+
+    wanted: Sequence[Said]
+    found: Sequence[Said]
+    verification: Verification
+
+
 def verify(
     original: Path, converted: Path, load: Callable[[Path], Runtime], precision: str, prompts: Sequence[str]
 ) -> Verification:
+    """How alike a converted model is to the original. Raises RunFailed like ``look``."""
+    return look(Torch(original), partial(load, converted), precision, prompts).verification
+
+
+def look(source: Torch, load: Callable[[], Runtime], precision: str, prompts: Sequence[str]) -> Look:
     """Load the converted model and compare it on those of the prompts that are no longer than it reads. Raises RunFailed,
     VerificationFailed, where it cannot be loaded, cuts or reads text in another way, or answers too differently."""
-    source = Torch(original)
     prompts = [prompt for prompt in prompts if source.fits(prompt, NEW_TOKENS)]
     try:
-        said = load(converted).say(prompts, NEW_TOKENS)
+        said = load().say(prompts, NEW_TOKENS)
     except RunFailed:
         raise
     except Exception as error:
         raise RunFailed(Reason.VERIFICATION_FAILED, f"the runtime cannot load the converted model: {error}") from None
     similarities, shares = [], []
-    for prompt, wanted, found in zip(prompts, source.say(prompts, NEW_TOKENS), said, strict=True):
+    original = source.say(prompts, NEW_TOKENS)
+    for prompt, wanted, found in zip(prompts, original, said, strict=True):
         _same_text(prompt, wanted, found)
         similarities.append(likeness(wanted.logits, found.logits, prompt))
         shares.append(agreement(wanted, found, source.ends, source.next_logits))
@@ -45,7 +61,8 @@ def verify(
     if greedy < GREEDY.get(precision, 0):
         raise RunFailed(Reason.VERIFICATION_FAILED, f"{greedy:.0%} of the greedy tokens are the original's, "
                         f"{GREEDY[precision]:.0%} is the least for {precision}")  # fmt: skip
-    return Verification(similarity=min(1.0, similarity), greedy_agreement=greedy, prompts=len(prompts))
+    alike = Verification(similarity=min(1.0, similarity), greedy_agreement=greedy, prompts=len(prompts))
+    return Look(original, said, alike)
 
 
 def _same_text(prompt: str, wanted: Said, found: Said) -> None:

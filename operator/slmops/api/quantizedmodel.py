@@ -11,7 +11,7 @@ from slmops.api.compress import Compress, PruningStatus
 from slmops.api.evaluation import Evaluation, Limit, Measure
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
-from slmops.api.sources import ModelSource, Output
+from slmops.api.sources import AdapterSource, ModelSource, Output
 from slmops.api.variant import Calibration, Precision, Variant
 
 
@@ -69,6 +69,11 @@ class QuantizedModelSpec(ApiModel):
 
     model: ModelSource
     """The model to compress."""
+    adapters: Annotated[
+        list[AdapterSource], Field(max_length=16, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
+    ] = []
+    """Adapters of the model that go into each image as they are, unquantized and a layer each, beside the compressed model.
+    Whoever serves it chooses one, or none, with each request."""
     variants: Annotated[
         list[Variant], Field(min_length=1, max_length=16, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
     ] = [Variant(name="cpu-int4")]
@@ -114,6 +119,16 @@ class QuantizedModelSpec(ApiModel):
         Rule("!has(self.compress) || !has(self.variants) || self.variants.all(v, v.format in ['ONNX', 'Safetensors'])",
              "compress goes with variants of format ONNX and Safetensors: in others nobody would see whether zeros stay;"
              " give those a QuantizedModel of their own", "compress"),
+        Rule("!has(self.adapters) || size(self.adapters) == 0 || !has(self.variants)"
+             " || self.variants.all(v, v.format == 'ONNX')",
+             "adapters go with variants of format ONNX: give the others a QuantizedModel of their own, of a FineTune that"
+             " merges its adapter", "adapters"),
+        Rule("!has(self.adapters) || size(self.adapters) == 0 || !has(self.variants)"
+             " || self.variants.all(v, v.algorithm != 'AWQ')",
+             "AWQ scales what adapters read, so that they would fit no more: take RTN, KQuant or GPTQ", "adapters"),
+        Rule("!has(self.adapters) || size(self.adapters) == 0 || !has(self.compress)",
+             "adapters were learned on the model with all of its weights: leave compress out, or give the pruned one a"
+             " QuantizedModel of its own", "compress"),
     )  # fmt: skip
 
 
@@ -141,6 +156,19 @@ class VerificationStatus(ApiModel):
     """Share of greedy tokens that are the original's, up to the first other one."""
 
 
+class PackedAdapterStatus(ApiModel):
+    """An adapter in an image."""
+
+    name: str
+    """Name of the adapter."""
+    layer: str
+    """Digest of its layer: an adapter that stays the same keeps it, whatever else changes."""
+    size: str
+    """Size of its layer."""
+    similarity: Number | None = None
+    """Cosine similarity of the next-token logits with those of the unquantized model with this adapter."""
+
+
 class VariantStatus(ApiModel):
     """What became of one variant."""
 
@@ -164,6 +192,10 @@ class VariantStatus(ApiModel):
     """What it computes on."""
     verification: VerificationStatus | None = None
     """How near it comes to the original."""
+    adapters: Annotated[
+        list[PackedAdapterStatus], Field(max_length=16, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
+    ] = []
+    """The adapters in the image."""
     evaluation: dict[str, dict[str, Number]] = {}
     """Figures of the variant, of the unquantized reference, and their comparison."""
     intervals: Intervals = {}

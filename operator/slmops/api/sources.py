@@ -107,21 +107,24 @@ class Reference(ApiModel):
     """Name of the resource."""
 
 
+SOURCE_RULES = (
+    Rule("!has(self.credentials) || has(self.uri)", "credentials go with uri"),
+    Rule(
+        "!has(self.verify) || !has(self.uri) || self.uri.startsWith('oci://')",
+        "verify goes with oci:// and with other resources: what hubs and servers hold has no signature of cosign's",
+        "verify",
+    ),
+    ENDPOINT_RULE,
+    KEYS_RULE,
+    DIGEST_RULE,
+)
+"""Of what comes from an address, or from another resource."""
+
+
 class ModelSource(ApiModel):
     """Where a model comes from: an address, or the result of another resource."""
 
-    rules: ClassVar = (
-        exactly_one_of("uri", "distillation", "fineTune"),
-        Rule("!has(self.credentials) || has(self.uri)", "credentials go with uri"),
-        Rule(
-            "!has(self.verify) || !has(self.uri) || self.uri.startsWith('oci://')",
-            "verify goes with oci:// and with other resources: what hubs and servers hold has no signature of cosign's",
-            "verify",
-        ),
-        ENDPOINT_RULE,
-        KEYS_RULE,
-        DIGEST_RULE,
-    )
+    rules: ClassVar = (exactly_one_of("uri", "distillation", "fineTune"), *SOURCE_RULES)
 
     uri: Uri | None = None
     """Address of a model in safetensors format: oci://repository[:tag|@sha256:…], hf://org/name[@revision],
@@ -138,6 +141,32 @@ class ModelSource(ApiModel):
     """Secret to read the address with."""
     verify: Verification | None = None
     """Refuse the model unless it is signed."""
+
+
+class AdapterReference(Reference):
+    """A FineTune in the same namespace that has made an adapter."""
+
+    adapter: Name | None = None
+    """Name of the adapter, where the FineTune has several."""
+
+
+class AdapterSource(ApiModel):
+    """An adapter (LoRA) of the model, and where it comes from: an address, or a FineTune."""
+
+    rules: ClassVar = (exactly_one_of("uri", "fineTune"), *SOURCE_RULES)
+
+    name: Name
+    """Name of the adapter, unique in the list. Clients ask for it by this name, and its file and its layer have it."""
+    uri: Uri | None = None
+    """Address of an adapter in PEFT's layout, adapter_config.json and adapter_model.safetensors: as of a model."""
+    endpoint: Annotated[str, Field(pattern=ENDPOINT, max_length=256)] | None = None
+    """Server of an s3:// address, for example https://minio.example:9000; Amazon's when absent."""
+    fine_tune: AdapterReference | None = None
+    """The adapter of a FineTune, once it has succeeded."""
+    credentials: SecretKey | None = None
+    """Secret to read the address with."""
+    verify: Verification | None = None
+    """Refuse the adapter unless it is signed."""
 
 
 ColumnName = Annotated[str, Field(min_length=1, max_length=128)]

@@ -42,6 +42,8 @@ class QuantizeRun(Run):
     model: Source
     name: str
     """Name of the model inside the image: its files lie at ``/models/<name>``."""
+    adapters: dict[str, Source] = {}
+    """Adapters of the model by name: each becomes a file at ``/models/<name>/adapters``, in a layer of its own."""
     variant: str
     format: str = "ONNX"
     """What is made; the image knows which formats it has a tool chain for."""

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     INVALID_TEMPLATE = "InvalidTemplate"
     TRAINING_DIVERGED = "TrainingDiverged"
     ADAPTER_UNUSABLE = "AdapterUnusable"
+    ADAPTER_MISMATCH = "AdapterMismatch"
     VOCABULARY_MISMATCH = "VocabularyMismatch"
     LAYER_NOT_FOUND = "LayerNotFound"
     OUT_OF_MEMORY = "OutOfMemory"
@@ -166,6 +167,17 @@ class Pruned(Message):
     """The same of the variant that is made without pruning."""
 
 
+class PackedAdapter(Message):
+    """An adapter in a model image."""
+
+    layer: Digest
+    """Of its layer."""
+    size: Count
+    """Bytes of its layer."""
+    similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Cosine of the next-token logits with those of the original with the adapter, mean over the prompts."""
+
+
 class DatasetCounts(Message):
     """What became of the prompts."""
 
@@ -229,9 +241,9 @@ class Report(Message):
     outcome: Literal["Succeeded", "Failed"]
     reason: Reason | None = None
     message: Text = ""
-    inputs: Annotated[dict[Text, Text], Field(max_length=16)] = {}
+    inputs: Annotated[dict[Text, Text], Field(max_length=24)] = {}
     """What each source was resolved to: ``oci://…@sha256:…``, ``hf://…@<commit>``."""
-    licenses: Annotated[dict[Word, Annotated[str, Field(max_length=128)]], Field(max_length=16)] = {}
+    licenses: Annotated[dict[Word, Annotated[str, Field(max_length=128)]], Field(max_length=24)] = {}
     """What licence each model among the inputs was found to have: an SPDX expression, by the input's role."""
     artifacts: Annotated[dict[Word, Artifact], Field(max_length=16)] = {}
     signer: Digest | None = None
@@ -245,6 +257,8 @@ class Report(Message):
     verification: Verification | None = None
     """Of a converted model."""
     pruned: Pruned | None = None
+    adapters: Annotated[dict[Word, PackedAdapter], Field(max_length=16)] = {}
+    """Of a model image, by name."""
     trial: TrialResult | None = None
     suggestions: Annotated[tuple[Annotated[tuple[Value, ...], Field(max_length=11)], ...], Field(max_length=16)] = ()
     """Values of the next trials, each in the order of the space."""

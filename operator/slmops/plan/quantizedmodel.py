@@ -30,10 +30,11 @@ def role(variant: str) -> str:
 
 def plan_quantizedmodel(resource: QuantizedModel, observed: Observed, settings: Settings) -> Plan:
     """The Jobs that the QuantizedModel needs."""
-    names = [variant.name for variant in resource.spec.variants]
-    if doubled := sorted({name for name in names if names.count(name) > 1}):
-        message = f"spec.variants: the name {doubled[0]} is used twice; names tell variants apart"
-        return Plan(problem=Problem(ConditionType.ACCEPTED, "DuplicateName", message))
+    for what, named in (("variants", resource.spec.variants), ("adapters", resource.spec.adapters)):
+        names = [each.name for each in named]
+        if doubled := sorted({name for name in names if names.count(name) > 1}):
+            message = f"spec.{what}: the name {doubled[0]} is used twice; names tell {what} apart"
+            return Plan(problem=Problem(ConditionType.ACCEPTED, "DuplicateName", message))
     works: list[Work] = []
     climbs: list[Climb] = []
     try:
@@ -114,6 +115,10 @@ def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, set
     run = contract.QuantizeRun(
         run="",
         model=sources.model(spec.model, "spec.model"),
+        adapters={
+            each.name: sources.adapter(each, f"spec.adapters[{each.name}]")
+            for each in sorted(spec.adapters, key=lambda each: each.name)
+        },
         name=resource.metadata.name,
         variant=variant.name,
         format=variant.format,

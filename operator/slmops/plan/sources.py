@@ -10,7 +10,16 @@ from typing import Any
 
 from slmops import contract
 from slmops.api.conditions import ConditionType
-from slmops.api.sources import DataSource, LicensePolicy, ModelSource, Output, SecretKey, Signing, Verification
+from slmops.api.sources import (
+    AdapterSource,
+    DataSource,
+    LicensePolicy,
+    ModelSource,
+    Output,
+    SecretKey,
+    Signing,
+    Verification,
+)
 from slmops.state import Manifest, Observed, Problem, digest8
 
 REGISTRY_KEY = ".dockerconfigjson"
@@ -61,6 +70,18 @@ class Sources:
         assert source.fine_tune is not None
         return self._published("FineTune", source.fine_tune.name, "artifact", where)
 
+    def adapter(self, source: AdapterSource, where: str) -> contract.Source:
+        """An adapter. Raises Unresolved like ``model``."""
+        if source.fine_tune is None:
+            assert source.uri is not None
+            found = self._address(source.uri, source.credentials, source.endpoint)
+        else:
+            manifest = self._succeeded("FineTune", source.fine_tune.name, where)
+            found = self._by_digest(manifest, _adapter_of(manifest, source.fine_tune.adapter, where))
+        if source.verify is None:
+            return found
+        return found.model_copy(update={"verify": self.verification(source.verify)})
+
     def data(self, source: DataSource) -> contract.Data:
         """A data set."""
         return contract.Data(
@@ -89,7 +110,8 @@ class Sources:
             self._claim(re.split("[/#]", uri.removeprefix("pvc://"))[0])
         return contract.Source(uri=uri, credentials=self.credentials(secret, default), endpoint=endpoint)
 
-    def _published(self, kind: str, name: str, field_name: str, where: str) -> contract.Source:
+    def _succeeded(self, kind: str, name: str, where: str) -> Manifest:
+        """Another resource, which has come to its end."""
         manifest = self.observed.references.get((kind, name))
         if manifest is None:
             raise Unresolved(_problem("ReferenceNotFound", f"{where}: {kind} {name} does not exist in this namespace",
@@ -104,7 +126,11 @@ class Sources:
         current = status.get("observedGeneration") == manifest["metadata"].get("generation")
         if succeeded.get("status") != "True" or not current:
             raise Unresolved(_problem("ReferenceNotReady", f"{where}: waiting for {kind} {name}", waiting=True))
-        artifact = (status.get(field_name) or {}).get("reference")
+        return manifest
+
+    def _published(self, kind: str, name: str, field_name: str, where: str) -> contract.Source:
+        manifest = self._succeeded(kind, name, where)
+        artifact = (manifest["status"].get(field_name) or {}).get("reference")
         if not artifact and (manifest.get("spec") or {}).get("adapters"):
             text = "has several adapters, of which nothing is merged; make a FineTune of the one that is wanted"
             raise Unresolved(_problem("NothingToUse", f"{where}: {kind} {name} {text}"))
@@ -112,6 +138,10 @@ class Sources:
             raise Unresolved(
                 _problem("NothingToUse", f"{where}: {kind} {name} published no full model; set spec.merge: true there")
             )
+        return self._by_digest(manifest, artifact)
+
+    def _by_digest(self, manifest: Manifest, artifact: str) -> contract.Source:
+        """What another resource has published; it says what it is read with."""
         secret = ((manifest.get("spec") or {}).get("output") or {}).get("credentials")
         return contract.Source(
             uri=f"oci://{artifact}",
@@ -170,6 +200,28 @@ class Sources:
         if volume not in self.volumes:
             self.volumes.append(volume)
             self.mounts.append(mount)
+
+
+def _adapter_of(manifest: Manifest, wanted: str | None, where: str) -> str:
+    """The adapter that a FineTune has published; ``wanted``: which one of several."""
+    name, spec, status = manifest["metadata"]["name"], manifest.get("spec") or {}, manifest["status"]
+    rows = {str(row.get("name")): row for row in status.get("adapters") or []}
+    row = rows.get(wanted or "", {}) if rows or wanted else status.get("adapter") or {}
+    if spec.get("method") == "DoRA":
+        text = (
+            "has method DoRA, which rescales the base's weights, too: use LoRA or QLoRA, or quantize its merged model"
+        )
+    elif rows and wanted is None:
+        text = f"has several adapters: name one in fineTune.adapter ({', '.join(sorted(rows))})"
+    elif rows and wanted not in rows:
+        text = f"has no adapter {wanted}: it has {', '.join(sorted(rows))}"
+    elif wanted and not rows:
+        text = "has one adapter, which has no name: leave fineTune.adapter out"
+    elif not row.get("reference"):
+        text = "published no adapter: only methods LoRA and QLoRA make one"
+    else:
+        return str(row["reference"])
+    raise Unresolved(_problem("NothingToUse", f"{where}: FineTune {name} {text}"))
 
 
 def _volume(name: str) -> str:

@@ -9,6 +9,7 @@ from slmops.api.compress import PruningStatus
 from slmops.api.conditions import ConditionType, Fact, false, true, unknown
 from slmops.api.quantizedmodel import (
     ComparisonRow,
+    PackedAdapterStatus,
     QuantizedModel,
     QuantizedModelStatus,
     TriedStatus,
@@ -137,6 +138,7 @@ def _variant(climb: Climb, before: Mapping[str, ProgressStatus | None]) -> Varia
         architecture=rung.variant.target.architecture,
         device=rung.variant.target.device,
         verification=_verified(rung),
+        adapters=_packed(rung),
         evaluation=values(rung.figures),
         intervals=intervals(rung.figures),
         gates=rung.gates,
@@ -166,6 +168,16 @@ def _pruning(rung: Rung) -> PruningStatus | None:
         sparsity=significant(found.sparsity), similarity=significant(found.similarity),
         packed_size=size(found.packed_bytes), dense_packed_size=size(found.dense_packed_bytes),
     )  # fmt: skip
+
+
+def _packed(rung: Rung) -> list[PackedAdapterStatus]:
+    report = rung.state.report if rung.state.phase == "Succeeded" else None
+    return [
+        PackedAdapterStatus(
+            name=name, layer=found.layer, size=size(found.size),
+            similarity=None if found.similarity is None else significant(found.similarity),
+        ) for name, found in (report.adapters.items() if report else ())
+    ]  # fmt: skip
 
 
 def _tried(rung: Rung) -> TriedStatus:

@@ -56,6 +56,8 @@ REMEDIES: dict[str, str] = {
     Reason.INVALID_TEMPLATE: "Mend spec.data.template, or leave it out to take the base's own.",
     Reason.ADAPTER_UNUSABLE: "Look at the Job's log for the engine's own words; use spec.engine: PyTorch, or another "
     "learning rate.",
+    Reason.ADAPTER_MISMATCH: "Train it on the very model that spec.model names, with method LoRA or QLoRA; or leave it "
+    "out of spec.adapters, and quantize its merged model.",
     Reason.OUT_OF_MEMORY: "Raise spec.run.resources.limits.memory, or lower training.batchSize or maxSequenceLength.",
     Reason.DISK_FULL: "Raise spec.run.volume.size where the message names run.volume (of a labelling: "
     "spec.labelling.volume.size); else use a node with more ephemeral storage.",

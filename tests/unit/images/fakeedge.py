@@ -46,6 +46,9 @@ class FakeGenAI:
         self.Tokenizer = lambda model: _Tokenizer()
         self.GeneratorParams = lambda model: _Params(self)
         self.Generator = lambda model, params: _Generator(self, params)
+        self.Adapters = lambda model: _Adapters()
+        self.active: list[str | None] = []
+        """The adapter of each answer."""
 
     def _model(self, folder: str) -> str:
         self.loads()
@@ -97,6 +100,14 @@ class _Tokenizer:
         return "" if token == END else chr(token)
 
 
+class _Adapters:
+    def __init__(self) -> None:
+        self.files: dict[str, str] = {}
+
+    def load(self, file: str, name: str) -> None:
+        self.files[name] = file
+
+
 class _Params:
     def __init__(self, library: FakeGenAI) -> None:
         self._library = library
@@ -112,8 +123,14 @@ class _Generator:
         self._library, self._end = library, params.options["max_length"]
         self._length, self._last = 0, -1
         self._coming: list[int] = []
+        self._adapter: str | None = None
+
+    def set_active_adapter(self, adapters: "_Adapters", name: str) -> None:
+        assert Path(adapters.files[name]).is_absolute()
+        self._adapter = name
 
     def append_tokens(self, tokens: list[int]) -> None:
+        self._library.active.append(self._adapter)
         prompt = "".join(map(chr, tokens))
         self._length = len(tokens)
         self._library.prompts.append(prompt)

@@ -13,6 +13,7 @@ pytest.importorskip("jinja2")
 
 from slm_edge.engine import Engine, Piece, Request, pieces
 from slm_edge.openai import ApiError
+from tests.unit.images.adapterbytes import adapter, beside
 from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, make_engine, model_folder, request
 
 
@@ -292,3 +293,46 @@ def test_a_model_is_ready_once_it_has_made_a_token(
     library.free()
     assert engine.ready.wait(PATIENCE)
     assert library.prompts == ["<user>hello<a>"]
+
+
+# --- adapters
+
+
+def with_adapters(root: Path) -> None:
+    folder = model_folder(root)
+    beside(folder, {"irrigation": adapter(), "greenhouse": adapter()})
+
+
+async def test_each_request_is_answered_with_its_own_adapter_or_none(
+    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path
+) -> None:
+    with_adapters(tmp_path)
+    engine = started(monkeypatch, library, tmp_path)
+    assert engine.adapters == ("irrigation", "greenhouse")
+    assert library.active == [None, "irrigation", "greenhouse"], "each has answered before the engine is ready"
+    wanted = ["greenhouse", None, "irrigation", None]
+    for name in wanted:
+        await ask(engine, request(adapter=name)[0])
+    assert library.active[3:] == wanted
+    counted = engine._metrics.adapter_answers
+    assert [counted.labels(name)._value.get() for name in ("", "irrigation", "greenhouse")] == [2, 1, 1]
+
+
+async def test_a_model_without_adapters_needs_nothing_of_them(engine: Engine, library: FakeGenAI) -> None:
+    library.Adapters = lambda model: pytest.fail("asked for")  # type: ignore[assignment]
+    await ask(engine, request()[0])
+    assert engine.adapters == ()
+    assert library.active == [None, None]
+    assert not list(engine._metrics.adapter_answers.collect()[0].samples)
+
+
+def test_an_adapter_that_cannot_be_used_fails_the_engine(
+    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path
+) -> None:
+    with_adapters(tmp_path)
+    file = tmp_path / "models" / "m" / "adapters" / "greenhouse.onnx_adapter"
+    file.write_bytes(b"changed")
+    engine = make_engine(monkeypatch, library, tmp_path)
+    engine._work()
+    assert engine.failure is not None
+    assert "greenhouse.onnx_adapter is not the file that is meant" in engine.failure

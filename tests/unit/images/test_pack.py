@@ -16,6 +16,7 @@ from slmkit.lineage import walk
 from slmkit.run import Context, RunFailed
 from slmkit.variants import index
 from slmops.contract import IndexRun, PullRun, QuantizeRun, Reason, Report, Sink
+from tests.unit.images.adapterbytes import adapter, beside
 from tests.unit.images.fakeregistry import FakeRegistry
 from tests.unit.images.onnxbytes import GOOD, WEIGHTS, graph, model, outside
 
@@ -317,3 +318,28 @@ def test_a_model_that_must_not_be_loaded_is_refused_on_the_node(folder: Path, ho
     assert failed.value.reason is Reason.UNSAFE_SOURCE
     assert failed.value.message.startswith(words)
     assert context.progress.stage == "Starting", "nothing of it was read"
+
+
+# --- adapters
+
+
+def titles(folder: Path) -> dict[str, str]:
+    """Digests of the layers by title."""
+    return {layer.title: layer.measure().digest for layer in layers(folder, "barn")}
+
+
+def test_each_adapter_is_a_layer_and_a_changed_one_changes_its_own_and_the_list_alone(folder: Path) -> None:
+    finish(folder, run())
+    plain = titles(folder)
+    beside(folder, {"irrigation": adapter(), "weights": adapter(rank=2)})
+    before = titles(folder)
+    assert list(before) == ["weights", "settings", "adapter.irrigation", "adapter.weights", "adapters", "graph"]
+    assert before["settings"] == plain["settings"]
+    beside(folder, {"irrigation": adapter(first=0.25), "weights": adapter(rank=2)})
+    after = titles(folder)
+    assert {title for title in after if after[title] != before[title]} == {"adapter.irrigation", "adapters"}
+    found = {layer.title: set(layer.files) for layer in layers(folder, "barn")}
+    assert found["adapter.irrigation"] == {"models/barn/adapters/irrigation.onnx_adapter"}
+    assert (found["graph"], found["weights"]) == ({"models/barn/model.onnx"}, {"models/barn/model.onnx.data"})
+    (folder / "model.onnx").write_bytes(b"with other places")
+    assert titles(folder)["weights"] == before["weights"], "no weight is moved for a new place"

@@ -373,11 +373,13 @@ def test_a_folder_that_was_packed_is_not_unpacked(registry: FakeRegistry, tmp_pa
     [
         (DATASET_TYPE, "model", "is a data set, not a model"), (ADAPTER_TYPE, "model", "is an adapter, not a model"),
         (MODEL_TYPE, "dataset", "is a model"), (DATASET_TYPE, "dataset", ""), (MODEL_TYPE, "model", ""),
-        ("application/x.other", "model", ""), (5, "model", ""),
+        (DATASET_TYPE, "adapter", "is a data set, not an adapter"), (MODEL_TYPE, "adapter", "is a model, not an adapter"),
+        (ADAPTER_TYPE, "adapter", ""), (ADAPTER_TYPE, "dataset", ""), ("application/x.other", "model", ""),
+        (5, "model", ""),
     ],
 )  # fmt: skip
 def test_an_artefact_of_another_kind_is_named(
-    registry: FakeRegistry, tmp_path: Path, type: object, kind: Literal["model", "dataset"], words: str
+    registry: FakeRegistry, tmp_path: Path, type: object, kind: Literal["model", "adapter", "dataset"], words: str
 ) -> None:
     layer = registry.hold("slm/data", DATA) | {"annotations": {TITLE: "x"}}
     registry.publish("slm/data", {"layers": [layer], "artifactType": type})

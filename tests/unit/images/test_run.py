@@ -18,6 +18,7 @@ from slmops.contract import (
     Figures,
     Learning,
     Metric,
+    PackedAdapter,
     PullRun,
     Reason,
     Report,
@@ -186,7 +187,16 @@ def test_inputs_out_of_bounds_do_not_spoil_the_report(
 
     report = end_of(handler, configuration, termination)
     assert report.outcome == "Succeeded"
-    assert 0 < len(report.inputs) <= 16
+    assert 0 < len(report.inputs) <= 24
+
+
+def test_of_many_adapters_it_is_told_what_was_made_and_of_the_model_where_it_is_from(termination: Path) -> None:
+    names = [f"irrigation-{number}" for number in range(16)]
+    inputs = {"model": "oci://r.example/m"} | {f"adapter.{name}": "oci://" + "r" * 150 for name in names}
+    packed = {name: PackedAdapter(layer=DIGEST, size=288_768, similarity=0.998877) for name in names}
+    report = written(Report(outcome="Succeeded", inputs=inputs, adapters=packed), termination)
+    assert report.adapters == packed
+    assert report.inputs == {"model": "oci://r.example/m"}
 
 
 def test_what_was_made_outlives_what_it_was_made_from(termination: Path) -> None:

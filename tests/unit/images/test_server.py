@@ -14,6 +14,7 @@ pytest.importorskip("starlette")
 from slm_edge.engine import Engine
 from slm_edge.server import BODY_LIMIT, Server
 from slmops.contract import ServeRun
+from tests.unit.images.adapterbytes import adapter, beside
 from tests.unit.images.fakeedge import PATIENCE, Exchange, FakeGenAI, make_engine, model_folder
 
 CHAT = "/v1/chat/completions"
@@ -357,3 +358,58 @@ async def test_no_client_can_choose_a_label(edge: Edge) -> None:
         await edge.chat(model=f"other-{number}").done()
         await edge.get(f"/nowhere-{number}")
     assert len(set(await edge.figures()) - before) <= 2
+
+
+# --- adapters
+
+
+@pytest.fixture
+def adapted(make: Make, tmp_path: Path) -> Edge:
+    beside(tmp_path / "models" / "m", {"irrigation": adapter(), "greenhouse": adapter()})
+    return make()
+
+
+async def test_models_and_their_adapters_are_listed_with_their_parent(adapted: Edge) -> None:
+    listed = (await adapted.get("/v1/models")).json()["data"]
+    assert [(card["id"], card.get("parent")) for card in listed] == [
+        ("m", None), ("m:irrigation", "m"), ("m:greenhouse", "m")
+    ]  # fmt: skip
+    one = await adapted.get("/v1/models/m:irrigation")
+    assert (one.status, one.json()) == (200, listed[1])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_the_field_model_chooses_the_adapter(adapted: Edge, stream: bool) -> None:
+    for model, active in (("m:greenhouse", "greenhouse"), ("m", None), ("m:irrigation", "irrigation")):
+        answer = await adapted.chat(model=model, stream=stream).done()
+        assert answer.status == 200
+        assert adapted.library.active[-1] == active
+        said = answer.events()[:-1] if stream else [answer.json()]
+        assert {part["model"] for part in said} == {model}
+    figures = await adapted.figures()
+    assert figures['adapter_answers_total{adapter="irrigation"}'] == 1
+    assert figures['adapter_answers_total{adapter=""}'] == 1
+
+
+@pytest.mark.parametrize("model", ["m:barn", "m:", ":irrigation", "irrigation", "other:irrigation", "m:irrigation:x"])
+async def test_a_model_or_adapter_that_is_not_there_is_refused_as_openai_does(adapted: Edge, model: str) -> None:
+    answers = len(adapted.library.active)
+    for answer in (await adapted.chat(model=model).done(), await adapted.get(f"/v1/models/{model}")):
+        error = answer.json()["error"]
+        assert (answer.status, error["code"], error["type"]) == (404, "model_not_found", "invalid_request_error")
+        assert (error["param"], "`m:irrigation`" in error["message"]) == ("model", True)
+    assert len(adapted.library.active) == answers
+    assert not any("barn" in name or "other" in name for name in await adapted.figures()), "names of strangers"
+
+
+async def test_an_adapter_is_not_unknown_while_the_model_loads(make: Make, library: FakeGenAI, tmp_path: Path) -> None:
+    beside(tmp_path / "models" / "m", {"irrigation": adapter()})
+    library.hold()
+    edge = make(loaded=False)
+    await library.held()
+    answer = await edge.chat(model="m:irrigation").done()
+    assert (answer.status, answer.json()["error"]["code"]) == (503, "not_ready")
+    assert (await edge.chat(model="other:irrigation").done()).status == 404
+    library.free()
+    assert edge.engine.ready.wait(PATIENCE)
+    assert (await edge.chat(model="m:irrigation").done()).status == 200

@@ -200,3 +200,57 @@ def test_a_secret_for_calibration_data_is_mounted() -> None:
     variant = {"name": "gptq", "algorithm": "GPTQ"}
     told = configuration(plan_of(quantizedmodel({"variants": [variant], "calibration": {"data": data}})))
     assert "data-login" in told["calibration"]["data"]["source"]["credentials"]["path"]
+
+
+# --- adapters
+
+ADDRESS = "oci://registry.example/slm/irrigation:v1"
+IRRIGATION, GREENHOUSE = {"name": "irrigation", "uri": ADDRESS}, {"name": "greenhouse", "fineTune": {"name": "tuned"}}
+TUNED = reference("FineTune", "tuned", {"adapter": {"reference": f"registry.example/slm/tuned@{DIGEST}"}})
+
+
+def test_every_variant_is_told_of_all_adapters_in_the_order_of_their_names() -> None:
+    observed = together(Observed(), references=[TUNED])
+    plan = plan_of(quantizedmodel(TWO | {"adapters": [IRRIGATION, GREENHOUSE]}), observed)
+    for index in (0, 1):
+        told = configuration(plan, index)["adapters"]
+        assert {name: source["uri"] for name, source in told.items()} == {
+            "greenhouse": f"oci://registry.example/slm/tuned@{DIGEST}", "irrigation": ADDRESS,
+        }  # fmt: skip
+        assert list(told) == ["greenhouse", "irrigation"]
+
+
+def test_adapters_rebuild_what_has_them_and_their_order_and_their_absence_rebuild_nothing() -> None:
+    other = IRRIGATION | {"name": "barn"}
+    plain, none, both, swapped, renamed = (
+        names({"adapters": adapters} if adapters is not None else {})["cpu-int4"]
+        for adapters in (None, [], [IRRIGATION, other], [other, IRRIGATION], [IRRIGATION, other | {"name": "shed"}])
+    )
+    assert plain == none
+    assert both == swapped
+    assert len({plain, both, renamed}) == 3
+
+
+def test_an_adapter_that_is_not_there_yet_is_waited_for() -> None:
+    plan = plan_of(quantizedmodel({"adapters": [GREENHOUSE]}))
+    assert plan.problem is not None
+    assert (plan.problem.reason, plan.problem.waiting) == ("ReferenceNotFound", True)
+    assert plan.problem.message == "spec.adapters[greenhouse]: FineTune tuned does not exist in this namespace"
+    assert not jobs(plan)
+
+
+def test_two_adapters_of_one_name_are_refused() -> None:
+    plan = plan_of(quantizedmodel({"adapters": [IRRIGATION, IRRIGATION]}))
+    assert plan.problem is not None
+    assert (plan.problem.condition, plan.problem.reason) == (ConditionType.ACCEPTED, "DuplicateName")
+    assert plan.problem.message == "spec.adapters: the name irrigation is used twice; names tell adapters apart"
+
+
+def test_a_precision_to_fall_back_to_has_the_adapters_too() -> None:
+    spec = {"adapters": [IRRIGATION], "fallback": ["INT8"], "evaluation": {"data": DATA},
+            "gates": [{"metric": "ExactMatch", "min": "90%"}]}  # fmt: skip
+    resource = quantizedmodel(spec)
+    low = report("image", evaluation={"model": figures(0.5), "reference": figures(0.95)})
+    again = plan_of(resource, done(plan_of(resource), low))
+    told = configuration(again)
+    assert (told["precision"], list(told["adapters"])) == ("INT8", ["irrigation"])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from slmkit.data.records import CATEGORY, COLUMNS
-from slmops.api.sources import DataSource, ModelSource, Output, SecretKey, Verification
+from slmops.api.sources import AdapterSource, DataSource, ModelSource, Output, SecretKey, Verification
 from slmops.plan.sources import Sources, Unresolved
 from slmops.state import Manifest, Observed, Problem
 from tests.unit.builders import DIGEST, artifact, reference, together
@@ -230,3 +230,72 @@ def test_data_without_columns_and_labels_are_what_they_were_before() -> None:
         "source": {"uri": "oci://r.example/slm/data:v1"},
         "format": "Messages",
     }
+
+
+# --- adapters ------------------------------------------------------------------------------------------------------
+
+ROWS = [{"name": name, "reference": f"registry.example/slm/{name}@{DIGEST}"} for name in ("irrigation", "greenhouse")]
+
+
+def adapter(source: dict[str, Any], *references: Manifest) -> str:
+    """The address that an adapter leads to."""
+    wanted = AdapterSource.model_validate({"name": "x"} | source)
+    return sources(*references).adapter(wanted, "spec.adapters[x]").uri
+
+
+def tuned(status: dict[str, Any], **spec: Any) -> Manifest:
+    return reference("FineTune", "tuned", {"artifact": None} | status, **spec)
+
+
+def named(adapter: str | None = None) -> dict[str, Any]:
+    return {"fineTune": {"name": "tuned"} | ({"adapter": adapter} if adapter else {})}
+
+
+def test_the_adapter_of_a_fine_tune_is_taken_by_digest_and_need_not_be_merged() -> None:
+    one = {"reference": f"registry.example/slm/tuned@{DIGEST}"}
+    assert adapter(named(), tuned({"adapter": one})) == f"oci://{one['reference']}"
+    assert adapter(named("greenhouse"), tuned({"adapters": ROWS})) == f"oci://registry.example/slm/greenhouse@{DIGEST}"
+
+
+def test_an_adapter_may_have_an_address_and_has_to_be_signed_where_that_is_asked() -> None:
+    uri = "oci://registry.example/slm/irrigation:v1"
+    assert adapter({"uri": uri}) == uri
+    found = sources()
+    wanted = AdapterSource.model_validate(
+        {"name": "x", "uri": uri, "credentials": {"secret": "login"}, "verify": {"configMap": "publisher"}}
+    )
+    told = found.adapter(wanted, "spec.adapters[x]")
+    assert told.verify is not None
+    assert told.credentials is not None
+    assert len(found.volumes) == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "manifest", "words"),
+    [
+        (
+            named(),
+            tuned({"adapters": ROWS}),
+            "has several adapters: name one in fineTune.adapter (greenhouse, irrigation)",
+        ),
+        (named("barn"), tuned({"adapters": ROWS}), "has no adapter barn: it has greenhouse, irrigation"),
+        (named("barn"), tuned({"adapter": {"reference": "x"}}), "has one adapter, which has no name: leave"),
+        (named(), tuned({}, method="Full"), "published no adapter: only methods LoRA and QLoRA make one"),
+        (named(), tuned({"adapter": {"reference": "x"}}, method="DoRA"), "has method DoRA, which rescales"),
+        (named("irrigation"), tuned({"adapters": [{"name": "irrigation"}]}), "published no adapter"),
+    ],
+)
+def test_a_fine_tune_that_has_not_the_adapter_does_not_come_right_by_waiting(
+    source: dict[str, Any], manifest: Manifest, words: str
+) -> None:
+    with pytest.raises(Unresolved) as caught:
+        adapter(source, manifest)
+    found = caught.value.problem
+    assert (found.reason, found.waiting) == ("NothingToUse", False)
+    assert found.message.startswith(f"spec.adapters[x]: FineTune tuned {words}")
+
+
+def test_a_fine_tune_that_is_not_done_is_waited_for_with_its_adapter() -> None:
+    with pytest.raises(Unresolved) as caught:
+        adapter(named("irrigation"), tuned(succeeded("Unknown") | {"adapters": ROWS}))
+    assert (caught.value.problem.reason, caught.value.problem.waiting) == ("ReferenceNotReady", True)

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from slmops.api.quantizedmodel import QuantizedModel, QuantizedModelStatus
-from slmops.contract import Progress, Report
+from slmops.contract import PackedAdapter, Progress, Report
 from slmops.plan.quantizedmodel import plan_quantizedmodel
 from slmops.state import Manifest, Observed
 from slmops.status.quantizedmodel import quantizedmodel_status
@@ -218,3 +218,17 @@ def test_a_name_that_is_used_twice_is_shown_once_so_that_the_status_can_be_writt
     status = status_of(Observed(), resource)
     assert facts(status)["Accepted"] == facts(status)["Succeeded"] == ("False", "DuplicateName")
     assert [variant.name for variant in status.variants] == ["a", "b"]
+
+
+# --- adapters
+
+
+def test_the_adapters_of_an_image_are_told_by_layer_and_size() -> None:
+    resource = quantizedmodel({"adapters": [{"name": "irrigation", "uri": "oci://registry.example/slm/a:v1"}]})
+    packed = PackedAdapter(layer=DIGEST, size=288_768, similarity=0.987654321)
+    (row,) = status_of(seen(report("image", adapters={"irrigation": packed}), resource=resource), resource).variants
+    assert [each.dump() for each in row.adapters] == [
+        {"name": "irrigation", "layer": DIGEST, "size": "282Ki", "similarity": 0.9877}
+    ]  # fmt: skip
+    (row,) = status_of(seen(None, resource=resource), resource).variants
+    assert row.adapters == []

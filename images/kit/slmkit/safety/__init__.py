@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from slmkit.run import RunFailed
+from slmkit.safety.adapters import check_adapters
 from slmkit.safety.configs import check_config
 from slmkit.safety.genai import check_genai, check_named
 from slmkit.safety.onnx import check_onnx
@@ -77,7 +78,7 @@ def check_runtime_folder(folder: Path) -> None:
     """The same for what ONNX Runtime GenAI is about to load, whose files are all there, too. Raises RunFailed with reason
     UnsafeSource, or UnsupportedModel for a file that the model names in vain."""
     check_model_folder(folder)
-    check_named(folder)
+    check_adapters(folder, check_named(folder))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -53,14 +53,15 @@ def check_genai(path: Path) -> None:
             raise unsafe(path, f"{name[:64]} is beyond {LARGEST.get(name, 1 << 31)}")
 
 
-def check_named(folder: Path) -> None:
-    """Raise RunFailed with reason UnsupportedModel unless the files that the configuration names are there, a model among
-    them."""
+def check_named(folder: Path) -> list[Path]:
+    """The models. Raises RunFailed with reason UnsupportedModel unless the files that the configuration names are there, a
+    model among them."""
     path = folder / NEEDED
     if not path.is_file():
         raise RunFailed(Reason.UNSUPPORTED_MODEL, f"there is no {NEEDED}")
     names = list(_names(read_object(path)))
-    if not any(name.endswith(".onnx") for name in names):
+    models = [name for name in names if name.endswith(".onnx")]
+    if not models:
         raise RunFailed(Reason.UNSUPPORTED_MODEL, f"{NEEDED} names no model")
     for name in names:
         try:
@@ -69,6 +70,7 @@ def check_named(folder: Path) -> None:
             raise RunFailed(Reason.UNSUPPORTED_MODEL, f"{NEEDED}: {error}") from None
         if not file.stat().st_size:
             raise RunFailed(Reason.UNSUPPORTED_MODEL, f"{name} is empty")
+    return [folder / name for name in models]
 
 
 def _names(config: dict[str, Any]) -> Iterator[str]:

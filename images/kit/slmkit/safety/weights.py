@@ -2,8 +2,9 @@
 
 import math
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from slmkit.run import RunFailed
 from slmkit.safety.text import parse, read_object, unsafe
@@ -18,15 +19,38 @@ BITS = {"BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "
         "C64": 64}  # fmt: skip
 
 
+class Tensor(NamedTuple):
+    """A tensor in a checked file."""
+
+    name: str
+    dtype: str
+    """In the format's words: F32, BF16."""
+    shape: tuple[int, ...]
+    path: Path
+    begin: int
+    end: int
+
+    def content(self) -> bytes:
+        """Its numbers, as they lie in the file."""
+        with self.path.open("rb") as file:
+            file.seek(self.begin)
+            return file.read(self.end - self.begin)
+
+
+def tensors(path: Path) -> Iterator[Tensor]:
+    """The tensors of a checked file, in the order of their names."""
+    with path.open("rb") as file:
+        start = 8 + struct.unpack("<Q", file.read(8))[0]
+    for name, told in sorted(_header(path).items()):
+        if name != "__metadata__":
+            begin, end = told["data_offsets"]
+            yield Tensor(name, told["dtype"], tuple(told["shape"]), path, start + begin, start + end)
+
+
 def parameters(folder: Path) -> int:
     """Numbers in all safetensors files of a checked folder. Weights that two layers share are counted once: the format
     holds them once."""
-    return sum(
-        math.prod(tensor["shape"])
-        for path in folder.glob("*.safetensors")
-        for name, tensor in _header(path).items()
-        if name != "__metadata__"
-    )
+    return sum(math.prod(tensor.shape) for path in folder.glob("*.safetensors") for tensor in tensors(path))
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ WRITTEN = {
     "Pair": "1 t key, 2 t value",
     "Device": "1 t name, 2 n devices, 3* t device",
     "Training": "1 Graph graph, 2 Graph algorithm, 3* Pair first, 4* Pair update",
-    "Graph": "1* Node node, 2 t name, 5* Tensor initializer, 15* Sparse sparse, 10 t doc, 11* Value value, "
+    "Graph": "1* Node node, 2 t name, 5* Tensor initializer, 15* Sparse sparse, 10 t doc, 11* Value given, "
              "12* Value value, 13* Value value, 14* Annotation annotation, 16* Pair metadata",
     "Annotation": "1 t name, 2* Pair parameter",
     "Node": "1* t input, 2* t output, 3 t name, 4 t op, 7 t domain, 8 t overload, 5* Attribute attribute, 6 t doc, "
