@@ -149,6 +149,10 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         QUANTIZED,
         {"spec.adapters": [PACKED], "spec.variants.0.format": "Safetensors"},
     ),
+    "adapters of a model that is pruned": (
+        QUANTIZED,
+        {"spec.adapters": [PACKED], "spec.compress": {"prune": {"sparsity": 0.5}}},
+    ),
     "adapters of a model that is scaled": (
         QUANTIZED,
         {
@@ -300,6 +304,15 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "memory below zero": (FINETUNE, {"spec.run.resources": {"limits": {"memory": -1}}}),
     "hours with a unit": (FINETUNE, {"spec.budget": {"gpuHours": "2h"}}),
     "currency by its sign": (FINETUNE, {"spec.budget": {"price": {"perGpuHour": "2.50", "currency": "€"}}}),
+    "wave that somebody may approve": (EDGE, {"spec.strategy.waves.0.approval": "Optional"}),
+    "nobody's turn": (EDGE, {"spec.strategy.maxUnavailable": "0%"}),
+    "window that is never open": (EDGE, {"spec.strategy.window": {"from": "22:00", "to": "22:00"}}),
+    "window without its end": (EDGE, {"spec.strategy.window": {"from": "22:00"}}),
+    "hour that no clock shows": (EDGE, {"spec.strategy.window": {"from": "24:00", "to": "05:00"}}),
+    "time zone with blanks": (
+        EDGE,
+        {"spec.strategy.window": {"from": "22:00", "to": "05:00", "timeZone": "Central Time"}},
+    ),
     "wave of no node": (EDGE, {"spec.strategy.waves.0.nodes": 0}),
     "wave of more than all nodes": (EDGE, {"spec.strategy.waves.0.nodes": "101%"}),
     "wave of fewer than no nodes": (EDGE, {"spec.strategy.waves.0.nodes": -1}),
