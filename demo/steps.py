@@ -146,7 +146,7 @@ def train_once(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, te
                 ended = status["state"].get("terminated")
                 if ended is None:
                     continue
-                kubectl("delete", "job,configmap", name, "-n", kubectl.namespace, "--wait=false")
+                kubectl("delete", "job,configmap", name, "-n", kubectl.namespace, "--wait=false", "--ignore-not-found")
                 report = Report.model_validate_json(ended.get("message") or '{"outcome": "Failed"}')
                 if report.outcome != "Succeeded":
                     raise RuntimeError(f"the teacher's training failed: {report.reason} {report.message}")

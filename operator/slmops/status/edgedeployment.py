@@ -61,7 +61,7 @@ def edgedeployment_status(
         candidate=shown,
         history=_history(resource, stable),
         failed=failed,
-        retry=before.retry if rollout.problem else resource.metadata.annotations.get(ANNOTATION_RETRY),
+        retry=(not rollout.problem and resource.metadata.annotations.get(ANNOTATION_RETRY)) or before.retry,
         retried=before.retried if rollout.problem else resource.metadata.annotations.get(RETRY_FAILED),
         last_outcome=outcome,
         wave=_wave(resource, rollout, now),
@@ -161,7 +161,8 @@ def _stable(resource: EdgeDeployment, rollout: Rollout, images: dict[str, str], 
     """What nodes go back to. Where it is promoted now, it has passed on all that the pools have."""
     before = resource.status
     found = _revision(before.stable, rollout.stays, rollout, images, now)
-    if found is None or rollout.decision != "Promote" or resource.spec.benchmark is None:
+    promoted = before.stable is None or before.stable.revision != rollout.stays
+    if found is None or not promoted or resource.spec.benchmark is None:
         return found
     known = next((former.classes for former in before.history if former.revision == found.revision), {})
     passed = {
