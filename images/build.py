@@ -27,8 +27,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ("operator/slmops/__init__.py", "operator/slmops/contract")
 LESSONS = tuple(
     f"images/trainer/slm_trainer/{name}"
-    for name in ("__init__.py", "dataset", "early.py", "encoding.py", "evaluate.py", "model.py", "pages", "precision.py", "schedule.py",
-                 "split.py", "store.py", "tasks.py", "template.py")
+    for name in ("__init__.py", "dataset", "early.py", "encoding.py", "evaluate.py", "model.py", "pages", "precision.py",
+                 "schedule.py", "split.py", "store.py", "tasks.py", "template.py")
 )  # fmt: skip
 """What the quantizer needs of the trainer: which records are learned, how they become tokens, how answers are measured."""
 KIT = "images/kit/slmkit"

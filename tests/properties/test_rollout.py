@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from slmops.api.base import share_of
 from slmops.api.edgedeployment import EdgeDeployment
+from slmops.rollout import revision
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, LABEL_TRACK, Manifest
 from tests.properties.valid import check_plan
 from tests.unit.copies import fresh
 from tests.unit.edgeworld import World
-from tests.unit.fleet_builders import manifest, revision
+from tests.unit.fleet_builders import SETTINGS, manifest
 
 MODELS = ("good-1", "good-2", "good-3", "slow-1", "lame-1", "noisy-1", "silent-1", "crashing-1", "broken-1")
 WAVES: list[list[Manifest]] = [
@@ -269,7 +270,9 @@ class Fleet:
 def check_end(world: World, spec: Manifest) -> None:
     """The right thing runs on every node, and nothing is left over."""
     model, stable = _model(spec), world.status.get("stable")
-    wanted = revision(EdgeDeployment.model_validate(world.parent)).name
+    found = revision.wanted(EdgeDeployment.model_validate(world.parent), world.observed(), SETTINGS)
+    assert isinstance(found, revision.Revision)
+    wanted = found.name
     tracks = {(labels[LABEL_TRACK], labels[LABEL_REVISION], labels[LABEL_POOL])
               for labels in (child["metadata"]["labels"] for child in world.of_kind("DaemonSet"))}  # fmt: skip
     pools = [pool["name"] for pool in spec["pools"]]
@@ -351,11 +354,12 @@ class _State:
 
 
 def _begun(world: World, pool: str, revision: str) -> set[str]:
-    """Online nodes that have anything of the revision."""
-    found = set()
+    """Online nodes that have anything of the revision; a pod whose DaemonSet is gone is on its way out."""
+    found, kept = set(), {pod["metadata"]["uid"] for pod in world.observed().pods}
     for name in world.members(pool):
         jobs = [j for j in world.of_kind("Job") if j["metadata"]["annotations"]["slmops.dev/node"] == f"{name}.local"]
-        labels = [child["metadata"]["labels"] for child in [*jobs, *world.pods_on(name, "serve")]]
+        pods = [pod for pod in world.pods_on(name, "serve") if pod["metadata"]["uid"] in kept]
+        labels = [child["metadata"]["labels"] for child in [*jobs, *pods]]
         if any((found_[LABEL_POOL], found_[LABEL_REVISION]) == (pool, revision) for found_ in labels):
             found.add(name)
     return found
