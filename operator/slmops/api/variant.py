@@ -22,7 +22,8 @@ class Target(ApiModel):
 
 
 class Calibration(ApiModel):
-    """Records that the algorithms GPTQ and AWQ watch the model on: they keep what matters there most exact."""
+    """Records that the algorithms GPTQ and AWQ watch the model on, and pruning by Wanda: they keep what matters there most
+    exact."""
 
     data: DataSource
     """Records like those that the model will meet. Never fetched from anywhere else than named here."""

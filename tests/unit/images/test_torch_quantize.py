@@ -30,17 +30,18 @@ def registry(tmp_path: Path) -> Any:
         yield found
 
 
-def ran(registry: FakeRegistry, work: Path, **fields: Any) -> Report:
+def ran(registry: FakeRegistry, work: Path, context: Context | None = None, **fields: Any) -> Report:
     data = {"source": {"uri": f"oci://{registry.host}/slm/data:latest"}, "format": "Messages"}
     run = QuantizeRun.model_validate({
         "run": "r", "registry": registry.settings, "model": {"uri": f"oci://{registry.host}/slm/model:latest"},
         "name": "barn", "variant": "v", "precision": "INT4", "output": {"repository": f"{registry.host}/slm/made"},
-        "calibration": {"data": data, "samples": 8} if fields.get("algorithm") in ("GPTQ", "AWQ") else None,
+        "calibration": {"data": data, "samples": 8}
+        if fields.get("algorithm") in ("GPTQ", "AWQ") or (fields.get("prune") or {}).get("method") == "Wanda" else None,
         "evaluation": {"data": data, "samples": 4, "max_new_tokens": 4,
                        "metrics": ["ExactMatch", "Perplexity", "InferenceTime", "PeakMemory"]},
     } | fields)  # fmt: skip
     work.mkdir()
-    return quantize(run, Context(work))
+    return quantize(run, context or Context(work))
 
 
 def files(registry: FakeRegistry, report: Report) -> dict[str, str]:
@@ -76,6 +77,52 @@ def test_of_a_variant_for_a_gpu_nothing_is_timed(registry: FakeRegistry, tmp_pat
     assert model.perplexity == pytest.approx(reference.perplexity, rel=0.01)
     for found in (model, reference):
         assert (found.inference_seconds, found.peak_memory_bytes) == (None, None)
+
+
+class Noted(Context):
+    """Remembers the stages and where each was on the course."""
+
+    def __init__(self, work: Path) -> None:
+        super().__init__(work)
+        self.seen: list[tuple[str, int]] = []
+
+    def stage(self, name: str, of: int = 0, done: int = 0) -> None:
+        super().stage(name, of, done)
+        self.seen.append((name, self.progress.part))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"algorithm": "GPTQ", "prune": {"structure": "2:4"}},
+        {"format": "Safetensors", "algorithm": "AWQ"},
+        {"format": "Safetensors", "precision": "FP16", "evaluation": None},
+        {"precision": "FP32"},
+    ],
+    ids=str,
+)
+def test_a_run_knows_all_of_its_stages_beforehand(
+    registry: FakeRegistry, tmp_path: Path, fields: dict[str, Any]
+) -> None:
+    context = Noted(tmp_path / "work")
+    ran(registry, tmp_path / "work", context, **fields)
+    assert [part for _, part in context.seen] == list(range(1, context.progress.parts + 1)), context.seen
+    assert context.progress.job_share == 1
+
+
+def test_what_is_pruned_is_compared_with_the_model_that_has_all_of_its_weights(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    made = ran(registry, tmp_path / "work", precision="FP32", prune={"method": "Wanda", "sparsity": 0.5})
+    assert made.pruned is not None
+    assert made.pruned.sparsity == pytest.approx(0.5, abs=0.001)
+    assert made.pruned.packed_bytes < 0.9 * made.pruned.dense_packed_bytes
+    assert made.verification is not None
+    assert made.verification.greedy_agreement == 1, "it is what the pruned model is"
+    model, reference = made.evaluation["model"], made.evaluation["reference"]
+    assert model.perplexity != reference.perplexity
+    assert model.parameters == reference.parameters, "zeros are weights, too"
+    assert float(files(registry, made)["slmops.dev/sparsity"]) == pytest.approx(0.5, abs=0.001)
 
 
 def test_calibration_records_that_are_all_too_long_are_told(registry: FakeRegistry, tmp_path: Path) -> None:
