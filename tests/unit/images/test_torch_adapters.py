@@ -1,6 +1,7 @@
 """Adapters beside a quantized model: each answers as in PyTorch, none of them costs the model alone a bit."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ pytest.importorskip("onnxruntime_genai")
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Phi3Config, Phi3ForCausalLM
 
 from slm_quantizer import adapters, onnx
 from slm_quantizer.likeness import cosine
@@ -123,6 +124,26 @@ def test_each_adapter_answers_as_in_pytorch_and_the_model_alone_as_without_them(
     for name, file in files.items():
         other = GenAI(tried, file).say(PROMPTS, 8)
         assert not same(other, alone), f"{name} changes something"
+
+
+def test_layers_that_the_model_has_packed_are_cut_as_the_graph_has_them(model: Path, tmp_path: Path) -> None:
+    """Phi-3 has one layer for queries, keys and values, and one for gate and up; the graph has the first alone."""
+    folder = tmp_path / "phi"
+    torch.manual_seed(4)
+    config = Phi3Config(
+        vocab_size=300, hidden_size=128, intermediate_size=256, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=512, original_max_position_embeddings=512, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    Phi3ForCausalLM(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(model / name, folder / name)
+    given = {"packed": learned(folder, tmp_path / "packed", 1, ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"])}
+    run = wish(precision="FP32")
+    built = onnx.build(folder, run, None, tmp_path)
+    files = adapters.placed(built, adapters.updates(given), "CPU")
+    plain = look(Torch(folder), lambda: GenAI(built), "FP32", PROMPTS)
+    assert adapters.verified(folder, built, given, files, plain, "FP32", PROMPTS)["packed"] > 0.99999
 
 
 def test_an_adapter_that_is_taken_for_another_is_found(model: Path, folders: dict[str, Path], tmp_path: Path) -> None:
