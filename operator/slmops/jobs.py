@@ -23,6 +23,7 @@ EXIT_TERMINATED = 143
 """Exit code of an image that got SIGTERM, or lost a pod that it worked with: no failure of its own (slmkit.run)."""
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 NO_IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName")
+NOT_PULLED = "cannot be pulled"
 IMAGE_UNAVAILABLE = "ImageUnavailable"
 """Reason of a Job that cannot start until somebody provides its image; the kubelet keeps trying."""
 STARTING = "starting (an exhausted quota, a missing volume or Secret would keep it here)"
@@ -203,7 +204,7 @@ def waiting_for(pod: Manifest) -> str:
     for status in pod.get("status", {}).get("containerStatuses") or []:
         waiting = (status.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in NO_IMAGE:
-            return f"image {status.get('image')} cannot be pulled: {_short(waiting.get('message'))}"
+            return f"image {status.get('image')} {NOT_PULLED}: {_short(waiting.get('message'))}"
         if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError",
                                      "CrashLoopBackOff"):  # fmt: skip
             return f"{waiting['reason']}: {_short(waiting.get('message'))}"

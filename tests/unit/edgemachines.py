@@ -25,6 +25,8 @@ class Machines:
     def __init__(self) -> None:
         self.now: datetime = NOW
         self.objects: dict[Key, Manifest] = {}
+        self.stuck: dict[str, str] = {}
+        """Nodes on which no image is pulled, and what the kubelet says of it."""
         self.pods: dict[str, Manifest] = {}
         self.nodes: dict[str, Manifest] = {}
         self.version = 0
@@ -100,8 +102,16 @@ class Machines:
                 self.version += 1
             elif pod["metadata"]["labels"]["slmops.dev/role"] == "serve":
                 self._serve(pod)
+            elif pod["metadata"]["labels"]["slmops.dev/role"] == "pull" and name in self.stuck:
+                self._wait(pod, self.stuck[name])
             else:
                 self._run(pod)
+
+    def _wait(self, pod: Manifest, reason: str) -> None:
+        (container,) = pod["status"]["containerStatuses"]
+        said = {"waiting": {"reason": reason, "message": "it does not come"}}
+        self.version += container.get("state") != said
+        container["state"] = said
 
     def _serve(self, pod: Manifest) -> None:
         status = pod["status"]

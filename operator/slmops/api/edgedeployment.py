@@ -107,6 +107,17 @@ class Window(ApiModel):
     """Days on which it opens; every day when empty."""
 
 
+class FailureLimit(ApiModel):
+    """How many nodes may fail for reasons of their own, which another node need not have: a full disk, a taint, a registry
+    that is out of reach. They keep what they have and are left out until the promotion. A model that crashes, is refused or
+    misses a gate fails the candidate at once, whatever is said here."""
+
+    minimum: Annotated[int, Field(ge=1, le=5000)] = 1
+    """So many of them have to fail before the candidate does, …"""
+    percent: Percent = "0%"
+    """… and they have to be more than this share of the nodes whose turn has begun."""
+
+
 class Strategy(ApiModel):
     """How a new revision reaches the nodes."""
 
@@ -130,7 +141,9 @@ class Strategy(ApiModel):
     window: Window | None = None
     """Hours in which nodes get their turn; at any time when absent."""
     progress_deadline: Duration = "30m"
-    """A node's turn that takes longer fails the candidate."""
+    """A node's turn that takes longer has failed."""
+    failure_limit: FailureLimit = FailureLimit()
+    """How many nodes may fail for reasons of their own; none when absent."""
 
 
 class Benchmark(ApiModel):
@@ -254,6 +267,8 @@ class NodeCounts(ApiModel):
     """Nodes with a ready server."""
     offline: int
     """Nodes that are not Ready."""
+    failed: int | None = None
+    """Nodes that were left out because something of their own failed; absent where there are none."""
 
 
 class ClassStatus(ApiModel):

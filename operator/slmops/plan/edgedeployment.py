@@ -264,7 +264,7 @@ def _stuck(resource: EdgeDeployment, rollout: Rollout) -> list[Manifest]:
 def _again(resource: EdgeDeployment, rollout: Rollout) -> list[tuple[str, Turn]]:
     """Turns in which the candidate failed or is doubtful and which are to be had again, as a person wants it, with their
     pools."""
-    if rollout.decision != "Pause" or not retries(resource):
+    if rollout.candidate is None or rollout.decision in ("RollBack", "Promote") or not retries(resource):
         return []
     return [
         (pool.name, turn)

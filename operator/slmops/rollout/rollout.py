@@ -1,5 +1,6 @@
 """The rollout as a whole: which revision is stable, which is on trial, whose turn it is, and how it ends."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -13,7 +14,7 @@ from slmops.rollout.pods import Servers
 from slmops.rollout.revision import Revision, wanted
 from slmops.rollout.trust import untrusted
 from slmops.rollout.turns import Asked, Trial, Turn, admitted, bench, set_name, turn
-from slmops.rollout.waves import PoolState, in_wave, soak_left, wave_of
+from slmops.rollout.waves import PoolState, failure, in_wave, soak_left, wave_of
 from slmops.rollout.window import hours, opens_in, unknown_zone
 from slmops.settings import Settings
 from slmops.state import LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem
@@ -91,7 +92,7 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
     if aborted(resource, asked.name):
         return make("RollBack", "Aborted", f"the annotation {ABORT} names it")
     turns = [t for pool in pools for t in pool.turns.values()]
-    if failed := next((t for t in turns if t.step == "Failed"), None):
+    if (failed := failure(strategy.failure_limit, turns)) is not None:
         decision: Decision = "RollBack" if resource.spec.rollback.automatic else "Pause"
         return make(decision, failed.reason, _of_node(failed))
     if doubt := next((t for t in turns if t.step == "Inconclusive"), None):
@@ -108,7 +109,12 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
         return make("Pause", "ApprovalRequired", f"wave {strategy.waves[wave].name} needs an approval", approval=needed)
     if not fast and (left := opens_in(strategy.window, now)) > 0:
         return make("Pause", "OutsideWindow", f"nodes get their turn {hours(strategy.window)}", left=left)
-    return make("Proceed", "InTurn")
+    return make("Proceed", "InTurn", _left_out(turns))
+
+
+def _left_out(turns: Sequence[Turn]) -> str:
+    left = [turn for turn in turns if turn.own]
+    return f"{len(left)} left out, as {_of_node(left[0])}" if left else ""
 
 
 def _of_node(turn: Turn) -> str:

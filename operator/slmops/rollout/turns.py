@@ -27,8 +27,11 @@ from slmops.contract import Report
 from slmops.rollout.fleet import HOSTNAME, Node
 from slmops.rollout.pods import Servers, condition, crashed, gate_open, refused, since
 from slmops.rollout.verdict import judge
-from slmops.state import JobState, Manifest, Observed, digest8, waiting_for
+from slmops.state import NOT_PULLED, JobState, Manifest, Observed, digest8, waiting_for
 
+Cause = Literal["Artifact", "Node", "Registry", "Benchmark"]
+"""Who is to blame: the model and its server, which every node has the same; the node; the way to the registry; or whoever
+measures."""
 TurnStep = Literal["Waiting", "Pulling", "Starting", "Measuring", "Passed", "Serving", "Failed", "Inconclusive"]
 
 
@@ -43,6 +46,13 @@ class Turn:
     pod: Manifest | None = None
     """The candidate's pod."""
     stable_pod: Manifest | None = None
+    cause: Cause | None = None
+    """Of a failure, or of a doubt."""
+
+    @property
+    def own(self) -> bool:
+        """Whether it failed for a reason that another node need not have."""
+        return self.step == "Failed" and self.cause in ("Node", "Registry")
 
 
 @dataclass(frozen=True)
@@ -89,34 +99,36 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     pod = trial.servers.get(trial.pool, trial.revision, node.name)
     stable_pod = trial.servers.get(trial.pool, trial.stable, node.name) if trial.stable else None
     make = partial(Turn, node, pod=pod, stable_pod=stable_pod)
-    overdue = partial(make, "Failed", reason="ProgressDeadlineExceeded")
     found = bench(trial.resource, trial.observed, trial.pool, trial.revision, node)
     doubtful = found is not None and found.verdict == "Inconclusive"
     if found is not None and (found.verdict == "Failed" or (doubtful and not trial.asked.fast)):
-        return make("Failed" if found.verdict == "Failed" else "Inconclusive", found.message, found.reason)
+        return make("Failed" if found.verdict == "Failed" else "Inconclusive", found.message, found.reason,
+                    cause="Benchmark" if found.reason == "BenchmarkFailed" else "Artifact")  # fmt: skip
     if pod is None:
         return _before_pod(trial, node, make)
     reason, why = refused(pod)
     if reason:
-        return make("Failed", f"the server refuses the model image: {why}", reason)
+        return make("Failed", f"the server refuses the model image: {why}", reason, cause="Artifact")
     if failed := crashed(pod):
-        return make("Failed", failed, "CandidateCrashed")
+        return make("Failed", failed, "CandidateCrashed", cause="Artifact")
     if gate_open(pod):
         if condition(pod, "Ready"):
             return make("Serving")
         late = trial.late(node, since(pod, "Ready"))
-        return overdue(f"{late}: the server is not ready any more") if late else make("Passed")
+        return _overdue(make, f"{late}: the server is not ready any more", "Artifact") if late else make("Passed")
     if not condition(pod, "ContainersReady"):
         late = trial.late(node, since(pod, "ContainersReady"))
         why = waiting_for(pod)
-        return overdue(f"{late}: {why or 'the server does not get ready'}") if late else make("Starting", why)
+        text = f"{late}: {why or 'the server does not get ready'}"
+        return _overdue(make, text, _kept_by(why) if why else "Artifact") if late else make("Starting", why)
     passed = doubtful or (found is not None and found.verdict == "Passed")
     if passed or trial.resource.spec.benchmark is None or node.hardware in proven:
         return make("Passed")
     if found is None and not trial.asked.fast and _lacks_comparison(trial, stable_pod):
         why = "the stable server on this node is not ready, and a gate compares with it"
         late = trial.late(node, since(pod, "ContainersReady"))
-        return make("Inconclusive", f"{late}: {why}", "NothingToCompare") if late else make("Starting", why)
+        text = f"{late}: {why}"
+        return make("Inconclusive", text, "NothingToCompare", cause="Node") if late else make("Starting", why)
     return make("Measuring")
 
 
@@ -128,19 +140,30 @@ def _lacks_comparison(trial: Trial, stable_pod: Manifest | None) -> bool:
 def _before_pod(trial: Trial, node: Node, make: "partial[Turn]") -> Turn:
     name = job_name(trial.resource, "pull", trial.pool, trial.revision, node)
     job, state = trial.observed.child("Job", name), trial.observed.job(name)
-    overdue = partial(make, "Failed", reason="ProgressDeadlineExceeded")
     if job is None or void(job, state, node):
         return make("Waiting")
     if state.phase == "Failed":
-        return make("Failed", f"the model image cannot be used: {_why(trial.resource, state)}", state.reason)
+        said = state.report is not None and state.reason != "DeadlineExceeded"
+        return make("Failed", f"the model image cannot be used: {_why(trial.resource, state)}", state.reason,
+                    cause="Artifact" if said else "Node")  # fmt: skip
     if state.phase == "Succeeded":
         ended = (job.get("status") or {}).get("completionTime")
         if node.hostname in trial.admitted and (late := trial.late(node, ended)):
-            return overdue(f"{late}: the DaemonSet makes no pod here; look at the node's taints")
+            return _overdue(make, f"{late}: the DaemonSet makes no pod here; look at the node's taints", "Node")
         return make("Starting", "waiting for its pod")
     if late := trial.late(node, job["metadata"].get("creationTimestamp")):
-        return overdue(f"{late}: {state.message or 'the model image was not pulled'}")
+        return _overdue(make, f"{late}: {state.message or 'the model image was not pulled'}", _kept_by(state.message))
     return make("Pulling", state.message)
+
+
+def _overdue(make: "partial[Turn]", text: str, cause: Cause) -> Turn:
+    return make("Failed", text, "ProgressDeadlineExceeded", cause=cause)
+
+
+def _kept_by(why: str) -> Cause:
+    """Who keeps a pod from running. What the kubelet says of an image that does not come is about the registry, or the way
+    to it; the same image has come to other nodes, or it comes to none, and then the limit is passed soon."""
+    return "Registry" if NOT_PULLED in why else "Node"
 
 
 @dataclass(frozen=True)

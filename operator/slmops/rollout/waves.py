@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from slmops.api.base import seconds, share_of
+from slmops.api.base import ratio, seconds, share_of
 from slmops.api.conditions import moment
-from slmops.api.edgedeployment import EdgeDeployment, WaveStatus
+from slmops.api.edgedeployment import EdgeDeployment, FailureLimit, WaveStatus
 from slmops.rollout.fleet import Node, in_order, targets
 from slmops.rollout.turns import Turn
 
@@ -40,10 +40,20 @@ def wave_of(resource: EdgeDeployment, pools: Sequence[PoolState], revision: str,
 
 def in_wave(resource: EdgeDeployment, pool: PoolState, wave: int) -> PoolState:
     """The pool with whose turn it is in the wave."""
-    todo = [node for node in _members(resource, pool, wave) if pool.turns[node.name].step != "Serving"]
+    todo = [node for node in _members(resource, pool, wave) if not _settled(pool.turns[node.name])]
     online = sum(node.ready for node in pool.nodes)
     at_once = max(1, share_of(resource.spec.strategy.max_unavailable, online))
     return replace(pool, active=todo[:at_once], wave_done=not todo)
+
+
+def failure(limit: FailureLimit, turns: Sequence[Turn]) -> Turn | None:
+    """The turn that fails the candidate: one that says something of the model, or the first of too many that do not."""
+    failed = [turn for turn in turns if turn.step == "Failed"]
+    if fatal := next((turn for turn in failed if not turn.own), None):
+        return fatal
+    begun = sum(turn.step != "Waiting" for turn in turns)
+    within = len(failed) < limit.minimum or len(failed) <= ratio(limit.percent) * begun
+    return None if within else failed[0]
 
 
 def soak_left(resource: EdgeDeployment, revision: str, wave: int, now: datetime) -> float:
@@ -71,4 +81,9 @@ def _members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]
 
 
 def _done(resource: EdgeDeployment, pool: PoolState, wave: int) -> bool:
-    return all(pool.turns[node.name].step == "Serving" for node in _members(resource, pool, wave))
+    return all(_settled(pool.turns[node.name]) for node in _members(resource, pool, wave))
+
+
+def _settled(turn: Turn) -> bool:
+    """Whether a wave waits for the node no more: it serves, or is left out."""
+    return turn.step == "Serving" or turn.own

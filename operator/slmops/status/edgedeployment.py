@@ -255,6 +255,7 @@ def _pool(
         nodes=NodeCounts(
             total=len(state.nodes), updated=sum(current in revisions for revisions in found),
             ready=sum(bool(revisions) for revisions in found), offline=offline,
+            failed=sum(turn.own for turn in state.turns.values()) or None,
         ),
         classes=_classes(resource, observed, state, judged),
     )  # fmt: skip
