@@ -105,8 +105,7 @@ def _abort(found: Manifest, kubectl: Kubectl) -> str:
 
 
 def _retry_failed(found: Manifest, kubectl: Kubectl) -> str:
-    if (found.get("status") or {}).get("phase") != "Paused":
-        raise Refused(f"no node of {found['metadata']['name']} waits for another turn: {_doing(found)}")
+    _candidate(found)
     _say(found, kubectl, RETRY_FAILED, uuid.uuid4().hex[:8])
     return "nodes that failed or are in doubt get another turn"
 

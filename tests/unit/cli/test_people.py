@@ -70,7 +70,7 @@ def test_each_retry_has_a_word_of_its_own(command: str) -> None:
         ("approve", {"wave": None}, "farms waits for no approval: it is Waiting"),
         ("promote", {"candidate": None}, "farms has no candidate: it is Waiting"),
         ("abort", {"candidate": None, "phase": None}, "farms has no candidate: it is not seen by the operator yet"),
-        ("retry-failed", {}, "no node of farms waits for another turn: it is Waiting"),
+        ("retry-failed", {"candidate": None, "phase": "Ready"}, "farms has no candidate: it is Ready"),
     ],
 )
 def test_what_cannot_be_done_is_told_and_nothing_is_written(
