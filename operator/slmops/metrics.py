@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from slmops.api.base import seconds
 from slmops.cost import Growth
+from slmops.rollouts import Rollouts
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to anybody here
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -75,6 +76,7 @@ class Metrics:
         self._gpu_seconds = self._counter("run_gpu_seconds", "GPUs times seconds that Jobs' pods had them.", "kind")
         self._pod_seconds = self._counter("run_pod_seconds", "Seconds that Jobs' pods were on a node.", "kind")
         self._cost = self._counter("run_cost", "What Jobs have cost, where a budget has a price.", "kind", "currency")
+        self.rollouts = Rollouts(self.registry)
         self._phases: dict[tuple[str, str, str], str] = {}
         self._running: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
         """Figures by adapter, which is empty where a resource has no several."""
@@ -135,6 +137,9 @@ class Metrics:
 
     def progress(self, kind: str, namespace: str, name: str, status: Mapping[str, Any] | None) -> None:
         """How far a resource is, or each of its adapters, as its status says; None: it is gone."""
+        if kind == "EdgeDeployment":
+            self.rollouts.seen(namespace, name, status)
+            return
         status = status or {}
         parts = {part["name"]: part.get("progress") for part in status.get("adapters") or []}
         running = {
