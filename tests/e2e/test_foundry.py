@@ -1,4 +1,4 @@
-"""Foundry Local's own SDK finds, loads and asks the model of an image."""
+"""Foundry Local's own SDK finds, loads and asks the model of an image; OpenAI's own client asks a server on a node."""
 
 import json
 import subprocess
@@ -40,3 +40,19 @@ def test_its_sdk_lists_loads_and_chats_with_a_model_image(platform: Platform, ch
     assert found["context"] == json.loads((folder / "genai_config.json").read_text())["model"]["context_length"]
     right = [said == example.completion for said, example in zip(found["answers"], examples, strict=True)]
     assert sum(right) >= 0.6 * QUESTIONS, list(zip(questions, found["answers"], strict=True))
+
+
+def test_openais_client_talks_with_a_server_on_a_node(platform: Platform, chain: Seen) -> None:
+    pods = platform.kubectl.items("pods", "-l", "slmops.dev/name=farms,slmops.dev/role=serve")
+    base = next(f"http://{pod['status']['podIP']}:8080" for pod in pods if pod["status"].get("podIP"))
+    question = records((IRRIGATION,), 8, 1, held_out=True)[0].prompt[-1]["content"]
+    command = [pinned.python(HERE / "constraints.txt"), HERE / "openai_client.py", base, "farm-irrigation", question]
+    found = json.loads(subprocess.check_output([str(part) for part in command], text=True))
+    assert found["models"] == ["farm-irrigation"]
+    assert found["whole"] == found["streamed"] != ""
+    assert found["counts"][0] == found["counts"][1] > 0
+    assert found["text"][0] == "text_completion"
+    assert found["refusals"] == {
+        "model": ["NotFoundError", "model_not_found"], "context": ["BadRequestError", "context_length_exceeded"],
+        "field": ["BadRequestError", "invalid_value"],
+    }  # fmt: skip

@@ -1,7 +1,8 @@
 """Requests, answers and errors as the OpenAI API has them. Pure: no model, no HTTP."""
 
 import json
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -56,14 +57,12 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class ChatRequest(BaseModel):
-    """``POST /v1/chat/completions``. Unknown fields are ignored, as OpenAI's clients expect of servers."""
+class Asked(BaseModel):
+    """What both ways of asking have. Unknown fields are ignored, as OpenAI's clients expect of servers."""
 
     model_config = ConfigDict(extra="ignore")
     model: str
-    messages: list[Message] = Field(min_length=1, max_length=1024)
     max_tokens: int | None = Field(default=None, ge=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     stop: Annotated[list[Stop], Field(max_length=4), BeforeValidator(_texts)] | None = None
@@ -72,19 +71,42 @@ class ChatRequest(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
 
-    def limit(self) -> int | None:
-        """The wanted length of the answer."""
-        return self.max_completion_tokens or self.max_tokens
-
     def stops(self) -> list[str]:
         """Texts that end the answer."""
         return [text for text in self.stop or [] if text]
 
 
-def parse(raw: bytes) -> ChatRequest:
+class ChatRequest(Asked):
+    """``POST /v1/chat/completions``."""
+
+    messages: list[Message] = Field(min_length=1, max_length=1024)
+    max_completion_tokens: int | None = Field(default=None, ge=1)
+
+    def limit(self) -> int | None:
+        """The wanted length of the answer."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class CompletionRequest(Asked):
+    """``POST /v1/completions``: a text that is to be continued, as it is, without the chat template."""
+
+    prompt: Annotated[list[str], Field(min_length=1, max_length=1), BeforeValidator(_texts)]
+    best_of: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    suffix: Literal[""] | None = None
+
+    def limit(self) -> int:
+        """The wanted length of the answer; OpenAI's own default is as short."""
+        return self.max_tokens or 16
+
+
+R = TypeVar("R", bound=BaseModel)
+
+
+def parse(raw: bytes, kind: type[R]) -> R:
     """Read a request. Raises ApiError 400 that names the field."""
     try:
-        return ChatRequest.model_validate_json(raw)
+        return kind.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:] or None
@@ -96,23 +118,71 @@ def usage(prompt: int, completion: int) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-def completion(id: str, created: int, model: str, text: str, finish: str, counts: dict[str, int]) -> dict[str, Any]:
-    """A whole answer."""
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": None, "finish_reason": finish}
-    return {"id": id, "object": "chat.completion", "created": created, "model": model, "choices": [choice],
-            "usage": counts}  # fmt: skip
+@dataclass(frozen=True)
+class Chat:
+    """How the answers of ``/v1/chat/completions`` are written. ``id``: of the answer; ``created``: seconds since 1970."""
+
+    id: str
+    created: int
+    model: str
+
+    def whole(self, text: str, finish: str, counts: dict[str, int]) -> dict[str, Any]:
+        """A whole answer."""
+        message = {"message": {"role": "assistant", "content": text}}
+        return self._body("chat.completion", [self._choice(message, finish)], counts)
+
+    def begin(self) -> bytes:
+        """The first event of a streamed answer."""
+        return self._event([self._choice({"delta": {"role": "assistant", "content": ""}}, None)])
+
+    def piece(self, text: str) -> bytes:
+        """An event with text."""
+        return self._event([self._choice({"delta": {"content": text}}, None)])
+
+    def end(self, finish: str) -> bytes:
+        """The event that says why the answer ends."""
+        return self._event([self._choice({"delta": {}}, finish)])
+
+    def counted(self, counts: dict[str, int]) -> bytes:
+        """The event with the counts, which has no choice."""
+        return self._event([], counts)
+
+    def _event(self, choices: list[Any], counts: dict[str, int] | None = None) -> bytes:
+        return event(self._body("chat.completion.chunk", choices, counts))
+
+    def _choice(self, content: dict[str, Any], finish: str | None) -> dict[str, Any]:
+        return {"index": 0, **content, "logprobs": None, "finish_reason": finish}
+
+    def _body(self, kind: str, choices: list[Any], counts: dict[str, int] | None) -> dict[str, Any]:
+        found = {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+        return found | ({"usage": counts} if counts is not None else {})
 
 
-def chunk(
-    id: str, created: int, model: str, delta: dict[str, str] | None, finish: str | None = None,
-    counts: dict[str, int] | None = None,
-) -> bytes:  # fmt: skip
-    """One server-sent event of a streamed answer; with ``counts`` the last one, which has no choice."""
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}]
-    body: dict[str, Any] = {"id": id, "object": "chat.completion.chunk", "created": created, "model": model,
-                            "choices": choices}  # fmt: skip
-    if counts is not None:
-        body["usage"] = counts
+class Text(Chat):
+    """Answers of ``/v1/completions``: the same kind of object, whole and in pieces."""
+
+    def whole(self, text: str, finish: str, counts: dict[str, int]) -> dict[str, Any]:
+        """A whole answer."""
+        return self._body("text_completion", [self._choice({"text": text}, finish)], counts)
+
+    def begin(self) -> bytes:
+        """Nothing: no role is said."""
+        return b""
+
+    def piece(self, text: str) -> bytes:
+        """An event with text."""
+        return self._event([self._choice({"text": text}, None)])
+
+    def end(self, finish: str) -> bytes:
+        """The event that says why the answer ends."""
+        return self._event([self._choice({"text": ""}, finish)])
+
+    def _event(self, choices: list[Any], counts: dict[str, int] | None = None) -> bytes:
+        return event(self._body("text_completion", choices, counts))
+
+
+def event(body: dict[str, Any]) -> bytes:
+    """A server-sent event."""
     return f"data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
 
 

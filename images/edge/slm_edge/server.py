@@ -1,6 +1,7 @@
 """The routes. Everything that is not HTTP is elsewhere."""
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable
@@ -15,7 +16,7 @@ from starlette.routing import Route
 
 from slm_edge.engine import Engine, Piece, Request, pieces
 from slm_edge.metrics import Metrics
-from slm_edge.openai import DONE, ApiError, ChatRequest, chunk, completion, parse, usage
+from slm_edge.openai import DONE, ApiError, Asked, Chat, ChatRequest, CompletionRequest, Text, event, parse, usage
 from slmops.contract import ServeRun
 
 BODY_LIMIT = 1 << 20
@@ -37,8 +38,12 @@ class Server:
         return Starlette(
             routes=[
                 Route("/v1/chat/completions", self.chat, methods=["POST"]),
+                Route("/v1/completions", self.complete, methods=["POST"]),
                 Route("/v1/models", self.models),
                 Route("/v1/models/{id:path}", self.model),
+                Route("/status", self.status),
+                Route("/models/loaded", self.loaded),
+                Route("/models/{what:str}/{id:path}", self.load),
                 Route("/health", self.health),
                 Route("/ready", self.ready),
                 Route("/metrics", self.metrics_page),
@@ -48,52 +53,63 @@ class Server:
 
     async def chat(self, http: HttpRequest) -> Response:
         """``POST /v1/chat/completions``."""
-        asked = parse(await self._body(http))
-        if asked.model.partition(SEPARATOR)[0] != self._run.model_name:
-            raise self._unknown(asked.model)
+        asked = parse(await self._body(http), ChatRequest)
+        adapter = self._adapter(asked.model)
+        prompt = self._engine.render([{"role": message.role, "content": message.text()} for message in asked.messages])
+        shape = Chat(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), asked.model)
+        return await self._answer(http, asked, asked.limit(), prompt, adapter, shape)
+
+    async def complete(self, http: HttpRequest) -> Response:
+        """``POST /v1/completions``."""
+        asked = parse(await self._body(http), CompletionRequest)
+        adapter = self._adapter(asked.model)
+        shape = Text(f"cmpl-{uuid.uuid4().hex}", int(time.time()), asked.model)
+        return await self._answer(http, asked, asked.limit(), asked.prompt[0], adapter, shape)
+
+    def _adapter(self, model: str) -> str | None:
+        """The adapter that is asked for with a model; None: the model alone. Raises ApiError where there is none such."""
+        if model.partition(SEPARATOR)[0] != self._run.model_name:
+            raise self._unknown(model)
         self._check_ready()
-        if asked.model not in (known := self._models()):
-            raise self._unknown(asked.model)
-        messages = [{"role": message.role, "content": message.text()} for message in asked.messages]
+        if model not in (known := self._models()):
+            raise self._unknown(model)
+        return known[model]
+
+    async def _answer(
+        self, http: HttpRequest, asked: Asked, limit: int | None, prompt: str, adapter: str | None, shape: Chat
+    ) -> Response:
         request = Request(
-            prompt=self._engine.render(messages), limit=asked.limit(), temperature=asked.temperature, top_p=asked.top_p,
-            seed=asked.seed, stops=asked.stops(), send=lambda piece: None, adapter=known[asked.model],
+            prompt=prompt, limit=limit, temperature=asked.temperature, top_p=asked.top_p, seed=asked.seed,
+            stops=asked.stops(), send=lambda piece: None, adapter=adapter,
         )  # fmt: skip
-        id, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         answer = pieces(self._engine, request, self._run.request_timeout_seconds)
         if asked.stream:
             first = await _unless_gone(http, anext(answer))  # so that a refusal still has a status of its own
-            body = self._stream(asked, id, created, first, answer)
+            body = self._stream(asked, shape, first, answer)
             self._metrics.requests.labels("200").inc()
             return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         text = await _unless_gone(http, _collect(answer))
         last = text[-1]
         counts = usage(last.prompt_tokens, last.completion_tokens)
         self._metrics.requests.labels("200").inc()
-        finish = last.finish or "stop"
-        return JSONResponse(completion(id, created, asked.model, "".join(p.text for p in text), finish, counts))
+        return JSONResponse(shape.whole("".join(p.text for p in text), last.finish or "stop", counts))
 
-    async def _stream(
-        self, asked: ChatRequest, id: str, created: int, first: Any, rest: AsyncIterator[Any]
-    ) -> AsyncIterator[bytes]:
-        model = asked.model
-        yield chunk(id, created, model, {"role": "assistant", "content": ""})
+    async def _stream(self, asked: Asked, shape: Chat, first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+        if begin := shape.begin():
+            yield begin
         piece = first
         try:
-            while True:
-                if piece.finish:
-                    yield chunk(id, created, model, {}, piece.finish)
-                    break
-                yield chunk(id, created, model, {"content": piece.text})
+            while not piece.finish:
+                yield shape.piece(piece.text)
                 piece = await anext(rest)
+            yield shape.end(piece.finish)
         except ApiError as error:
-            yield f"data: {JSONResponse(error.body()).body.decode()}\n\n".encode()  # type: ignore[union-attr]
+            yield event(error.body())
             return
         finally:
             await rest.aclose()  # type: ignore[attr-defined]
         if asked.stream_options and asked.stream_options.include_usage:
-            counts = usage(piece.prompt_tokens, piece.completion_tokens)
-            yield chunk(id, created, model, None, counts=counts)
+            yield shape.counted(usage(piece.prompt_tokens, piece.completion_tokens))
         yield DONE
 
     async def models(self, http: HttpRequest) -> Response:
@@ -105,6 +121,33 @@ class Server:
         if http.path_params["id"] not in self._models():
             raise self._unknown(http.path_params["id"])
         return JSONResponse(self._card(http.path_params["id"]))
+
+    # --- as Foundry Local's server has it, for its clients
+
+    async def status(self, http: HttpRequest) -> Response:
+        """``GET /status``."""
+        return JSONResponse({"endpoints": [str(http.base_url).rstrip("/")], "modelCachePath": self._run.model_path,
+                             "pid": os.getpid()})  # fmt: skip
+
+    async def loaded(self, http: HttpRequest) -> Response:
+        """``GET /models/loaded``."""
+        return JSONResponse(list(self._models()) if self._engine.ready.is_set() else [])
+
+    async def load(self, http: HttpRequest) -> Response:
+        """``GET /models/load/{id}`` and ``/models/unload/{id}``: what is served is loaded, and stays."""
+        what, id = http.path_params["what"], http.path_params["id"]
+        if what not in ("load", "unload"):
+            raise HTTPException(404)
+        if id not in self._models():
+            raise self._unknown(id)
+        self._check_ready()
+        if what == "unload":
+            raise ApiError(
+                400, "this server has one model, for as long as it runs", param="model", code="not_supported"
+            )
+        return JSONResponse({"status": "loaded"})
+
+    # --- all
 
     def _models(self) -> dict[str, str | None]:
         """The adapter of each model that can be asked for, by its id."""

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from slm_edge.openai import ApiError, Message, chunk, completion, parse, usage
+from slm_edge.openai import ApiError, Chat, ChatRequest, CompletionRequest, Message, Text, parse, usage
 
+CHAT, TEXT = Chat("id", 5, "m"), Text("id", 5, "m")
 USER = {"role": "user", "content": "hi"}
 
 
@@ -16,12 +17,12 @@ def body(**fields: Any) -> bytes:
 
 def refused(raw: bytes) -> ApiError:
     with pytest.raises(ApiError) as error:
-        parse(raw)
+        parse(raw, ChatRequest)
     return error.value
 
 
 def test_the_shortest_request() -> None:
-    asked = parse(body())
+    asked = parse(body(), ChatRequest)
     assert (asked.model, asked.messages[0].text(), asked.limit(), asked.stops(), asked.stream) == (
         "m",
         "hi",
@@ -35,7 +36,7 @@ def test_a_request_with_everything() -> None:
     asked = parse(body(
         max_tokens=5, temperature=0, top_p=0.5, stop=["a", ""], seed=-(2**63), stream=True, n=1,
         stream_options={"include_usage": True}, tools=[{"type": "function"}], logit_bias={}, user="u",
-    ))  # fmt: skip
+    ), ChatRequest)  # fmt: skip
     assert (asked.limit(), asked.temperature, asked.top_p, asked.stops()) == (5, 0, 0.5, ["a"])
     assert asked.stream_options is not None
     assert asked.stream_options.include_usage
@@ -47,12 +48,12 @@ def test_a_request_with_everything() -> None:
      ({"max_tokens": 5, "max_completion_tokens": 7}, 7)],
 )  # fmt: skip
 def test_the_newer_name_of_the_limit_counts(fields: dict[str, int | None], limit: int | None) -> None:
-    assert parse(body(**fields)).limit() == limit
+    assert parse(body(**fields), ChatRequest).limit() == limit
 
 
 @pytest.mark.parametrize(("stop", "texts"), [(None, []), ("", []), ("a", ["a"]), (["a", "b"], ["a", "b"]), ([], [])])
 def test_stop_texts(stop: object, texts: list[str]) -> None:
-    assert parse(body(stop=stop)).stops() == texts
+    assert parse(body(stop=stop), ChatRequest).stops() == texts
 
 
 BAD: list[tuple[bytes, str | None]] = [
@@ -112,7 +113,7 @@ def test_an_error_has_the_type_that_clients_look_at(status: int, type: str) -> N
 
 
 def test_a_whole_answer() -> None:
-    assert completion("id", 5, "m", "text", "stop", usage(3, 4)) == {
+    assert CHAT.whole("text", "stop", usage(3, 4)) == {
         "id": "id", "object": "chat.completion", "created": 5, "model": "m",
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "text"}, "logprobs": None,
                      "finish_reason": "stop"}],
@@ -128,12 +129,45 @@ def event(raw: bytes) -> Any:
 
 
 def test_a_streamed_answer_comes_in_events() -> None:
-    piece = event(chunk("id", 5, "m", {"content": "line\nä\r\u2028\x00"}))
+    piece = event(CHAT.piece("line\nä\r\u2028\x00"))
     assert piece["object"] == "chat.completion.chunk"
     assert piece["choices"] == [
         {"index": 0, "delta": {"content": "line\nä\r\u2028\x00"}, "logprobs": None, "finish_reason": None}
     ]
     assert "usage" not in piece
-    assert event(chunk("id", 5, "m", {}, "length"))["choices"][0]["finish_reason"] == "length"
-    last = event(chunk("id", 5, "m", None, counts=usage(3, 4)))
+    assert event(CHAT.end("length"))["choices"][0]["finish_reason"] == "length"
+    last = event(CHAT.counted(usage(3, 4)))
     assert (last["choices"], last["usage"]["total_tokens"]) == ([], 7)
+
+
+# --- a text that is to be continued
+
+
+def test_a_text_is_one_or_a_list_of_one() -> None:
+    for prompt in ("once", ["once"]):
+        asked = parse(json.dumps({"model": "m", "prompt": prompt}).encode(), CompletionRequest)
+        assert (asked.prompt, asked.limit()) == (["once"], 16)
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [({"prompt": ["a", "b"]}, "prompt"), ({"prompt": []}, "prompt"), ({"prompt": [1]}, "prompt[0]"), ({}, "prompt"),
+     ({"prompt": "a", "echo": True}, "echo"), ({"prompt": "a", "best_of": 2}, "best_of"),
+     ({"prompt": "a", "suffix": "b"}, "suffix"), ({"prompt": "a", "n": 2}, "n")],
+)  # fmt: skip
+def test_what_nobody_here_can_do_with_a_text_is_refused(fields: dict[str, Any], param: str) -> None:
+    with pytest.raises(ApiError) as refused:
+        parse(json.dumps({"model": "m"} | fields).encode(), CompletionRequest)
+    assert (refused.value.status, refused.value.param) == (400, param)
+
+
+def test_a_continued_text_whole_and_in_events() -> None:
+    assert TEXT.whole("text", "length", usage(3, 4)) == {
+        "id": "id", "object": "text_completion", "created": 5, "model": "m",
+        "choices": [{"index": 0, "text": "text", "logprobs": None, "finish_reason": "length"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7},
+    }  # fmt: skip
+    assert TEXT.begin() == b""
+    assert event(TEXT.piece("a"))["choices"] == [{"index": 0, "text": "a", "logprobs": None, "finish_reason": None}]
+    assert event(TEXT.end("stop"))["choices"][0]["finish_reason"] == "stop"
+    assert event(TEXT.counted(usage(3, 4)))["object"] == "text_completion"

@@ -68,6 +68,37 @@ def edge(make: Make) -> Edge:
     return make()
 
 
+async def test_a_text_is_continued_as_it_is(edge: Edge) -> None:
+    edge.library.answer = lambda prompt: f"to {prompt}"
+    body = json.dumps({"model": "m", "prompt": "once", "max_tokens": 40}).encode()
+    found = (await edge.send("POST", "/v1/completions", body).done()).json()
+    assert found["id"].startswith("cmpl-")
+    assert [choice["text"] for choice in found["choices"]] == ["to once"], "no template around it"
+    streamed = json.dumps({"model": "m", "prompt": ["once"], "max_tokens": 40, "stream": True}).encode()
+    said = (await edge.send("POST", "/v1/completions", streamed).done()).body.decode()
+    events = [json.loads(line[6:]) for line in said.splitlines() if line.startswith("data: {")]
+    assert "".join(choice["text"] for event in events for choice in event["choices"]) == "to once"
+    assert said.endswith("data: [DONE]\n\n")
+
+
+async def test_clients_of_foundry_local_find_what_they_look_for(edge: Edge) -> None:
+    status = (await edge.get("/status")).json()
+    assert set(status) == {"endpoints", "modelCachePath", "pid"}
+    assert status["modelCachePath"] == "/models"
+    assert (await edge.get("/models/loaded")).json() == ["m"]
+    assert (await edge.get("/models/load/m")).status == 200
+    unload = await edge.get("/models/unload/m")
+    assert (unload.status, unload.json()["error"]["code"]) == (400, "not_supported")
+    assert (await edge.get("/models/load/x")).json()["error"]["code"] == "model_not_found"
+    assert (await edge.get("/models/burn/m")).status == 404
+
+
+async def test_what_is_not_loaded_yet_is_not_among_the_loaded(make: Make, library: FakeGenAI) -> None:
+    library.hold()
+    edge = make(loaded=False)
+    assert (await edge.get("/models/loaded")).json() == []
+
+
 async def test_a_whole_answer(edge: Edge) -> None:
     edge.library.answer = lambda prompt: f"to {prompt}"
     answer = await edge.chat("q").done()
