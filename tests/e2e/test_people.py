@@ -84,7 +84,7 @@ def test_a_wave_begins_when_somebody_who_may_approves_it(
     phase(platform, "Waiting")
     asked = status(platform)["wave"]["approval"]
     assert asked == f"{status(platform)['candidate']['revision']}/rest"
-    assert [pool["nodes"]["updated"] for pool in status(platform)["pools"]] == [1]
+    assert [pool["nodes"]["updated"] for pool in status(platform)["pools"]] == [2], "one node of each class"
     assert people("approve", NAME, user="bob") == 1
     assert "are for those who have the verb approve on the EdgeDeployment" in capsys.readouterr().err
     assert people("promote", NAME, user="bob") == 1

@@ -316,6 +316,9 @@ class _State:
         self.pools = [pool["name"] for pool in world.parent["spec"]["pools"]]
         self.online = [world.nodes[name] for pool in self.pools for name in world.members(pool)]
         self.members = {pool: set(world.members(pool)) for pool in self.pools}
+        self.hardware = {
+            name: found["metadata"]["labels"]["slmops.dev/hardware-class"] for name, found in world.nodes.items()
+        }
         status, self.said = world.parent["status"], dict(world.parent["metadata"]["annotations"])
         self.known = {known["revision"] for known in status.get("history") or ()}
         self._ready: dict[tuple[str, str], set[str]] = {}
@@ -331,14 +334,17 @@ class _State:
 
     def allowed(self, waves: list[Manifest], revision: str, pool: str) -> int:
         """How many nodes of a pool may have the revision: the number of the wave that it is in."""
-        wave = waves[-1] if self.fast(revision) else self.wave(waves, revision)
-        return share_of(wave["nodes"], len(self.members[pool]))
+        return self.wants(waves[-1] if self.fast(revision) else self.wave(waves, revision), pool)
+
+    def wants(self, wave: Manifest, pool: str) -> int:
+        """How many nodes of a pool have the revision at the end of a wave: one of each class from the first one on."""
+        classes = {self.hardware[name] for name in self.members[pool]}
+        return max(share_of(wave["nodes"], len(self.members[pool])), len(classes))
 
     def wave(self, waves: list[Manifest], revision: str) -> Manifest:
         """The first wave whose number some pool has not reached."""
         for wave in waves:
-            wants = {p: share_of(wave["nodes"], len(self.members[p])) for p in self.pools}
-            if any(len(self.serving(p, revision)) < wants[p] for p in self.pools):
+            if any(len(self.serving(p, revision)) < self.wants(wave, p) for p in self.pools):
                 return wave
         return waves[-1]
 

@@ -79,7 +79,8 @@ class Wave(ApiModel):
     name: Name
     """Name of the wave, unique in the list."""
     nodes: IntOrPercent
-    """Nodes of each pool that have the candidate at the end of the wave, counted from the first wave on."""
+    """Nodes of each pool that have the candidate at the end of the wave, counted from the first wave on. The first wave has
+    one of each hardware class of the pool in any case."""
     soak: Duration | None = None
     """Time to wait after the wave before the next one begins, and after the last one before the promotion."""
     approval: Literal["Required"] | None = None

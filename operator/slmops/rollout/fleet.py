@@ -86,10 +86,11 @@ def in_order(nodes: Iterable[Node], begun: Collection[str]) -> list[Node]:
     return sorted(spread, key=lambda node: node.name not in begun)
 
 
-def targets(waves: list[Wave], total: int) -> list[int]:
-    """How many of ``total`` nodes have the candidate at the end of each wave: never falling, all at the last."""
+def targets(waves: list[Wave], total: int, classes: int) -> list[int]:
+    """How many of ``total`` nodes have the candidate at the end of each wave: never falling, one of each hardware class
+    already in the first, all at the last."""
     counts: list[int] = []
     for wave in waves:
-        counts.append(max(share_of(wave.nodes, total), counts[-1] if counts else 0))
+        counts.append(max(share_of(wave.nodes, total), counts[-1] if counts else classes))
     counts[-1] = total
     return counts

@@ -101,12 +101,12 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
         return make("Wait", "NoNodes", "no node of the pools is Ready")
     if resource.spec.paused:
         return make("Pause", "Paused", "spec.paused is set")
+    if not fast and (needed := approval(resource, asked.name, wave)) is not None:
+        return make("Pause", "ApprovalRequired", f"wave {strategy.waves[wave].name} needs an approval", approval=needed)
     if all(pool.wave_done for pool in pools):
         if not fast and (left := soak_left(resource, asked.name, wave, now)) > 0:
             return make("Soak", "Soaking", left=left)
         return make("Promote", "KnownGood" if known else "AllNodesPassed")
-    if not fast and (needed := approval(resource, asked.name, wave)) is not None:
-        return make("Pause", "ApprovalRequired", f"wave {strategy.waves[wave].name} needs an approval", approval=needed)
     if not fast and (left := opens_in(strategy.window, now)) > 0:
         return make("Pause", "OutsideWindow", f"nodes get their turn {hours(strategy.window)}", left=left)
     return make("Proceed", "InTurn", _left_out(turns))

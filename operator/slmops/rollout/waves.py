@@ -8,6 +8,7 @@ from slmops.api.base import ratio, seconds, share_of
 from slmops.api.conditions import moment
 from slmops.api.edgedeployment import EdgeDeployment, FailureLimit, WaveStatus
 from slmops.rollout.fleet import Node, in_order, targets
+from slmops.rollout.people import approval
 from slmops.rollout.turns import Turn
 
 
@@ -32,7 +33,7 @@ def wave_of(resource: EdgeDeployment, pools: Sequence[PoolState], revision: str,
     if not any(node.ready for pool in pools for node in pool.nodes):
         return 0
     while wave < last and (fast or all(_done(resource, pool, wave) for pool in pools)):
-        if not fast and soak_left(resource, revision, wave, now) > 0:
+        if not fast and (soak_left(resource, revision, wave, now) > 0 or approval(resource, revision, wave)):
             break
         wave += 1
     return wave
@@ -77,7 +78,8 @@ def wave_seen(resource: EdgeDeployment, revision: str) -> WaveStatus | None:
 def _members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]:
     begun = {name for name, turn in pool.turns.items() if turn.step != "Waiting"}
     ordered = in_order(pool.nodes, begun)
-    return ordered[: targets(resource.spec.strategy.waves, len(ordered))[wave]]
+    classes = len({node.hardware for node in ordered})
+    return ordered[: targets(resource.spec.strategy.waves, len(ordered), classes)[wave]]
 
 
 def _done(resource: EdgeDeployment, pool: PoolState, wave: int) -> bool:

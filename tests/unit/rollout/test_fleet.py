@@ -101,28 +101,37 @@ def test_begun_turns_come_first_then_one_of_each_class(
 
 
 @pytest.mark.parametrize(
-    ("waves", "total", "expected"),
+    ("waves", "total", "classes", "expected"),
     [
-        ([1, "100%"], 10, [1, 10]),
-        ([1, "10%", "50%", "100%"], 10, [1, 1, 5, 10]),
-        (["10%", "100%"], 3, [1, 3]),
-        ([5, "10%", "100%"], 20, [5, 5, 20]),
-        ([5, "100%"], 2, [2, 2]),
-        (["33%", "66%", "100%"], 3, [1, 2, 3]),
-        ([1, "100%"], 0, [0, 0]),
+        ([1, "100%"], 10, 1, [1, 10]),
+        ([1, "10%", "50%", "100%"], 10, 1, [1, 1, 5, 10]),
+        (["10%", "100%"], 3, 1, [1, 3]),
+        ([5, "10%", "100%"], 20, 1, [5, 5, 20]),
+        ([5, "100%"], 2, 1, [2, 2]),
+        (["33%", "66%", "100%"], 3, 1, [1, 2, 3]),
+        ([1, "100%"], 0, 0, [0, 0]),
+        # One of each class in the first one.
+        ([1, "20%", "100%"], 10, 3, [3, 3, 10]),
+        ([4, "100%"], 10, 3, [4, 10]),
+        ([1, "100%"], 2, 2, [2, 2]),
     ],
 )
-def test_how_many_nodes_each_wave_ends_with(waves: list[Any], total: int, expected: list[int]) -> None:
-    assert targets([Wave(name=f"w{i}", nodes=nodes) for i, nodes in enumerate(waves)], total) == expected
+def test_how_many_nodes_each_wave_ends_with(waves: list[Any], total: int, classes: int, expected: list[int]) -> None:
+    assert targets([Wave(name=f"w{i}", nodes=nodes) for i, nodes in enumerate(waves)], total, classes) == expected
 
 
 @settings(derandomize=True, max_examples=100)
 @given(
     waves=st.lists(st.integers(1, 50) | st.integers(1, 100).map(lambda n: f"{n}%"), max_size=6),
     total=st.integers(0, 60),
+    classes=st.integers(0, 60),
 )
-def test_waves_never_fall_never_exceed_the_pool_and_never_are_nobody(waves: list[Any], total: int) -> None:
-    found = targets([Wave(name=f"w{i}", nodes=nodes) for i, nodes in enumerate([*waves, "100%"])], total)
+def test_waves_never_fall_never_exceed_the_pool_and_never_are_nobody(
+    waves: list[Any], total: int, classes: int
+) -> None:
+    classes = min(classes, total)
+    found = targets([Wave(name=f"w{i}", nodes=nodes) for i, nodes in enumerate([*waves, "100%"])], total, classes)
+    assert found[0] >= classes
     assert found == sorted(found)
     assert found[-1] == total
     assert all(0 < count <= total for count in found) or total == 0
