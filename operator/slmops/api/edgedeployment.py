@@ -160,6 +160,9 @@ class Benchmark(ApiModel):
     """Prompts a round."""
     max_tokens: Annotated[int, Field(ge=1, le=4096)] = 64
     """Longest answer."""
+    nodes_per_class: Annotated[int, Field(ge=1, le=100)] = 1
+    """Nodes of each hardware class of a pool on which the candidate has to pass. The others serve it once it is ready
+    there."""
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     """Requests in flight."""
     max_noise: Percent = "25%"

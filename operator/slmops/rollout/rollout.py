@@ -1,5 +1,6 @@
 """The rollout as a whole: which revision is stable, which is on trial, whose turn it is, and how it ends."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -159,9 +160,14 @@ def daemon_set_of(resource: EdgeDeployment, observed: Observed, pool: str, revis
 def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[Node], idle: Rollout, asked: Asked,
           now: datetime) -> PoolState:  # fmt: skip
     revision = asked.revision
-    benches = [(node, bench(resource, observed, pool.name, revision, node)) for node in nodes]
+    passed = Counter(
+        node.hardware
+        for node in nodes
+        if (found := bench(resource, observed, pool.name, revision, node)) is not None and found.verdict == "Passed"
+    )
+    enough = resource.spec.benchmark.nodes_per_class if resource.spec.benchmark is not None else 1
     before = asked.classes.get(pool.name, ())
-    proven = {*before, *(n.hardware for n, found in benches if found is not None and found.verdict == "Passed")}
+    proven = {*before, *(hardware for hardware, count in passed.items() if count >= enough)}
     stable = idle.stable if daemon_set_of(resource, observed, pool.name, idle.stable) else None
     bound = admitted(daemon_set_of(resource, observed, pool.name, revision))
     trial = Trial(resource, observed, idle.servers, pool.name, asked, stable, bound, now)

@@ -287,3 +287,20 @@ def test_a_promotion_that_was_cut_off_stands_also_when_the_user_wants_something_
     both = (("a", "stable"), ("c", "stable"))
     assert _stable("a", *both, trial="c") == "c"
     assert _stable("c", *both) == "c", "and the one before is forgotten once status has said so"
+
+
+# --- how many are measured
+
+
+@pytest.mark.parametrize(
+    ("wanted", "measured_nodes", "step"),
+    [(1, (), "Measuring"), (1, ("n0",), "Passed"), (2, ("n0",), "Measuring"), (2, ("n0", "n1"), "Passed")],
+)
+def test_so_many_nodes_of_a_class_are_measured(wanted: int, measured_nodes: tuple[str, ...], step: str) -> None:
+    benchmark = {"data": {"uri": "oci://registry.example/slm/data:v1"}, "nodesPerClass": wanted}
+    fleet = Fleet(benchmark=benchmark)
+    for name in measured_nodes:
+        fleet.measure(name, GOOD)
+    fleet.jobs.append(pulled(fleet.resource, fleet.nodes[3]))
+    fleet.pods.append(pod(fleet.candidate[1], "n3", ready=False, containers=True))
+    assert fleet.read().pools[0].turns["n3"].step == step
