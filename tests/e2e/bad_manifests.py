@@ -305,6 +305,8 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "hours with a unit": (FINETUNE, {"spec.budget": {"gpuHours": "2h"}}),
     "currency by its sign": (FINETUNE, {"spec.budget": {"price": {"perGpuHour": "2.50", "currency": "€"}}}),
     "wave that somebody may approve": (EDGE, {"spec.strategy.waves.0.approval": "Optional"}),
+    "waves of what has none": (EDGE, {"spec.strategy.type": "BlueGreen"}),
+    "something to hold that nothing was switched for": (EDGE, {"spec.strategy.hold": "10m"}),
     "nobody's turn": (EDGE, {"spec.strategy.maxUnavailable": "0%"}),
     "window that is never open": (EDGE, {"spec.strategy.window": {"from": "22:00", "to": "22:00"}}),
     "window without its end": (EDGE, {"spec.strategy.window": {"from": "22:00"}}),

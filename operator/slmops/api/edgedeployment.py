@@ -128,10 +128,19 @@ class Strategy(ApiModel):
             "the last wave must be 100% of the nodes",
             "waves",
         ),
+        Rule("!has(self.waves) || self.type == 'Canary'", "waves go with type Canary: the others have one of all nodes",
+             "waves"),
+        Rule("!has(self.hold) || self.type == 'BlueGreen'", "hold goes with type BlueGreen", "hold"),
         Rule("!has(self.maxUnavailable) || (self.maxUnavailable != 0 && self.maxUnavailable != '0%')",
              "maxUnavailable needs at least one node", "maxUnavailable"),
     )  # fmt: skip
 
+    type: Literal["Canary", "BlueGreen", "AllAtOnce"] = "Canary"
+    """Canary: wave by wave, each node serves the candidate as soon as it has passed. BlueGreen: the candidate comes to all
+    nodes beside the stable revision, and once all have passed, the Service is switched to it at once, and back at once
+    where it fails or is given up before the promotion; nodes need the memory for both. AllAtOnce: all nodes at the same time."""
+    hold: Duration | None = None
+    """How long both revisions stay beside each other after the Service was switched (BlueGreen)."""
     waves: Annotated[
         list[Wave], Field(min_length=1, max_length=20, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
     ] = [Wave(name="canary", nodes=1), Wave(name="rest", nodes="100%")]
@@ -145,6 +154,16 @@ class Strategy(ApiModel):
     """A node's turn that takes longer has failed."""
     failure_limit: FailureLimit = FailureLimit()
     """How many nodes may fail for reasons of their own; none when absent."""
+
+    @property
+    def steps(self) -> list[Wave]:
+        """The waves that this comes to."""
+        return self.waves if self.type == "Canary" else [Wave(name="all", nodes="100%", soak=self.hold)]
+
+    @property
+    def at_once(self) -> int | str:
+        """Nodes of a pool whose turn it is at the same time."""
+        return "100%" if self.type == "AllAtOnce" else self.max_unavailable
 
 
 class Benchmark(ApiModel):

@@ -51,7 +51,7 @@ def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: 
                     pod_conditions=tuple(_opened(rollout.servers.of_revision(rollout.stable))),
                     deadline=WATCH_SECONDS if problem.reason == VERIFYING else None)  # fmt: skip
     old = retired(resource, observed, rollout)
-    apply: list[Manifest] = [*looking, service(resource)]
+    apply: list[Manifest] = [*looking, service(resource, _receives(resource, observed, rollout))]
     pods = rollout.servers.of_revision(rollout.stays)
     for pool, state in zip(resource.spec.pools, rollout.pools, strict=True):
         apply += _servers(resource, pool, state, rollout, observed, settings)
@@ -69,6 +69,22 @@ def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: 
         detail=rollout,
         deadline=_deadline(rollout),
     )
+
+
+def _receives(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> str | None:
+    """The revision that gets all traffic (BlueGreen); None where each server that may gets its share.
+
+    Once switched it stays so while a server of the candidate is unready for a moment: the Service itself remembers. A
+    failure switches back, whoever is to decide on the candidate."""
+    if resource.spec.strategy.type != "BlueGreen":
+        return None
+    if rollout.candidate is None or rollout.stable is None or rollout.decision == "Promote":
+        return rollout.stays
+    live = observed.child("Service", resource.metadata.name) or {}
+    switched = ((live.get("spec") or {}).get("selector") or {}).get(LABEL_REVISION) == rollout.candidate
+    failed = any(turn.step == "Failed" and not turn.own for pool in rollout.pools for turn in pool.turns.values())
+    ready = switched or (all(pool.wave_done for pool in rollout.pools) and rollout.reason != "NoNodes")
+    return rollout.candidate if ready and not failed and rollout.decision != "RollBack" else rollout.stable
 
 
 def _unmeasurable(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> Problem | None:
@@ -116,7 +132,8 @@ def _servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Ro
     if rollout.candidate is not None:
         hosts = state.admitted & {node.hostname for node in state.nodes}
         if rollout.decision != "RollBack":
-            taken = {node.hostname for node in state.nodes if _taken(state, rollout, node.name)}
+            if resource.spec.strategy.type != "BlueGreen":
+                taken = {node.hostname for node in state.nodes if _taken(state, rollout, node.name)}
             hosts |= {t.node.hostname for t in _begun(state, rollout) if t.step == "Starting"}
         if hosts:
             out += [

@@ -123,12 +123,13 @@ def bound(live: Manifest, pool: Pool, track: str, *, only: Collection[str] | Non
     }
 
 
-def service(resource: EdgeDeployment) -> Manifest:
-    """One name for all servers; a client on an edge node is answered by that node's own server where it has one."""
+def service(resource: EdgeDeployment, revision: str | None = None) -> Manifest:
+    """One name for all servers, or for those of one revision; a client on an edge node is answered by that node's own
+    server where it has one."""
     runtime = resource.spec.runtime
     port: dict[str, Any] = {"name": "http", "port": runtime.port, "targetPort": "http", "protocol": "TCP"}
     spec: dict[str, Any] = {
-        "selector": child_labels(resource, ROLE),
+        "selector": child_labels(resource, ROLE) | ({LABEL_REVISION: revision} if revision else {}),
         "ports": [port],
         "type": "ClusterIP",
         "trafficDistribution": "PreferSameNode",

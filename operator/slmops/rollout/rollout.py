@@ -103,7 +103,7 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
     if resource.spec.paused:
         return make("Pause", "Paused", "spec.paused is set")
     if not fast and (needed := approval(resource, asked.name, wave)) is not None:
-        return make("Pause", "ApprovalRequired", f"wave {strategy.waves[wave].name} needs an approval", approval=needed)
+        return make("Pause", "ApprovalRequired", f"wave {strategy.steps[wave].name} needs an approval", approval=needed)
     if all(pool.wave_done for pool in pools):
         if not fast and (left := soak_left(resource, asked.name, wave, now)) > 0:
             return make("Soak", "Soaking", left=left)

@@ -29,7 +29,7 @@ class PoolState:
 
 def wave_of(resource: EdgeDeployment, pools: Sequence[PoolState], revision: str, fast: bool, now: datetime) -> int:
     """The wave that the rollout is in; the last one where it is ``fast``: one that waits for nothing."""
-    wave, last = 0, len(resource.spec.strategy.waves) - 1
+    wave, last = 0, len(resource.spec.strategy.steps) - 1
     if not any(node.ready for pool in pools for node in pool.nodes):
         return 0
     while wave < last and (fast or all(_done(resource, pool, wave) for pool in pools)):
@@ -43,7 +43,7 @@ def in_wave(resource: EdgeDeployment, pool: PoolState, wave: int) -> PoolState:
     """The pool with whose turn it is in the wave."""
     todo = [node for node in _members(resource, pool, wave) if not _settled(pool.turns[node.name])]
     online = sum(node.ready for node in pool.nodes)
-    at_once = max(1, share_of(resource.spec.strategy.max_unavailable, online))
+    at_once = max(1, share_of(resource.spec.strategy.at_once, online))
     return replace(pool, active=todo[:at_once], wave_done=not todo)
 
 
@@ -59,7 +59,7 @@ def failure(limit: FailureLimit, turns: Sequence[Turn]) -> Turn | None:
 
 def soak_left(resource: EdgeDeployment, revision: str, wave: int, now: datetime) -> float:
     """Seconds to wait after a wave. The clock starts when status says that the wave is complete."""
-    soak = resource.spec.strategy.waves[wave].soak
+    soak = resource.spec.strategy.steps[wave].soak
     if soak is None:
         return 0.0
     seen = wave_seen(resource, revision)
@@ -79,7 +79,7 @@ def _members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]
     begun = {name for name, turn in pool.turns.items() if turn.step != "Waiting"}
     ordered = in_order(pool.nodes, begun)
     classes = len({node.hardware for node in ordered})
-    return ordered[: targets(resource.spec.strategy.waves, len(ordered), classes)[wave]]
+    return ordered[: targets(resource.spec.strategy.steps, len(ordered), classes)[wave]]
 
 
 def _done(resource: EdgeDeployment, pool: PoolState, wave: int) -> bool:

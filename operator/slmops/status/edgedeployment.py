@@ -221,7 +221,7 @@ def _wave(resource: EdgeDeployment, rollout: Rollout, now: datetime) -> WaveStat
         return before
     if rollout.candidate is None or rollout.decision == "Promote":
         return None
-    waves = resource.spec.strategy.waves
+    waves = resource.spec.strategy.steps
     at = None
     if rollout.reason != "NoNodes" and all(pool.wave_done for pool in rollout.pools):
         seen = wave_seen(resource, rollout.candidate)

@@ -1,0 +1,89 @@
+"""Blue and green on the cluster: one write switches all requests, and another one switches them back."""
+
+import json
+import threading
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from demo.steps import Manifest, wait_for
+from tests.e2e.chain import Seen
+from tests.e2e.platform import NAMESPACE, Platform
+
+pytestmark = pytest.mark.cluster
+NAME = "two-colours"
+
+
+@pytest.fixture(scope="module")
+def images(platform: Platform, chain: Seen) -> Iterator[list[str]]:
+    """Two model images."""
+    variants = chain.resources["quantizedmodel", "farm-irrigation"]["status"]["variants"]
+    yield [variant["reference"] for variant in variants]
+    platform.kubectl("delete", "edgedeployment", NAME, "-n", NAMESPACE, "--ignore-not-found")
+
+
+def deployed(image: str) -> Manifest:
+    return {
+        "apiVersion": "slmops.dev/v1alpha1", "kind": "EdgeDeployment", "metadata": {"name": NAME, "namespace": NAMESPACE},
+        "spec": {
+            "model": {"image": image}, "pools": [{"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}],
+            "runtime": {"port": 8091, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
+            "strategy": {"type": "BlueGreen", "maxUnavailable": 2, "hold": "1h"},
+        },
+    }  # fmt: skip
+
+
+def status(platform: Platform) -> Manifest:
+    return (platform.kubectl.get("edgedeployment", NAME) or {}).get("status") or {}
+
+
+def revision(platform: Platform, role: str) -> str:
+    return str((status(platform).get(role) or {}).get("revision"))
+
+
+class Client:
+    """Asks the Service which revision answers, all the time."""
+
+    def __init__(self, platform: Platform) -> None:
+        service = platform.kubectl.get("service", NAME) or {}
+        self._url = f"http://{service['spec']['clusterIP']}:8091/v1/models"
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.answers: list[str] = []
+
+    def __enter__(self) -> "Client":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.1):
+            try:
+                with urllib.request.urlopen(self._url, timeout=5) as answer:
+                    self.answers.append(json.load(answer)["data"][0]["revision"])
+            except OSError as error:
+                self.answers.append(f"failed: {error}")
+
+
+def test_all_requests_go_to_one_revision_and_are_switched_and_switched_back_at_once(
+    platform: Platform, images: list[str]
+) -> None:
+    platform.apply(deployed(images[0]))
+    wait_for("the first one serves", lambda: status(platform).get("phase") == "Ready", 180,
+             lambda: platform.show("edgedeployment", NAME))  # fmt: skip
+    blue = revision(platform, "stable")
+    with Client(platform) as client:
+        wait_for("an answer", lambda: client.answers[-1:] == [blue], 30, lambda: str(client.answers[-5:]))
+        platform.apply(deployed(images[1]))
+        wait_for("a candidate", lambda: revision(platform, "candidate") not in ("None", blue), 30)
+        green = revision(platform, "candidate")
+        wait_for("the switch", lambda: client.answers[-1] == green, 240, lambda: platform.show("edgedeployment", NAME))
+        platform.annotate("edgedeployment", NAME, abort=green)
+        wait_for("the switch back", lambda: client.answers[-1] == blue, 10, lambda: str(client.answers[-20:]))
+        wait_for("its end", lambda: status(platform).get("phase") == "Degraded", 60)
+    turns = [now for before, now in zip([None, *client.answers], client.answers, strict=False) if now != before]
+    assert turns == [blue, green, blue], "no request failed, and none went astray"
