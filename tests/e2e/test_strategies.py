@@ -12,7 +12,7 @@ from tests.e2e.chain import Seen
 from tests.e2e.platform import NAMESPACE, Platform
 
 pytestmark = pytest.mark.cluster
-NAME = "two-colours"
+NAME, PORT = "two-colours", 30091
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def deployed(image: str) -> Manifest:
         "apiVersion": "slmops.dev/v1alpha1", "kind": "EdgeDeployment", "metadata": {"name": NAME, "namespace": NAMESPACE},
         "spec": {
             "model": {"image": image}, "pools": [{"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}],
-            "runtime": {"port": 8091, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
+            "runtime": {"port": 8091, "nodePort": PORT, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
             "strategy": {"type": "BlueGreen", "maxUnavailable": 2, "hold": "1h"},
         },
     }  # fmt: skip
@@ -46,8 +46,12 @@ class Client:
     """Asks the Service which revision answers, all the time."""
 
     def __init__(self, platform: Platform) -> None:
-        service = platform.kubectl.get("service", NAME) or {}
-        self._url = f"http://{service['spec']['clusterIP']}:8091/v1/models"
+        (address,) = [
+            found["address"]
+            for found in (platform.kubectl.get("node", "edge1") or {})["status"]["addresses"]
+            if found["type"] == "InternalIP"
+        ]
+        self._url = f"http://{address}:{PORT}/v1/models"
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.answers: list[str] = []
