@@ -138,7 +138,8 @@ class Strategy(ApiModel):
     type: Literal["Canary", "BlueGreen", "AllAtOnce"] = "Canary"
     """Canary: wave by wave, each node serves the candidate as soon as it has passed. BlueGreen: the candidate comes to all
     nodes beside the stable revision, and once all have passed, the Service is switched to it at once, and back at once
-    where it fails or is given up before the promotion; nodes need the memory for both. AllAtOnce: all nodes at the same time."""
+    where it fails or is given up before the promotion; nodes need the memory for both. AllAtOnce: all nodes at the same
+    time."""
     hold: Duration | None = None
     """How long both revisions stay beside each other after the Service was switched (BlueGreen)."""
     waves: Annotated[
