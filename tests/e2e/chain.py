@@ -20,7 +20,7 @@ from tests.e2e.platform import NODE_PORT, Platform, examples
 
 PROMPTS = 1500
 STAGES = {"label", "train", "finetune", "quantize", "rollout"}
-LIMIT = 20 * 60
+LIMIT = 30 * 60
 
 
 @dataclass

@@ -19,7 +19,7 @@ from tests.e2e.platform import NAMESPACE, Platform
 from tests.e2e.test_finetune_methods import by_heart, dataset
 
 pytestmark = pytest.mark.cluster
-SECONDS = 300
+SECONDS = 600
 NAME = "skills"
 
 

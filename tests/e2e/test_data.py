@@ -18,7 +18,7 @@ from slmops.contract import DATASET_TYPE, Sink, Source
 from tests.e2e.platform import NAMESPACE, Platform
 
 pytestmark = pytest.mark.cluster
-SECONDS = 240
+SECONDS = 600
 BAD_ROW = 17
 
 

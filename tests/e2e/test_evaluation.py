@@ -10,7 +10,7 @@ from tests.e2e.platform import NAMESPACE, Platform
 from tests.e2e.test_finetune_methods import dataset
 
 pytestmark = pytest.mark.cluster
-SECONDS = 300
+SECONDS = 600
 NAME = "measured"
 SURE = {"ExactMatch", "Accuracy", "F1", "Perplexity", "InferenceTime", "TimeToFirstToken"}
 EXACT = {"PeakMemory", "WeightBytes", "Parameters", "Samples"}

@@ -20,7 +20,7 @@ from tests.cluster import Cluster
 from tests.e2e.platform import NAMESPACE, REFUSING, Platform
 
 pytestmark = pytest.mark.cluster
-SECONDS = 180
+SECONDS = 600
 
 
 def _dataset(platform: Platform, folder: Path, name: str, spoil: int | None = None) -> str:

@@ -28,7 +28,7 @@ from slmops.contract import (
 from tests.e2e.platform import NAMESPACE, Platform
 
 pytestmark = pytest.mark.cluster
-SECONDS = 300
+SECONDS = 600
 RANDOM = random.Random(9)
 
 TEMPLATE = """{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{{ eos_token }}{% endfor %}

@@ -15,7 +15,7 @@ from tests.e2e.platform import NAMESPACE, Platform
 from tests.unit.images.onnxbytes import GOOD, graph, model, node, outside, place
 
 pytestmark = pytest.mark.cluster
-SECONDS = 240
+SECONDS = 600
 ELSEWHERE = model(graph((), [outside("w", [1], {"location": "../../etc/passwd"})]))
 
 

@@ -15,7 +15,7 @@ from tests.e2e.platform import NAMESPACE, Platform
 from tests.e2e.test_finetune_methods import dataset
 
 pytestmark = pytest.mark.cluster
-SECONDS = 400
+SECONDS = 600
 NAME = "pruned"
 
 

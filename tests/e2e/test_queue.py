@@ -16,7 +16,7 @@ from tests.cluster import Cluster
 from tests.e2e.platform import NAMESPACE, Platform
 
 pytestmark = pytest.mark.cluster
-SECONDS = 240
+SECONDS = 600
 GPU = "nvidia.com/gpu"
 QUEUES = """\
 apiVersion: kueue.x-k8s.io/v1beta2
@@ -132,7 +132,7 @@ def test_a_run_waits_in_its_queue_and_says_so_until_kueue_admits_it(
 
 
 def test_a_preempted_run_is_queued_again_and_did_not_fail(platform: Platform, queues: None, data: str) -> None:
-    platform.apply(LOCAL_QUEUE, finetune(platform, "patient", data, steps=300, run={"queue": "team-a"}))
+    platform.apply(LOCAL_QUEUE, finetune(platform, "patient", data, steps=120, run={"queue": "team-a"}))
     reaches(platform, "patient", "Training")
     urgent = {"queue": "team-a", "priorityClassName": "e2e-urgent"}
     platform.apply(finetune(platform, "urgent", data, run=urgent))

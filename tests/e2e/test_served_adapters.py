@@ -24,7 +24,7 @@ from tests.e2e.test_finetune_methods import by_heart, dataset
 from tests.unit.images.adapterbytes import adaptable, adapter, beside
 
 pytestmark = pytest.mark.cluster
-SECONDS = 300
+SECONDS = 600
 NAME, TUNED = "served", "served-skills"
 POOLS = [{"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}]
 

@@ -22,7 +22,7 @@ from tests.cluster.binaries import COSIGN, binary, build
 from tests.e2e.platform import NAMESPACE, Platform
 
 pytestmark = pytest.mark.cluster
-SECONDS = 300
+SECONDS = 600
 PASSWORD = "canary-of-cosign"
 STRANGE = {"quantizedModel": {"name": "signed"}, "verify": {"configMap": "stranger", "provenance": True}}
 FARMS = [{"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}]

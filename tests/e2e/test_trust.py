@@ -23,7 +23,7 @@ from tests.e2e.web import PYTHON, Web
 from tests.unit.images.s3store import Store
 
 pytestmark = pytest.mark.cluster
-SECONDS = 240
+SECONDS = 600
 HOST, PORT = REFUSING.split(":")
 ELSEWHERE = 5998
 """Port of a server that nobody lists; the other is named as plain HTTP when the tests install."""

@@ -14,7 +14,7 @@ from tests.e2e.platform import NAMESPACE, Platform
 
 pytestmark = pytest.mark.cluster
 PROMPTS = 160
-SECONDS = 300
+SECONDS = 600
 
 
 def test_a_student_learns_from_the_teachers_weights(platform: Platform, tmp_path: Path) -> None:
