@@ -45,7 +45,7 @@ value: 1000
 """
 LOCAL_QUEUE = {"apiVersion": "kueue.x-k8s.io/v1beta2", "kind": "LocalQueue",
                "metadata": {"name": "team-a", "namespace": NAMESPACE}, "spec": {"clusterQueue": "gpus"}}  # fmt: skip
-STEPS = 150
+STEPS = 200
 BOTH = {"small": 2, "large": 4}
 """Adapters by name, with their ranks."""
 OTHER_QUEUE = LOCAL_QUEUE | {"metadata": {"name": "team-b", "namespace": NAMESPACE}}
@@ -84,7 +84,7 @@ def finetune(platform: Platform, name: str, data: str, steps: int = 6, **spec: A
         "spec": {
             "base": {"uri": f"oci://{platform.registry}/slm/teacher:v1"}, "lora": {"rank": 4},
             "data": {"train": {"uri": data}, "validationSplit": 0.2},
-            "training": {"epochs": 1000, "maxSteps": steps, "batchSize": 8},
+            "training": {"epochs": 1000, "maxSteps": steps, "batchSize": 4},
             "evaluation": {"samples": 4, "maxNewTokens": 8},
             "output": {"repository": f"{platform.registry}/slm/{name}"}, "run": run, **spec,
         },
@@ -172,7 +172,7 @@ def test_a_run_that_has_used_its_budget_is_stopped_with_a_checkpoint_and_a_raise
     """The bound is lowered below what is spent once there are steps to lose: how long a pod takes to its first one is
     nothing to bet on."""
     spec = finetune(platform, "short", data, steps=300, run={"volume": {"size": "100Mi"}}, budget={"gpuHours": 1})
-    spec["spec"]["training"] |= {"batchSize": 4, "checkpoint": {"everySteps": 5}}
+    spec["spec"]["training"] |= {"batchSize": 2, "checkpoint": {"everySteps": 5}}
     platform.apply(spec)
     wait_for("a checkpoint", lambda: progress(platform, "short").get("lastCheckpoint", 0) >= 5, SECONDS,
              lambda: platform.show("finetune", "short"))  # fmt: skip
@@ -210,7 +210,7 @@ def test_adapters_wait_in_the_queue_each_for_itself_and_one_budget_stops_them_al
                       budget={"gpuHours": 1}, parallelism=2)  # fmt: skip
     source = skills["spec"].pop("data")
     skills["spec"]["adapters"] = [{"name": each, "data": source, "lora": {"rank": rank}} for each, rank in BOTH.items()]
-    skills["spec"]["training"] |= {"batchSize": 4, "checkpoint": {"everySteps": 5}}
+    skills["spec"]["training"] |= {"batchSize": 2, "checkpoint": {"everySteps": 5}}
     platform.apply(skills)
     show = lambda: platform.show("finetune", name)  # noqa: E731
     wait_for("both to be Queued", lambda: {each: row["phase"] for each, row in rows(platform, name).items()}
