@@ -141,7 +141,8 @@ class Strategy(ApiModel):
     where it fails or is given up before the promotion; nodes need the memory for both. AllAtOnce: all nodes at the same
     time."""
     hold: Duration | None = None
-    """How long both revisions stay beside each other after the Service was switched (BlueGreen)."""
+    """How long both revisions stay beside each other after the Service was switched (BlueGreen); the first revision of all
+    has none beside it."""
     waves: Annotated[
         list[Wave], Field(min_length=1, max_length=20, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
     ] = [Wave(name="canary", nodes=1), Wave(name="rest", nodes="100%")]

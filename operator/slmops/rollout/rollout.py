@@ -105,7 +105,10 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
     if not fast and (needed := approval(resource, asked.name, wave)) is not None:
         return make("Pause", "ApprovalRequired", f"wave {strategy.steps[wave].name} needs an approval", approval=needed)
     if all(pool.wave_done for pool in pools):
-        if not fast and (left := soak_left(resource, asked.name, wave, now)) > 0:
+        switched = (
+            idle.stable is not None or strategy.type == "Canary"
+        )  # else there is nothing that could be gone back to
+        if not fast and switched and (left := soak_left(resource, asked.name, wave, now)) > 0:
             return make("Soak", "Soaking", left=left)
         return make("Promote", "KnownGood" if known else "AllNodesPassed")
     if not fast and (left := opens_in(strategy.window, now)) > 0:

@@ -62,6 +62,13 @@ def test_traffic_goes_to_one_revision_at_any_time_and_is_switched_once() -> None
     assert receives(world) == {"good-2"}
 
 
+def test_the_first_one_of_all_has_nothing_to_hold() -> None:
+    world = World(dict.fromkeys(NAMES, "small"), strategy={"type": "BlueGreen", "hold": "1h"})
+    for _ in range(60):
+        world.turn()
+    assert world.status["phase"] == "Ready"
+
+
 def test_it_is_switched_back_at_once_when_somebody_aborts() -> None:
     world = fleet(hold="10m")
     until(world, lambda: receives(world) == {"good-2"})
