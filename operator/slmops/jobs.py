@@ -23,7 +23,6 @@ EXIT_TERMINATED = 143
 """Exit code of an image that got SIGTERM, or lost a pod that it worked with: no failure of its own (slmkit.run)."""
 LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
 NO_IMAGE = ("ImagePullBackOff", "ErrImagePull", "InvalidImageName")
-NOT_PULLED = "cannot be pulled"
 IMAGE_UNAVAILABLE = "ImageUnavailable"
 """Reason of a Job that cannot start until somebody provides its image; the kubelet keeps trying."""
 STARTING = "starting (an exhausted quota, a missing volume or Secret would keep it here)"
@@ -107,7 +106,7 @@ def job_state(job: Manifest, pods: list[Manifest], progress: Mapping[str, Progre
     newest = {_rank(pod): pod for pod in pods}
     waiting = next((pod for pod in newest.values() if not _running(pod) and _termination(pod) is None), None)
     if waiting is not None:
-        reason = IMAGE_UNAVAILABLE if _image_missing(waiting) else ""
+        reason = IMAGE_UNAVAILABLE if image_missing(waiting) else ""
         return JobState("Starting", reason=reason, message=waiting_for(waiting), attempts=attempts)
     current = newest[LEADER]
     if _running(current):
@@ -195,7 +194,8 @@ def _running(pod: Manifest) -> bool:
     return bool((_status(pod).get("state") or {}).get("running"))
 
 
-def _image_missing(pod: Manifest) -> bool:
+def image_missing(pod: Manifest) -> bool:
+    """Whether the kubelet cannot get the image that a pod's container runs, or reads."""
     return (_status(pod).get("state") or {}).get("waiting", {}).get("reason") in NO_IMAGE
 
 
@@ -204,7 +204,7 @@ def waiting_for(pod: Manifest) -> str:
     for status in pod.get("status", {}).get("containerStatuses") or []:
         waiting = (status.get("state") or {}).get("waiting") or {}
         if waiting.get("reason") in NO_IMAGE:
-            return f"image {status.get('image')} {NOT_PULLED}: {_short(waiting.get('message'))}"
+            return f"image {status.get('image')} cannot be pulled: {_short(waiting.get('message'))}"
         if waiting.get("reason") in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError",
                                      "CrashLoopBackOff"):  # fmt: skip
             return f"{waiting['reason']}: {_short(waiting.get('message'))}"

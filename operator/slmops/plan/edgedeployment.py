@@ -82,7 +82,7 @@ def _receives(resource: EdgeDeployment, observed: Observed, rollout: Rollout) ->
         return rollout.stays
     live = observed.child("Service", resource.metadata.name) or {}
     switched = ((live.get("spec") or {}).get("selector") or {}).get(LABEL_REVISION) == rollout.candidate
-    failed = any(turn.step == "Failed" and not turn.own for pool in rollout.pools for turn in pool.turns.values())
+    failed = any(turn.fatal for pool in rollout.pools for turn in pool.turns.values())
     ready = switched or (all(pool.wave_done for pool in rollout.pools) and rollout.reason != "NoNodes")
     return rollout.candidate if ready and not failed and rollout.decision != "RollBack" else rollout.stable
 
@@ -99,7 +99,7 @@ def _unmeasurable(resource: EdgeDeployment, observed: Observed, rollout: Rollout
 
 
 def _deadline(rollout: Rollout) -> float | None:
-    if rollout.candidate is None or (rollout.decision == "Pause" and rollout.left is None):
+    if rollout.candidate is None:
         return None
     if rollout.decision == "Pause":
         return rollout.left
@@ -301,7 +301,7 @@ def _to_repeat(resource: EdgeDeployment, rollout: Rollout, observed: Observed) -
     found = {
         job_name(resource, r, pool, rollout.candidate, turn.node) for pool, turn in again for r in ("pull", "bench")
     }
-    for pool in rollout.pools:
+    for pool in rollout.pools if failed else ():  # a fleet has thousands of nodes, and mostly nothing has failed
         for node in pool.nodes:
             for name in (job_name(resource, r, pool.name, rollout.candidate, node) for r in ("pull", "bench")):
                 job = observed.child("Job", name) if name in failed else None

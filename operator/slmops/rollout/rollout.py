@@ -79,8 +79,8 @@ def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: 
 def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked: Revision, now: datetime) -> Rollout:
     strategy = resource.spec.strategy
     known = next((former for former in resource.status.history if former.revision == asked.name), None)
-    fast = known is not None or in_full(resource, asked.name)
-    about = Asked(asked.name, known.classes if known else {}, in_full(resource, asked.name))
+    about = Asked(asked.name, known.classes if known else {}, trusted=in_full(resource, asked.name))
+    fast = known is not None or about.trusted
     drafts = [
         _pool(resource, observed, pool, state.nodes, idle, about, now)
         for pool, state in zip(resource.spec.pools, idle.pools, strict=True)
@@ -105,10 +105,9 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
     if not fast and (needed := approval(resource, asked.name, wave)) is not None:
         return make("Pause", "ApprovalRequired", f"wave {strategy.steps[wave].name} needs an approval", approval=needed)
     if all(pool.wave_done for pool in pools):
-        switched = (
-            idle.stable is not None or strategy.type == "Canary"
-        )  # else there is nothing that could be gone back to
-        if not fast and switched and (left := soak_left(resource, asked.name, wave, now)) > 0:
+        # The first revision of all has nothing beside it that is to be held.
+        waits = not fast and (idle.stable is not None or strategy.type == "Canary")
+        if waits and (left := soak_left(resource, asked.name, wave, now)) > 0:
             return make("Soak", "Soaking", left=left)
         return make("Promote", "KnownGood" if known else "AllNodesPassed")
     if not fast and (left := opens_in(strategy.window, now)) > 0:

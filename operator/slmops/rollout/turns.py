@@ -27,7 +27,7 @@ from slmops.contract import Report
 from slmops.rollout.fleet import HOSTNAME, Node
 from slmops.rollout.pods import Servers, condition, crashed, gate_open, refused, since
 from slmops.rollout.verdict import judge
-from slmops.state import NOT_PULLED, JobState, Manifest, Observed, digest8, waiting_for
+from slmops.state import IMAGE_UNAVAILABLE, JobState, Manifest, Observed, digest8, image_missing, waiting_for
 
 Cause = Literal["Artifact", "Node", "Registry", "Benchmark"]
 """Who is to blame: the model and its server, which every node has the same; the node; the way to the registry; or whoever
@@ -54,6 +54,11 @@ class Turn:
         """Whether it failed for a reason that another node need not have."""
         return self.step == "Failed" and self.cause in ("Node", "Registry")
 
+    @property
+    def fatal(self) -> bool:
+        """Whether it failed for a reason that any node would have."""
+        return self.step == "Failed" and not self.own
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -62,7 +67,7 @@ class Asked:
     revision: str
     classes: Mapping[str, Collection[str]] = field(default_factory=dict)
     """Hardware on which it has passed before, by pool, where it was stable once."""
-    fast: bool = False
+    trusted: bool = False
     """Somebody takes doubts of the benchmark on himself."""
 
 
@@ -101,7 +106,7 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     make = partial(Turn, node, pod=pod, stable_pod=stable_pod)
     found = bench(trial.resource, trial.observed, trial.pool, trial.revision, node)
     doubtful = found is not None and found.verdict == "Inconclusive"
-    if found is not None and (found.verdict == "Failed" or (doubtful and not trial.asked.fast)):
+    if found is not None and (found.verdict == "Failed" or (doubtful and not trial.asked.trusted)):
         return make("Failed" if found.verdict == "Failed" else "Inconclusive", found.message, found.reason,
                     cause="Benchmark" if found.reason == "BenchmarkFailed" else "Artifact")  # fmt: skip
     if pod is None:
@@ -120,11 +125,12 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
         late = trial.late(node, since(pod, "ContainersReady"))
         why = waiting_for(pod)
         text = f"{late}: {why or 'the server does not get ready'}"
-        return _overdue(make, text, _kept_by(why) if why else "Artifact") if late else make("Starting", why)
+        cause: Cause = "Registry" if image_missing(pod) else "Node" if why else "Artifact"
+        return _overdue(make, text, cause) if late else make("Starting", why)
     passed = doubtful or (found is not None and found.verdict == "Passed")
     if passed or trial.resource.spec.benchmark is None or node.hardware in proven:
         return make("Passed")
-    if found is None and not trial.asked.fast and _lacks_comparison(trial, stable_pod):
+    if found is None and not trial.asked.trusted and _lacks_comparison(trial, stable_pod):
         why = "the stable server on this node is not ready, and a gate compares with it"
         late = trial.late(node, since(pod, "ContainersReady"))
         text = f"{late}: {why}"
@@ -152,18 +158,14 @@ def _before_pod(trial: Trial, node: Node, make: "partial[Turn]") -> Turn:
             return _overdue(make, f"{late}: the DaemonSet makes no pod here; look at the node's taints", "Node")
         return make("Starting", "waiting for its pod")
     if late := trial.late(node, job["metadata"].get("creationTimestamp")):
-        return _overdue(make, f"{late}: {state.message or 'the model image was not pulled'}", _kept_by(state.message))
+        # The same image has come to other nodes; or it comes to none, and then the limit is passed soon.
+        cause: Cause = "Registry" if state.reason == IMAGE_UNAVAILABLE else "Node"
+        return _overdue(make, f"{late}: {state.message or 'the model image was not pulled'}", cause)
     return make("Pulling", state.message)
 
 
 def _overdue(make: "partial[Turn]", text: str, cause: Cause) -> Turn:
     return make("Failed", text, "ProgressDeadlineExceeded", cause=cause)
-
-
-def _kept_by(why: str) -> Cause:
-    """Who keeps a pod from running. What the kubelet says of an image that does not come is about the registry, or the way
-    to it; the same image has come to other nodes, or it comes to none, and then the limit is passed soon."""
-    return "Registry" if NOT_PULLED in why else "Node"
 
 
 @dataclass(frozen=True)

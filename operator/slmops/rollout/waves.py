@@ -49,12 +49,11 @@ def in_wave(resource: EdgeDeployment, pool: PoolState, wave: int) -> PoolState:
 
 def failure(limit: FailureLimit, turns: Sequence[Turn]) -> Turn | None:
     """The turn that fails the candidate: one that says something of the model, or the first of too many that do not."""
-    failed = [turn for turn in turns if turn.step == "Failed"]
-    if fatal := next((turn for turn in failed if not turn.own), None):
+    if fatal := next((turn for turn in turns if turn.fatal), None):
         return fatal
-    begun = sum(turn.step != "Waiting" for turn in turns)
-    within = len(failed) < limit.minimum or len(failed) <= ratio(limit.percent) * begun
-    return None if within else failed[0]
+    own, begun = [turn for turn in turns if turn.own], sum(turn.step != "Waiting" for turn in turns)
+    within = len(own) < limit.minimum or len(own) <= ratio(limit.percent) * begun
+    return None if within else own[0]
 
 
 def soak_left(resource: EdgeDeployment, revision: str, wave: int, now: datetime) -> float:

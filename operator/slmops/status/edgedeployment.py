@@ -42,7 +42,7 @@ def edgedeployment_status(
     assert isinstance(rollout, Rollout)
     if rollout.decision == "Promote" and plan.problem is not None:  # it was decided and could not be carried out
         rollout = replace(rollout, decision="Wait", reason=plan.problem.reason, message=plan.problem.message)
-    before = resource.status
+    before, said = resource.status, resource.metadata.annotations
     stable, candidate = rollout.stays, rollout.on_trial
     failed = list(before.failed)
     if rollout.decision == "RollBack" and candidate:
@@ -61,8 +61,8 @@ def edgedeployment_status(
         candidate=shown,
         history=_history(resource, stable),
         failed=failed,
-        retry=(not rollout.problem and resource.metadata.annotations.get(ANNOTATION_RETRY)) or before.retry,
-        retried=before.retried if rollout.problem else resource.metadata.annotations.get(RETRY_FAILED),
+        retry=before.retry if rollout.problem else said.get(ANNOTATION_RETRY, before.retry),
+        retried=before.retried if rollout.problem else said.get(RETRY_FAILED),
         last_outcome=outcome,
         wave=_wave(resource, rollout, now),
         activity=_activity(rollout),

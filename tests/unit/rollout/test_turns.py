@@ -33,7 +33,7 @@ HERE = node("n", hardware="small")
 
 
 def _turn(*found: Manifest, resource: EdgeDeployment = CANDIDATE, on: Manifest = HERE, proven: tuple[str, ...] = (),
-          stable: bool = True, minutes: float = 0, fast: bool = False) -> Turn:  # fmt: skip
+          stable: bool = True, minutes: float = 0, trusted: bool = False) -> Turn:  # fmt: skip
     """The turn of a node where all this is found, some minutes from now."""
     children = [*servers(STABLE)] if stable else []
     observed = Observed(
@@ -42,7 +42,7 @@ def _turn(*found: Manifest, resource: EdgeDeployment = CANDIDATE, on: Manifest =
         nodes=(on,),
     )
     trial = Trial(
-        resource, observed, Servers.of(observed), "farms", Asked(revision(resource).name, fast=fast),
+        resource, observed, Servers.of(observed), "farms", Asked(revision(resource).name, trusted=trusted),
         revision(STABLE).name if stable else None, admitted(B), NOW + timedelta(minutes=minutes),
     )  # fmt: skip
     return turn(trial, parsed(on), proven)
