@@ -15,7 +15,7 @@ from pydantic_core import core_schema
 from slmops.api.base import BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VERSION, ApiModel
 from slmops.api.budget import AMOUNT, CURRENCY
 from slmops.api.distillation import Distillation
-from slmops.api.edgedeployment import TIME, ZONE, EdgeDeployment
+from slmops.api.edgedeployment import EdgeDeployment
 from slmops.api.egress import CIDR, HOST
 from slmops.api.finetune import FineTune
 from slmops.api.lora import LAYER
@@ -23,6 +23,7 @@ from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.resource import Resource
 from slmops.api.search import WORD
 from slmops.api.sources import DATA_KEY, DIGEST_REFERENCE, ENDPOINT, FILE, LICENSE, OBJECT_NAME, REPOSITORY, URI
+from slmops.api.strategy import TIME, ZONE
 from slmops.api.teacher import AZURE_VERSION, URL
 
 KINDS: tuple[type[Resource[Any, Any]], ...] = (Distillation, FineTune, QuantizedModel, EdgeDeployment)

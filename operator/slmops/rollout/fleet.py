@@ -7,7 +7,8 @@ from decimal import Decimal
 from itertools import zip_longest
 
 from slmops.api.base import quantity, share_of
-from slmops.api.edgedeployment import Pool, Wave
+from slmops.api.edgedeployment import Pool
+from slmops.api.strategy import Wave
 from slmops.state import Manifest
 
 HOSTNAME = "kubernetes.io/hostname"

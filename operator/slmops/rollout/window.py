@@ -4,7 +4,8 @@ from datetime import UTC, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from slmops.api.conditions import ConditionType
-from slmops.api.edgedeployment import EdgeDeployment, Window
+from slmops.api.edgedeployment import EdgeDeployment
+from slmops.api.strategy import Window
 from slmops.state import Problem
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slmops.api.edgedeployment import Pool, Wave
+from slmops.api.edgedeployment import Pool
+from slmops.api.strategy import Wave
 from slmops.rollout.fleet import Node, hardware_class, in_order, pool_nodes, targets
 from slmops.state import Manifest
 from tests.unit.fleet_builders import at, node, parsed

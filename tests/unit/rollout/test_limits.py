@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from slmops.api.edgedeployment import FailureLimit
+from slmops.api.strategy import FailureLimit
 from slmops.rollout.fleet import Node
 from slmops.rollout.rollout import Rollout
 from slmops.rollout.turns import Cause, Turn, TurnStep

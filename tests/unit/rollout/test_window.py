@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from slmops.api.edgedeployment import Window
+from slmops.api.strategy import Window
 from slmops.rollout.window import hours, opens_in, unknown_zone
 from tests.unit.fleet_builders import measured
 
