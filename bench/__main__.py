@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bench import adapters, data, decode, figures, image, labelling, memory, reconcile, task, training
 from bench.place import CLUSTER, elsewhere, heed_sigterm
+from tests.cluster.shell import Failed
 
 ALL = ["labelling", "data", "image", "adapters", "task", "training", "decode", "reconcile", "memory"]
 ALONE = {"labelling", "data", "image", "adapters"}
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for what in wanted:
             found[what] = _measure(what, options.objects)
-    except* (RuntimeError, AssertionError, TimeoutError, OSError) as failed:
+    except* (RuntimeError, AssertionError, TimeoutError, OSError, Failed) as failed:
         for error in _leaves(failed):
             print(f"bench: {type(error).__name__}: {error}", file=sys.stderr)
         return_code = 2

@@ -4,15 +4,12 @@
 model of the same shape. One thread each; processor time. Nothing of this needs the cluster but its registry for the image.
 """
 
-import json
 from statistics import median
 from typing import Any
 
 from bench import llama
 from bench.figures import Figure, mb
-from bench.inside import container, python
-from bench.place import CLUSTER
-from demo.steps import build_images
+from bench.inside import lines
 
 PATH = ("/repo/operator", "/repo/images/kit", "/repo/images/trainer", "/repo/images/quantizer", "/repo")
 SMALLER, FASTER = 0.75, 1.4
@@ -21,12 +18,7 @@ ROUNDS = 5
 
 def run() -> list[Figure]:
     """Measure in the image that the checkout makes."""
-    image = build_images(CLUSTER)["quantizer"]
-    with container(image, bool(CLUSTER.plain_http)) as made:
-        done = python(made, "/repo/bench/decoding.py", "/tmp/decoding", path=PATH)
-    if done.returncode:
-        raise RuntimeError(f"decoding failed: {done.stderr.strip()[-1000:]}")
-    said = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    said = lines("quantizer", "bench/decoding.py", "/tmp/decoding", path=PATH)
     rates = [line["rates"] for line in said if "rates" in line]
     for number, each in enumerate(rates, 1):
         told = ", ".join(f"{name} {rate:.1f}" for name, rate in sorted(each.items()))

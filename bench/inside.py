@@ -1,11 +1,14 @@
 """A program inside one of our images, on this machine: with the very libraries that train, and no cluster between."""
 
+import json
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from demo.steps import ROOT
+from bench.place import CLUSTER
+from demo.steps import ROOT, build_images
 
 PYTHON = "/opt/app/bin/python"
 
@@ -33,3 +36,13 @@ def python(
          *map(str, arguments)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+def lines(name: str, program: str, *arguments: str | Path, path: Sequence[str]) -> list[dict[str, Any]]:
+    """The lines of JSON that a program of the checkout prints, run in the image of a name that the checkout makes. Raises
+    RuntimeError with what it said where it fails."""
+    with container(build_images(CLUSTER)[name], bool(CLUSTER.plain_http)) as made:
+        done = python(made, f"/repo/{program}", *arguments, path=path)
+    if done.returncode:
+        raise RuntimeError(f"{program} failed: {done.stderr.strip()[-1000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -4,13 +4,10 @@
 one thread, taking turns, so that a machine that is busy with something else is so for both.
 """
 
-import json
 from statistics import median
 
 from bench.figures import Figure
-from bench.inside import container, python
-from bench.place import CLUSTER
-from demo.steps import build_images
+from bench.inside import lines
 
 PATH = ("/repo/operator", "/repo/images/kit", "/repo/images/trainer", "/repo")
 TARGET = 0.95
@@ -19,12 +16,7 @@ UNIT = "tokens a processor second"
 
 def run() -> list[Figure]:
     """Measure in the image that the checkout makes."""
-    image = build_images(CLUSTER)["trainer"]
-    with container(image, bool(CLUSTER.plain_http)) as made:
-        done = python(made, "/repo/bench/loops.py", "/tmp/loops", path=PATH)
-    if done.returncode:
-        raise RuntimeError(f"the loops failed: {done.stderr.strip()[-1000:]}")
-    rounds = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    rounds = lines("trainer", "bench/loops.py", "/tmp/loops", path=PATH)
     for number, pair in enumerate(rounds, 1):
         print(f"training round {number}: {pair['ours']:.0f} {UNIT}, plain loop {pair['plain']:.0f}", flush=True)
     return judge(rounds)

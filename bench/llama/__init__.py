@@ -3,12 +3,13 @@
 import hashlib
 import json
 import resource
-import subprocess
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests import pinned
 from tests.cluster.layout import CACHE
+from tests.cluster.shell import run
 
 HERE = Path(__file__).parent
 SUITE, PACKAGE = "forky", "llama.cpp"
@@ -26,8 +27,8 @@ def tokens_a_second(shape: Sequence[int], rounds: int) -> tuple[list[float], int
     root = _root()
     whole, small = root / "tmp" / "model.gguf", root / "tmp" / "q4.gguf"
     try:
-        _run(pinned.python(HERE / "constraints.txt"), HERE / "made.py", whole, *shape)
-        _run("chroot", root, "llama-quantize", "/tmp/model.gguf", "/tmp/q4.gguf", "Q4_0")
+        run(pinned.python(HERE / "constraints.txt"), HERE / "made.py", whole, *map(str, shape))
+        run("chroot", root, "llama-quantize", "/tmp/model.gguf", "/tmp/q4.gguf", "Q4_0")
         rates = [(MANY - FEW) / (_seconds(root, MANY) - _seconds(root, FEW)) for _ in range(rounds)]
         return rates, small.stat().st_size
     finally:
@@ -38,8 +39,8 @@ def tokens_a_second(shape: Sequence[int], rounds: int) -> tuple[list[float], int
 def _seconds(root: Path, tokens: int) -> float:
     """Of the processor, for a process that loads the model and writes so many tokens."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    said = _run("chroot", root, "llama-bench", "-m", "/tmp/q4.gguf", "-p", 0, "-n", tokens, "-t", 1, "-r", 1, "--no-warmup",
-                "-o", "json")  # fmt: skip
+    said = run("chroot", root, "llama-bench", "-m", "/tmp/q4.gguf", "-p", "0", "-n", str(tokens), "-t", "1", "-r", "1",
+               "--no-warmup", "-o", "json")  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     (done,) = json.loads(said)
     if done["n_gen"] != tokens:
@@ -52,16 +53,9 @@ def _root() -> Path:
     recipe = hashlib.sha256(f"{SUITE}{PACKAGE}{OPTIONS}".encode()).hexdigest()[:12]
     root = CACHE / "llama" / recipe
     if not (root / "whole").exists():
-        subprocess.run(["rm", "-rf", str(root)], check=True)
+        shutil.rmtree(root, ignore_errors=True)
         root.parent.mkdir(parents=True, exist_ok=True)
         options = [f"--aptopt={option}" for option in OPTIONS]
-        _run("mmdebstrap", "-q", "--variant=minbase", *options, f"--include={PACKAGE}", SUITE, root)
+        run("mmdebstrap", "-q", "--variant=minbase", *options, f"--include={PACKAGE}", SUITE, root)
         (root / "whole").touch()
     return root
-
-
-def _run(*command: object) -> str:
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(map(str, command[:4]))} failed: {done.stderr.strip()[-1000:]}")
-    return done.stdout
