@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +29,6 @@ class Look:
     wanted: Sequence[Said]
     found: Sequence[Said]
     verification: Verification
-
-
-def verify(
-    original: Path, converted: Path, load: Callable[[Path], Runtime], precision: str, prompts: Sequence[str]
-) -> Verification:
-    """How alike a converted model is to the original. Raises RunFailed like ``look``."""
-    return look(Torch(original), partial(load, converted), precision, prompts).verification
 
 
 def look(source: Torch, load: Callable[[], Runtime], precision: str, prompts: Sequence[str]) -> Look:

@@ -24,15 +24,14 @@ from slm_quantizer.pack import finish, layers
 from slm_quantizer.quantize import quantize
 from slm_quantizer.runtimes import GenAI, Said, Torch
 from slm_quantizer.verify import look
-from slm_trainer.encoding import encode
 from slmkit.run import Context, RunFailed
 from slmkit.safety import check_runtime_folder
 from slmkit.safety.adapters import listed
-from slmops.contract import ADAPTER_TYPE, QuantizeRun, Reason, Report, Sink, Source
+from slmops.contract import ADAPTER_TYPE, QuantizeRun, Reason, Report, Sink
 from tests.unit.images.fakeregistry import FakeRegistry
-from tests.unit.images.toys import EXAMPLES, saved
+from tests.unit.images.quantized import PROMPTS, tokens, wish
+from tests.unit.images.toys import saved
 
-PROMPTS = ("open gate 1", "code 3", "close gate 2 now")
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 torch.set_num_threads(1)
 
@@ -77,15 +76,7 @@ def folders(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 @pytest.fixture(scope="module")
 def records(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("records")
-    encode(Torch(model).tokenizer, EXAMPLES, 512, folder)
-    return folder
-
-
-def wish(**fields: Any) -> QuantizeRun:
-    plain: dict[str, Any] = {"precision": "INT4"}
-    return QuantizeRun(run="x", model=Source(uri="oci://registry.example/x:v1"), name="x", variant="v",
-                       output=Sink(repository="registry.example/y"), **(plain | fields))  # fmt: skip
+    return tokens(model, tmp_path_factory.mktemp("records"))
 
 
 def same(one: Sequence[Said], other: Sequence[Said]) -> bool:

@@ -22,15 +22,13 @@ from slm_quantizer.pack import finish
 from slm_quantizer.passes import Passes
 from slm_quantizer.prune import least, pruned
 from slm_quantizer.runtimes import Torch
-from slm_quantizer.verify import verify
 from slm_quantizer.zeros import sparsity
-from slm_trainer.encoding import encode
-from slm_trainer.store import TokenStore
 from slmkit.run import Context, RunFailed
-from slmops.contract import Prune, QuantizeRun, Reason, Sink, Source
-from tests.unit.images.toys import EXAMPLES, saved
+from slmops.contract import Prune, QuantizeRun, Reason
+from tests.unit.images import quantized
+from tests.unit.images.quantized import PROMPTS, alike, lost, tokens
+from tests.unit.images.toys import saved
 
-PROMPTS = ("open gate 1", "code 3", "close gate 2 now")
 HALF, TWO_OF_FOUR = Prune(sparsity=0.5), Prune(structure="2:4")
 WANDA = Prune(method="Wanda", structure="2:4")
 torch.set_num_threads(1)
@@ -44,15 +42,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def records(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a TokenStore."""
-    folder = tmp_path_factory.mktemp("records")
-    encode(Torch(model).tokenizer, EXAMPLES, 512, folder)
-    return folder
+    return tokens(model, tmp_path_factory.mktemp("records"))
 
 
 def wish(**fields: Any) -> QuantizeRun:
-    plain: dict[str, Any] = {"precision": "INT4", "prune": HALF}
-    return QuantizeRun(run="x", model=Source(uri="oci://registry.example/x:v1"), name="x", variant="v",
-                       output=Sink(repository="registry.example/y"), **(plain | fields))  # fmt: skip
+    return quantized.wish(**({"prune": HALF} | fields))
 
 
 def built(lean: Path, run: QuantizeRun, records: Path, work: Path) -> Path:
@@ -141,17 +135,6 @@ def test_wanda_needs_records(model: Path, tmp_path: Path) -> None:
     assert failed.value.reason is Reason.INVALID_CONFIGURATION
 
 
-def lost(model: Path, other: Path, records: Path) -> float:
-    """Squared error of all logits on the records."""
-    wanted, found = Torch(model).model, Torch(other).model
-    with torch.inference_mode():
-        return sum(
-            float((wanted(input_ids=tokens).logits - found(input_ids=tokens).logits).square().sum())
-            for record in TokenStore(records)
-            for tokens in [torch.tensor([record.tokens])]
-        )
-
-
 def test_wanda_loses_less_where_some_inputs_are_far_larger(model: Path, records: Path, tmp_path: Path) -> None:
     """As in large models: a few channels carry most."""
     from transformers import AutoModelForCausalLM
@@ -219,7 +202,7 @@ def test_what_has_come_of_it_is_measured(model: Path, records: Path, tmp_path: P
     run, context = wish(format=format), Context(tmp_path)
     pruning = Pruning(model, tmp_path / "lean", pruned(model, HALF, None, tmp_path / "lean"))
     made = built(pruning.folder, run, records, tmp_path / "built")
-    assert verify(pruning.folder, made, BACKENDS[format].load, "INT4", PROMPTS).similarity > 0.9
+    assert alike(pruning.folder, made, BACKENDS[format].load, "INT4").similarity > 0.9
     found = measured(pruning, made, run, PROMPTS, lambda work: built(model, run, records, work), context)
     assert 0.5 <= found.sparsity < 0.7
     assert 0.3 < found.similarity < 0.9999

@@ -20,13 +20,11 @@ from slm_quantizer.awq import _search, awq
 from slm_quantizer.formats import BACKENDS
 from slm_quantizer.pack import finish, weight_bytes
 from slm_quantizer.runtimes import Torch
-from slm_quantizer.verify import verify
-from slm_trainer.encoding import encode
 from slmkit.run import RunFailed
-from slmops.contract import QuantizeRun, Reason, Sink, Source, Verification
-from tests.unit.images.toys import EXAMPLES, saved
+from slmops.contract import QuantizeRun, Reason, Verification
+from tests.unit.images.quantized import PROMPTS, alike, lost, tokens, wish
+from tests.unit.images.toys import saved
 
-PROMPTS = ("open gate 1", "code 3", "close gate 2 now")
 torch.set_num_threads(1)
 
 
@@ -46,15 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def records(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a TokenStore."""
-    folder = tmp_path_factory.mktemp("records")
-    encode(Torch(model).tokenizer, EXAMPLES, 512, folder)
-    return folder
-
-
-def wish(**fields: Any) -> QuantizeRun:
-    plain: dict[str, Any] = {"precision": "INT4"}
-    return QuantizeRun(run="x", model=Source(uri="oci://registry.example/x:v1"), name="x", variant="v",
-                       output=Sink(repository="registry.example/y"), **(plain | fields))  # fmt: skip
+    return tokens(model, tmp_path_factory.mktemp("records"))
 
 
 def made(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> tuple[Path, Verification]:
@@ -64,7 +54,7 @@ def made(model: Path, run: QuantizeRun, records: Path | None, work: Path) -> tup
     built = backend.build(model, run, records, work)
     finish(built, run)
     tried = onnx.on_cpu(built, work / "on-cpu") if run.format == "ONNX" else built
-    return built, verify(model, tried, backend.load, run.precision, PROMPTS)
+    return built, alike(model, tried, backend.load, run.precision)
 
 
 @pytest.mark.parametrize("algorithm", ["RTN", "KQuant", "GPTQ", "AWQ"])
@@ -153,19 +143,6 @@ def test_weights_beyond_half_precision_are_told(model: Path, tmp_path: Path) -> 
     with pytest.raises(RunFailed, match="beyond the range of FP16") as failed:
         made(large, wish(format="Safetensors", precision="FP16"), None, tmp_path)
     assert failed.value.reason is Reason.CONVERSION_FAILED
-
-
-def lost(model: Path, other: Path, records: Path) -> float:
-    """Squared error of all logits on the records."""
-    from slm_trainer.store import TokenStore
-
-    wanted, found = Torch(model).model, Torch(other).model
-    with torch.inference_mode():
-        return sum(
-            float((wanted(input_ids=tokens).logits - found(input_ids=tokens).logits).square().sum())
-            for record in TokenStore(records)
-            for tokens in [torch.tensor([record.tokens])]
-        )
 
 
 def test_gptq_loses_less_than_plain_rounding(model: Path, records: Path, tmp_path: Path) -> None:
@@ -294,10 +271,10 @@ def test_the_program_of_a_format_is_verified_as_all_are(
         program(monkeypatch, tmp_path / name, BUILDS, repr([one | wrong for one in good]))
         load = backend("GGUF").load
         if not words:
-            assert verify(model, tmp_path, load, "INT4", PROMPTS).similarity == pytest.approx(1)
+            assert alike(model, tmp_path, load, "INT4").similarity == pytest.approx(1)
             continue
         with pytest.raises(RunFailed, match=words) as failed:
-            verify(model, tmp_path, load, "INT4", PROMPTS)
+            alike(model, tmp_path, load, "INT4")
         assert failed.value.reason is Reason.VERIFICATION_FAILED
 
 

@@ -1,7 +1,6 @@
 """The last look at a converted model: what answers differently from the original is not published."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from slm_quantizer import likeness
 from slm_quantizer import verify as module
 from slm_quantizer.likeness import SIMILARITY, cosine
 from slm_quantizer.runtimes import Said
-from slm_quantizer.verify import GREEDY, agreement, verify
+from slm_quantizer.verify import GREEDY, agreement, look
 from slmkit.run import RunFailed
 from slmops.contract import Reason, Verification
 
@@ -49,9 +48,9 @@ class Model:
         return said
 
 
-def check(monkeypatch: pytest.MonkeyPatch, converted: Model, precision: str = "INT4") -> Verification:
-    monkeypatch.setattr(module, "Torch", lambda folder: Model())
-    return verify(Path("/original"), Path("/converted"), lambda folder: converted, precision, PROMPTS)
+def check(converted: Model, precision: str = "INT4", prompts: Sequence[str] = PROMPTS) -> Verification:
+    original: Any = Model()
+    return look(original, lambda: converted, precision, prompts).verification
 
 
 def refused(act: Callable[[], object]) -> str:
@@ -66,16 +65,15 @@ def noise(size: float) -> Callable[[Any], Any]:
     return lambda row: row + size * row.std() * rng.standard_normal(len(row)).astype(np.float32)
 
 
-def test_a_model_that_answers_alike_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = check(monkeypatch, Model(), "FP32")
+def test_a_model_that_answers_alike_passes() -> None:
+    found = check(Model(), "FP32")
     assert (found.similarity, found.greedy_agreement, found.prompts) == (pytest.approx(1.0), 1.0, len(PROMPTS))
-    scaled = check(monkeypatch, Model(lambda row: 2 * row + 5), "FP32")
+    scaled = check(Model(lambda row: 2 * row + 5), "FP32")
     assert scaled.similarity == pytest.approx(1.0), "only the order of words counts"
 
 
-def test_prompts_that_are_longer_than_the_model_reads_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "Torch", lambda folder: Model())
-    found = verify(Path("/original"), Path("/converted"), lambda folder: Model(), "FP32", [*PROMPTS, "long " * 20])
+def test_prompts_that_are_longer_than_the_model_reads_are_left_out() -> None:
+    found = check(Model(), "FP32", [*PROMPTS, "long " * 20])
     assert found.prompts == len(PROMPTS)
 
 
@@ -83,8 +81,8 @@ def test_prompts_that_are_longer_than_the_model_reads_are_left_out(monkeypatch: 
 def test_each_precision_has_its_own_noise(monkeypatch: pytest.MonkeyPatch, precision: str) -> None:
     allowed = (1 / SIMILARITY[precision] ** 2 - 1) ** 0.5
     monkeypatch.setattr(module, "GREEDY", {})
-    assert check(monkeypatch, Model(noise(0.5 * allowed)), precision).similarity >= SIMILARITY[precision]
-    assert "similar" in refused(lambda: check(monkeypatch, Model(noise(3 * allowed)), precision))
+    assert check(Model(noise(0.5 * allowed)), precision).similarity >= SIMILARITY[precision]
+    assert "similar" in refused(lambda: check(Model(noise(3 * allowed)), precision))
 
 
 @pytest.mark.parametrize(
@@ -97,32 +95,30 @@ def test_each_precision_has_its_own_noise(monkeypatch: pytest.MonkeyPatch, preci
     ids=["other order", "the opposite", "nothing", "NaN", "an infinity", "other rows", "noise"],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_model_that_reads_wrong_weights_does_not_pass(
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], Any]
-) -> None:
-    refused(lambda: check(monkeypatch, Model(change)))
+def test_a_model_that_reads_wrong_weights_does_not_pass(change: Callable[[Any], Any]) -> None:
+    refused(lambda: check(Model(change)))
 
 
-def test_a_model_of_another_vocabulary_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    message = refused(lambda: check(monkeypatch, Model(lambda row: row[:-1])))
+def test_a_model_of_another_vocabulary_does_not_pass() -> None:
+    message = refused(lambda: check(Model(lambda row: row[:-1])))
     assert f"{WORDS - 1} logits instead of {WORDS}" in message
 
 
-def test_a_tokenizer_that_cuts_in_another_way_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "'ab' in another way" in refused(lambda: check(monkeypatch, Model(shift=1)))
+def test_a_tokenizer_that_cuts_in_another_way_does_not_pass() -> None:
+    assert "'ab' in another way" in refused(lambda: check(Model(shift=1)))
 
 
-def test_a_tokenizer_that_does_not_read_its_own_tokens_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "not read back" in refused(lambda: check(monkeypatch, Model(reads="?")))
+def test_a_tokenizer_that_does_not_read_its_own_tokens_does_not_pass() -> None:
+    assert "not read back" in refused(lambda: check(Model(reads="?")))
 
 
-def test_a_model_that_the_runtime_cannot_load_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(folder: Path) -> Model:
+def test_a_model_that_the_runtime_cannot_load_does_not_pass() -> None:
+    def fail() -> Model:
         raise RuntimeError("unsupported operator")
 
-    monkeypatch.setattr(module, "Torch", lambda folder: Model())
+    original: Any = Model()
     with pytest.raises(RunFailed, match="cannot load"):
-        verify(Path("/original"), Path("/converted"), fail, "INT4", PROMPTS)
+        look(original, fail, "INT4", PROMPTS)
 
 
 def other_word(row: Any) -> Any:
@@ -134,8 +130,8 @@ def other_word(row: Any) -> Any:
 
 def test_what_is_not_rounded_says_the_same_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(likeness, "SIMILARITY", dict.fromkeys(SIMILARITY, 0.5))
-    assert "greedy tokens" in refused(lambda: check(monkeypatch, Model(other_word), "FP32"))
-    assert check(monkeypatch, Model(other_word), "INT4").greedy_agreement == 0
+    assert "greedy tokens" in refused(lambda: check(Model(other_word), "FP32"))
+    assert check(Model(other_word), "INT4").greedy_agreement == 0
     assert set(GREEDY) == {"FP32"}
 
 
