@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -88,6 +89,11 @@ class Platform:
     def operators(self) -> list[Manifest]:
         """The operator's pods."""
         return self.kubectl.items("pods", "-l", "app.kubernetes.io/instance=slmops", namespace=SYSTEM)
+
+    def crane(self, *arguments: str) -> bytes:
+        """What crane prints."""
+        plain = ["--insecure"] if self.cluster.plain_http else []
+        return subprocess.check_output([str(self.cluster.bin("crane")), *plain, *arguments])
 
     def settle(self) -> list[Manifest]:
         """The operator's pods, once they are two and ready, and one of them leads."""
@@ -186,6 +192,18 @@ def process(pod: Manifest) -> int:
         except OSError:
             continue
     raise AssertionError(f"no process of {pod['metadata']['name']}")
+
+
+def deployment(name: str, image: str, port: int, strategy: Manifest, **runtime: int) -> Manifest:
+    """A model image on both edge nodes, beside what they serve already, without a benchmark."""
+    return {
+        "apiVersion": "slmops.dev/v1alpha1", "kind": "EdgeDeployment", "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "model": {"image": image}, "pools": [{"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}],
+            "runtime": {"port": port, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}, **runtime},
+            "strategy": strategy,
+        },
+    }  # fmt: skip
 
 
 def waiting(name: str, namespace: str = NAMESPACE) -> Manifest:

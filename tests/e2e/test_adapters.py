@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 
-from demo.assets import records
-from demo.steps import Manifest, train_once, wait_for
-from demo.task import IRRIGATION
+from demo.steps import Manifest, wait_for
 from slmkit.lineage import walk
 from slmkit.registry import Registry
 from slmops import contract
-from slmops.contract import Architecture, Data, Evaluation, ExampleFormat, Hyperparameters, Sink, Source
+from slmops.contract import Source
+from tests.e2e import toys
 from tests.e2e.platform import NAMESPACE, Platform
-from tests.e2e.test_finetune_methods import by_heart, dataset
 
 pytestmark = pytest.mark.cluster
 SECONDS = 600
@@ -26,26 +24,13 @@ NAME = "skills"
 @pytest.fixture(scope="module")
 def data(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Addresses of records, by the name of the adapter that is to learn from them."""
-    folder = tmp_path_factory.mktemp("adapters")
-    return {
-        "irrigation": dataset(platform, folder, "adapters-chores", records((IRRIGATION,), 4, 120)),
-        "noise": dataset(platform, folder, "adapters-noise", by_heart(60)),
-    }
+    return toys.two_tasks(platform, tmp_path_factory.mktemp("adapters"), "adapters")
 
 
 @pytest.fixture(scope="module")
 def base(platform: Platform, data: dict[str, str]) -> str:
     """A model of 150,000 parameters."""
-    run = contract.TrainRun(
-        run="adapters-base", registry=contract.Registry(plain_http=platform.cluster.plain_http),
-        architecture=Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=192,
-                                  vocabulary_size=511),
-        train=Data(source=Source(uri=data["irrigation"]), format=ExampleFormat.MESSAGES),
-        hyperparameters=Hyperparameters(max_steps=30, batch_size=16, learning_rate=0.003),
-        evaluation=Evaluation(samples=2, max_new_tokens=2, untrained_baseline=False),
-        output=Sink(repository=f"{platform.registry}/slm/adapters-base"),
-    )  # fmt: skip
-    return f"oci://{train_once(platform.kubectl, platform.images, run, 'adapters-base', print).reference}"
+    return toys.base(platform, "adapters-base", data["irrigation"])
 
 
 def finetune(platform: Platform, name: str, base: str, data: dict[str, str], /, **spec: Any) -> Manifest:

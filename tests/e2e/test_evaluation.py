@@ -7,7 +7,7 @@ from demo.assets import records
 from demo.steps import Manifest
 from demo.task import IRRIGATION
 from tests.e2e.platform import NAMESPACE, Platform
-from tests.e2e.test_finetune_methods import dataset
+from tests.e2e.toys import dataset
 
 pytestmark = pytest.mark.cluster
 SECONDS = 600

@@ -2,7 +2,6 @@
 from the same seed."""
 
 import json
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,50 +9,20 @@ from typing import Any
 import pytest
 
 from demo.assets import records
-from demo.steps import Manifest, condition, train_once, wait_for
+from demo.steps import Manifest, condition, wait_for
 from demo.task import IRRIGATION
-from slmkit.data import Example, write_messages
-from slmkit.registry import Registry
-from slmops import contract
 from slmops.contract import (
-    DATASET_TYPE,
-    Architecture,
-    Data,
-    Evaluation,
-    ExampleFormat,
-    Hyperparameters,
-    Sink,
     Source,
 )
+from tests.e2e import toys
 from tests.e2e.platform import NAMESPACE, Platform
+from tests.e2e.toys import by_heart, client, dataset
 
 pytestmark = pytest.mark.cluster
 SECONDS = 600
-RANDOM = random.Random(9)
 
 TEMPLATE = """{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{{ eos_token }}{% endfor %}
 {%- if add_generation_prompt %}[assistant]{% endif %}"""
-
-
-def client(platform: Platform) -> Registry:
-    return Registry(contract.Registry(plain_http=platform.cluster.plain_http))
-
-
-def dataset(platform: Platform, folder: Path, name: str, made: list[Example]) -> str:
-    """Push records. Returns their address."""
-    path = folder / "train.jsonl"
-    write_messages(path, made)
-    sink = Sink(repository=f"{platform.registry}/slm/data/{name}")
-    return f"oci://{client(platform).push_artifact(sink, {path.name: path}, DATASET_TYPE, {}).reference}"
-
-
-def by_heart(count: int) -> list[Example]:
-    """Answers that follow from nothing."""
-    words = ["open", "close", "water", "feed", "light", "heat", "cool", "dry"]
-    return [
-        Example(({"role": "user", "content": f"code {RANDOM.randrange(10**6)}"},), " ".join(RANDOM.choices(words, k=4)))
-        for _ in range(count)
-    ]
 
 
 def finetune(platform: Platform, base: str, name: str, data: str, /, **spec: Any) -> Manifest:
@@ -75,18 +44,9 @@ def finetune(platform: Platform, base: str, name: str, data: str, /, **spec: Any
 
 @pytest.fixture(scope="module")
 def base(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model of 150,000 parameters: these tests look at what is made, not at how good it is."""
+    """What all of them begin with."""
     data = dataset(platform, tmp_path_factory.mktemp("base"), "methods-base", records((IRRIGATION,), 4, 200))
-    run = contract.TrainRun(
-        run="methods-base", registry=contract.Registry(plain_http=platform.cluster.plain_http),
-        architecture=Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=192,
-                                  vocabulary_size=511),
-        train=Data(source=Source(uri=data), format=ExampleFormat.MESSAGES),
-        hyperparameters=Hyperparameters(max_steps=30, batch_size=16, learning_rate=0.003),
-        evaluation=Evaluation(samples=2, max_new_tokens=2, untrained_baseline=False),
-        output=Sink(repository=f"{platform.registry}/slm/methods-base"),
-    )  # fmt: skip
-    return f"oci://{train_once(platform.kubectl, platform.images, run, 'methods-base', print).reference}"
+    return toys.base(platform, "methods-base", data)
 
 
 @pytest.fixture(scope="module")

@@ -66,11 +66,6 @@ def image(platform: Platform, request: pytest.FixtureRequest, tmp_path_factory: 
     return Image(made.reference, packed, registry)
 
 
-def crane(platform: Platform, *arguments: str) -> bytes:
-    plain = ["--insecure"] if platform.cluster.plain_http else []
-    return subprocess.check_output([str(platform.cluster.bin("crane")), *plain, *arguments])
-
-
 def oras(platform: Platform, command: str, *arguments: str) -> str:
     build(ORAS)
     plain = ["--plain-http"] if platform.cluster.plain_http else []
@@ -87,13 +82,13 @@ def sha256(content: bytes) -> str:
 
 def test_crane_reads_every_file(platform: Platform, image: Image) -> None:
     digest = image.reference.partition("@")[2]
-    assert f"sha256:{sha256(crane(platform, 'manifest', image.reference))}" == digest
-    config = json.loads(crane(platform, "config", image.reference))
+    assert f"sha256:{sha256(platform.crane('manifest', image.reference))}" == digest
+    config = json.loads(platform.crane("config", image.reference))
     assert (config["architecture"], config["os"]) == ("amd64", "linux")
     assert config["rootfs"]["diff_ids"] == [layer.measure().diff_id for layer in image.layers]
     # Fast, since otherwise crane takes every layer for one of gzip.
-    crane(platform, "validate", "--fast", "--remote", image.reference)
-    with tarfile.open(fileobj=io.BytesIO(crane(platform, "export", image.reference, "-"))) as tar:
+    platform.crane("validate", "--fast", "--remote", image.reference)
+    with tarfile.open(fileobj=io.BytesIO(platform.crane("export", image.reference, "-"))) as tar:
         found = {info.name: tar.extractfile(info).read() for info in tar if info.isfile()}  # type: ignore[union-attr]
     assert found == {f"models/{NAME}/{name}": content for name, content in FILES.items()}
 
@@ -133,12 +128,12 @@ def index(platform: Platform, image: Image, tmp_path_factory: pytest.TempPathFac
 
 
 def test_crane_finds_each_platform_in_an_index(platform: Platform, image: Image, index: Image) -> None:
-    crane(platform, "validate", "--fast", "--remote", index.reference)
+    platform.crane("validate", "--fast", "--remote", index.reference)
     wanted = {"linux/amd64": image.reference.partition("@")[2]}
-    found = {name: crane(platform, "digest", "--platform", name, index.reference).decode().strip() for name in wanted}
+    found = {name: platform.crane("digest", "--platform", name, index.reference).decode().strip() for name in wanted}
     assert found == wanted
     for name in ("amd64", "arm64"):
-        config = json.loads(crane(platform, "config", "--platform", f"linux/{name}", index.reference))
+        config = json.loads(platform.crane("config", "--platform", f"linux/{name}", index.reference))
         assert config["architecture"] == name
 
 

@@ -8,7 +8,7 @@ import pytest
 from demo.steps import Manifest, wait_for
 from slmops.cli.people import Refused, main
 from tests.e2e.chain import Seen
-from tests.e2e.platform import NAMESPACE, Platform
+from tests.e2e.platform import NAMESPACE, Platform, deployment
 
 pytestmark = pytest.mark.cluster
 NAME = "asking"
@@ -60,15 +60,7 @@ def phase(platform: Platform, wanted: str) -> None:
 
 
 def deployed(image: str) -> Manifest:
-    """The model on both edge nodes, beside what they serve already."""
-    return {
-        "apiVersion": "slmops.dev/v1alpha1", "kind": "EdgeDeployment", "metadata": {"name": NAME, "namespace": NAMESPACE},
-        "spec": {
-            "model": {"image": image}, "pools": [{"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}],
-            "runtime": {"port": 8090, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
-            "strategy": {"waves": WAVES},
-        },
-    }  # fmt: skip
+    return deployment(NAME, image, 8090, {"waves": WAVES})
 
 
 def images(chain: Seen) -> list[str]:

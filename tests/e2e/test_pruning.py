@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 
 from demo.assets import records
-from demo.steps import train_once
 from demo.task import IRRIGATION
 from slmkit.registry import Registry
 from slmops import contract
-from slmops.contract import Architecture, Data, Evaluation, ExampleFormat, Hyperparameters, Sink, Source
+from tests.e2e import toys
 from tests.e2e.platform import NAMESPACE, Platform
-from tests.e2e.test_finetune_methods import dataset
+from tests.e2e.toys import dataset
 
 pytestmark = pytest.mark.cluster
 SECONDS = 600
@@ -23,16 +22,7 @@ def test_a_pruned_model_is_published_with_its_zeros_and_says_what_has_come_of_it
     platform: Platform, tmp_path: Path
 ) -> None:
     data = dataset(platform, tmp_path, "pruned", records((IRRIGATION,), 7, 120))
-    run = contract.TrainRun(
-        run="pruned-base", registry=contract.Registry(plain_http=platform.cluster.plain_http),
-        architecture=Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=192,
-                                  vocabulary_size=511),
-        train=Data(source=Source(uri=data), format=ExampleFormat.MESSAGES),
-        hyperparameters=Hyperparameters(max_steps=30, batch_size=16, learning_rate=0.003),
-        evaluation=Evaluation(samples=2, max_new_tokens=2, untrained_baseline=False),
-        output=Sink(repository=f"{platform.registry}/slm/pruned-base"),
-    )  # fmt: skip
-    base = f"oci://{train_once(platform.kubectl, platform.images, run, 'pruned-base', print).reference}"
+    base = toys.base(platform, "pruned-base", data)
     platform.apply({
         "apiVersion": "slmops.dev/v1alpha1", "kind": "QuantizedModel", "metadata": {"name": NAME, "namespace": NAMESPACE},
         "spec": {

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from demo.assets import records
-from demo.steps import Manifest, train_once, wait_for
+from demo.steps import Manifest, wait_for
 from demo.task import IRRIGATION
-from slmops import contract
-from slmops.contract import Architecture, Data, Evaluation, ExampleFormat, Hyperparameters, Sink, Source
+from slmops.contract import Source
+from tests.e2e import toys
 from tests.e2e.platform import NAMESPACE, Platform
-from tests.e2e.test_finetune_methods import client, dataset
+from tests.e2e.toys import client, dataset
 
 pytestmark = pytest.mark.cluster
 SECONDS = 600
@@ -25,20 +25,10 @@ NAME = "searched"
 def searched(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manifest]:
     """The FineTune, applied."""
     chores = dataset(platform, tmp_path_factory.mktemp("search"), "search", records((IRRIGATION,), 4, 120))
-    run = contract.TrainRun(
-        run="search-base", registry=contract.Registry(plain_http=platform.cluster.plain_http),
-        architecture=Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=192,
-                                  vocabulary_size=511),
-        train=Data(source=Source(uri=chores), format=ExampleFormat.MESSAGES),
-        hyperparameters=Hyperparameters(max_steps=30, batch_size=16, learning_rate=0.003),
-        evaluation=Evaluation(samples=2, max_new_tokens=2, untrained_baseline=False),
-        output=Sink(repository=f"{platform.registry}/slm/search-base"),
-    )  # fmt: skip
-    base = train_once(platform.kubectl, platform.images, run, "search-base", print).reference
     made = {
         "apiVersion": "slmops.dev/v1alpha1", "kind": "FineTune", "metadata": {"name": NAME, "namespace": NAMESPACE},
         "spec": {
-            "base": {"uri": f"oci://{base}"},
+            "base": {"uri": toys.base(platform, "search-base", chores)},
             "data": {"train": {"uri": chores}, "validationSplit": 0.2},
             "search": {
                 "trials": 4, "parallelism": 2, "sampler": "TPE", "pruner": "Hyperband",

@@ -10,17 +10,15 @@ from typing import Any
 
 import pytest
 
-from demo.assets import records
-from demo.steps import Manifest, condition, train_once, wait_for
-from demo.task import IRRIGATION
+from demo.steps import Manifest, condition, wait_for
 from slmkit.layers import Layer
 from slmkit.lineage import walk
 from slmkit.registry import Registry
 from slmops import contract
-from slmops.contract import Architecture, Data, Evaluation, ExampleFormat, Hyperparameters, Sink, Source
+from slmops.contract import Sink
+from tests.e2e import toys
 from tests.e2e.platform import NAMESPACE, Platform
 from tests.e2e.test_adapters import finetune, layers
-from tests.e2e.test_finetune_methods import by_heart, dataset
 from tests.unit.images.adapterbytes import adaptable, adapter, beside
 
 pytestmark = pytest.mark.cluster
@@ -37,26 +35,13 @@ def resource(kind: str, name: str, **spec: Any) -> Manifest:
 @pytest.fixture(scope="module")
 def data(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Addresses of records, by the name of the adapter that is to learn from them."""
-    folder = tmp_path_factory.mktemp("served")
-    return {
-        "irrigation": dataset(platform, folder, "served-chores", records((IRRIGATION,), 4, 120)),
-        "noise": dataset(platform, folder, "served-noise", by_heart(60)),
-    }
+    return toys.two_tasks(platform, tmp_path_factory.mktemp("served"), "served")
 
 
 @pytest.fixture(scope="module")
 def skills(platform: Platform, data: dict[str, str]) -> Iterator[Manifest]:
     """A FineTune of two adapters, a QuantizedModel that has both beside its base, and where it is served."""
-    run = contract.TrainRun(
-        run="served-base", registry=contract.Registry(plain_http=platform.cluster.plain_http),
-        architecture=Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=192,
-                                  vocabulary_size=511),
-        train=Data(source=Source(uri=data["irrigation"]), format=ExampleFormat.MESSAGES),
-        hyperparameters=Hyperparameters(max_steps=60, batch_size=16, learning_rate=0.003),
-        evaluation=Evaluation(samples=2, max_new_tokens=2, untrained_baseline=False),
-        output=Sink(repository=f"{platform.registry}/slm/served-base"),
-    )  # fmt: skip
-    base = f"oci://{train_once(platform.kubectl, platform.images, run, 'served-base', print).reference}"
+    base = toys.base(platform, "served-base", data["irrigation"], steps=60)
     tuned = finetune(platform, TUNED, base, data)
     quantized = resource(
         "QuantizedModel", NAME, model={"uri": base}, variants=[{"name": "cpu-int4"}],

@@ -9,7 +9,7 @@ import pytest
 
 from demo.steps import Manifest, wait_for
 from tests.e2e.chain import Seen
-from tests.e2e.platform import NAMESPACE, Platform
+from tests.e2e.platform import NAMESPACE, Platform, deployment
 
 pytestmark = pytest.mark.cluster
 NAME, PORT = "two-colours", 30091
@@ -24,14 +24,7 @@ def images(platform: Platform, chain: Seen) -> Iterator[list[str]]:
 
 
 def deployed(image: str) -> Manifest:
-    return {
-        "apiVersion": "slmops.dev/v1alpha1", "kind": "EdgeDeployment", "metadata": {"name": NAME, "namespace": NAMESPACE},
-        "spec": {
-            "model": {"image": image}, "pools": [{"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}],
-            "runtime": {"port": 8091, "nodePort": PORT, "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}}},
-            "strategy": {"type": "BlueGreen", "maxUnavailable": 2, "hold": "1h"},
-        },
-    }  # fmt: skip
+    return deployment(NAME, image, 8091, {"type": "BlueGreen", "maxUnavailable": 2, "hold": "1h"}, nodePort=PORT)
 
 
 def status(platform: Platform) -> Manifest:
