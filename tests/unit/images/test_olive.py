@@ -151,7 +151,7 @@ def test_what_olive_said_is_part_of_the_message(olive: Olive, tmp_path: Path) ->
 # --- a full disk
 
 
-FULL = OSError(errno.ENOSPC, "No space left on device", "/work/olive-INT4/model.onnx.data")
+FULL = OSError(errno.ENOSPC, "No space left on device", "olive-INT4/model.onnx.data")
 
 
 def raised_from(cause: Exception) -> Exception:
