@@ -21,6 +21,8 @@ from slmops.settings import Settings
 from slmops.state import ANNOTATION_RETRY, LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest
 
 ROLE = "serve"
+LINGER_SECONDS = 3
+"""A server that goes still answers for so long: the nodes learn a moment later that requests go elsewhere."""
 DEFAULTS = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
 
 
@@ -83,6 +85,7 @@ def daemon_set(
     pod["containers"][0] |= {
         "livenessProbe": {"httpGet": {"path": "/health", "port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
         "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 2},
+        "lifecycle": {"preStop": {"sleep": {"seconds": LINGER_SECONDS}}},
     }
     pod["affinity"] = _affinity(pool.selector.match_labels, "In", only)
     if pool.tolerations:

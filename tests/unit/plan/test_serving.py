@@ -1,6 +1,8 @@
 """The server's manifests: DaemonSet, configuration, Service."""
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from slmops.state import Manifest
 from tests.properties.valid import check_child
 from tests.unit.fleet_builders import SETTINGS, configuration, deployment, hosts, image, live, revision, servers, track
 
+ROOT = Path(__file__).parents[3]
 FARMS = {"name": "farms", "selector": {"matchLabels": {"pool": "farms", "region": "north"}}}
 
 
@@ -48,6 +51,15 @@ def test_the_server_is_told_what_the_user_chose() -> None:
     assert (run.port, run.max_queue, run.max_length) == (9090, 8, 512)
     assert (run.model_name, run.revision) == ("chat", revision(resource).name)
     assert _container(_set(resource))["ports"] == [{"name": "http", "containerPort": 9090}]
+
+
+def test_a_server_that_goes_answers_a_little_longer_and_still_has_time_to_end() -> None:
+    found = _set(deployment())
+    pause = _container(found)["lifecycle"]["preStop"]["sleep"]["seconds"]
+    grace = found["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    drain = re.search(r"^DRAIN_SECONDS = (\d+)$", (ROOT / "images/edge/slm_edge/__main__.py").read_text(), re.MULTILINE)
+    assert drain is not None
+    assert 0 < pause < grace - int(drain[1])
 
 
 def test_the_runtimes_image_is_the_users_or_the_installations() -> None:
