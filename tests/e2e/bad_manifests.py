@@ -307,6 +307,7 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "wave that somebody may approve": (EDGE, {"spec.strategy.waves.0.approval": "Optional"}),
     "waves of what has none": (EDGE, {"spec.strategy.type": "BlueGreen"}),
     "something to hold that nothing was switched for": (EDGE, {"spec.strategy.hold": "10m"}),
+    "half of what is switched at once": (EDGE, {"spec.strategy": {"type": "BlueGreen", "promotionScope": "Pool"}}),
     "nobody's turn": (EDGE, {"spec.strategy.maxUnavailable": "0%"}),
     "window that is never open": (EDGE, {"spec.strategy.window": {"from": "22:00", "to": "22:00"}}),
     "window without its end": (EDGE, {"spec.strategy.window": {"from": "22:00"}}),

@@ -12,6 +12,9 @@ from slmops.api.run import Resources, Toleration
 from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference, SecretKey, Verification
 from slmops.api.strategy import Strategy
 
+MAX_CLASSES = 64
+"""Hardware classes of a pool that the status has room for."""
+
 
 class DeployedModel(ApiModel):
     """What is rolled out."""
@@ -166,8 +169,13 @@ class RevisionStatus(ApiModel):
     """When it became what it is."""
     retry: str | None = None
     """The annotation slmops.dev/retry that it came of."""
-    classes: dict[str, Annotated[list[str], Field(max_length=64)]] = {}
-    """Hardware classes on which it has passed, by pool."""
+    classes: dict[str, Annotated[list[str], Field(max_length=MAX_CLASSES)]] = {}
+    """Hardware classes on which it has passed, by pool. Nodes of other classes get it once it has passed there too; all
+    nodes of a pool that is not named get it."""
+    failed: dict[str, dict[str, str]] = {}
+    """Hardware classes on which it has failed, by pool, and why. They keep what they have."""
+    behind: dict[str, dict[str, str]] = {}
+    """Revision that hardware classes keep meanwhile, by pool."""
 
 
 class WaveStatus(ApiModel):
@@ -196,6 +204,8 @@ class NodeCounts(ApiModel):
     """Nodes with a ready server."""
     offline: int
     """Nodes that are not Ready."""
+    behind: int = 0
+    """Nodes, offline ones too, that do not have the revision that is counted as updated."""
     failed: int | None = None
     """Nodes that were left out because something of their own failed; absent where there are none."""
 
@@ -224,7 +234,7 @@ class PoolStatus(ApiModel):
     """Name of the pool."""
     nodes: NodeCounts
     """Nodes of the pool."""
-    classes: Annotated[list[ClassStatus], Field(max_length=64)] = []
+    classes: Annotated[list[ClassStatus], Field(max_length=MAX_CLASSES)] = []
     """What was measured, by hardware class."""
 
 

@@ -66,6 +66,8 @@ class Strategy(ApiModel):
         ),
         Rule("!has(self.waves) || self.type == 'Canary'", "waves go with type Canary: the others have one of all nodes",
              "waves"),
+        Rule("!has(self.promotionScope) || self.promotionScope == 'All' || self.type != 'BlueGreen'",
+             "promotionScope goes with types Canary and AllAtOnce: BlueGreen switches all nodes", "promotionScope"),
         Rule("!has(self.hold) || self.type == 'BlueGreen'", "hold goes with type BlueGreen", "hold"),
         Rule("!has(self.maxUnavailable) || (self.maxUnavailable != 0 && self.maxUnavailable != '0%')",
              "maxUnavailable needs at least one node", "maxUnavailable"),
@@ -90,6 +92,9 @@ class Strategy(ApiModel):
     """Hours in which nodes get their turn; at any time when absent."""
     progress_deadline: Duration = "30m"
     """A node's turn that takes longer has failed."""
+    promotion_scope: Literal["All", "Pool", "HardwareClass"] = "All"
+    """What a candidate that fails is taken back from. All: from all nodes, so that they have the same revision. Pool or
+    HardwareClass: from that pool, or from that hardware class of a pool, alone; the others go on, and are promoted."""
     failure_limit: FailureLimit = FailureLimit()
     """How many nodes may fail for reasons of their own; none when absent."""
 

@@ -19,10 +19,12 @@ from slmops.plan.job import Work, work
 from slmops.plan.serving import bound, config_map, daemon_set, model_volume, serve_run, service
 from slmops.plan.sources import Sources, Unresolved
 from slmops.plan.verification import verification
+from slmops.rollout.fleet import Node
 from slmops.rollout.people import retries
-from slmops.rollout.pods import SERVING, condition, gate_open
-from slmops.rollout.retired import Retired, retired
+from slmops.rollout.pods import SERVING, condition, gate_open, may_serve
+from slmops.rollout.retired import Retired, needed, retired, serves_alone
 from slmops.rollout.rollout import Rollout, daemon_set_of, read
+from slmops.rollout.standing import given_up
 from slmops.rollout.trust import VERIFY, VERIFYING
 from slmops.rollout.trust import job_name as verification_name
 from slmops.rollout.turns import Turn, job_name, set_name, void
@@ -34,6 +36,8 @@ WATCH_SECONDS = 10.0
 """How often a rollout under way is looked at without an event: deadlines pass silently."""
 SOON = 1.0
 """A failure is recorded in one pass and cleared away in the next."""
+NOWHERE = ("nowhere.invalid",)
+"""Host names of no node, for a DaemonSet that is kept for later."""
 MEASURED = ("GateFailed", "GateInconclusive", "BenchmarkFailed")
 """Reasons that come of a benchmark."""
 JOB_RESOURCES = {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "512Mi"}}
@@ -48,15 +52,17 @@ def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: 
     if problem := rollout.problem or _unmeasurable(resource, observed, rollout):
         rollout = replace(rollout, candidate=None, decision="Wait", problem=problem)
         return Plan(problem=problem, detail=rollout, apply=tuple(looking), annotate=tuple(_reports(observed)),
-                    pod_conditions=tuple(_opened(rollout.servers.of_revision(rollout.stable))),
+                    pod_conditions=tuple(_opened([p for state in rollout.pools for p in _expected(state, rollout)])),
                     deadline=WATCH_SECONDS if problem.reason == VERIFYING else None)  # fmt: skip
     old = retired(resource, observed, rollout)
     apply: list[Manifest] = [*looking, service(resource, _receives(resource, observed, rollout))]
-    pods = rollout.servers.of_revision(rollout.stays)
+    pods: list[Manifest] = []
     for pool, state in zip(resource.spec.pools, rollout.pools, strict=True):
         apply += _servers(resource, pool, state, rollout, observed, settings)
-        apply += [bound(r.daemon_set, pool, "retired", only=r.hosts) for r in old if r.pool == pool.name and r.hosts]
-        if rollout.candidate and rollout.decision not in ("RollBack", "Promote"):
+        mine = [item for item in old if item.pool == pool.name and (item.hosts or item.kept)]
+        apply += [bound(item.daemon_set, pool, "retired", only=item.hosts or NOWHERE) for item in mine]
+        pods += _expected(state, rollout)
+        if rollout.decision not in ("RollBack", "Promote"):
             for turn in _begun(state, rollout):
                 apply += _jobs(resource, pool, turn, rollout, observed, settings)
                 if turn.step == "Passed" and turn.pod is not None:
@@ -98,9 +104,17 @@ def _unmeasurable(resource: EdgeDeployment, observed: Observed, rollout: Rollout
     return None
 
 
+def _expected(state: PoolState, rollout: Rollout) -> list[Manifest]:
+    """The pods of the revisions that the pool's nodes get."""
+    names = ((rollout.standing.expected(state.name, node), node.name) for node in state.nodes)
+    return [pod for name, node in names if (pod := rollout.servers.get(state.name, name, node)) is not None]
+
+
 def _deadline(rollout: Rollout) -> float | None:
+    if any(turn.fatal for pool in rollout.pools for turn in pool.turns.values()) and rollout.decision == "Proceed":
+        return SOON
     if rollout.candidate is None:
-        return None
+        return WATCH_SECONDS if rollout.tried else None
     if rollout.decision == "Pause":
         return rollout.left
     return SOON if rollout.decision == "RollBack" else min(WATCH_SECONDS, rollout.left or WATCH_SECONDS)
@@ -124,16 +138,20 @@ def _servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Ro
     wanted = rollout.wanted
     assert wanted is not None
     if rollout.stays == wanted.name:
+        # A late node's server stands before a gate, as a candidate's does.
+        gated = rollout.candidate is None and bool(state.turns)
+        kept_from = _kept_from(resource, state, rollout)
         return [
             config_map(resource, pool, wanted),
-            daemon_set(resource, pool, wanted, settings, track="stable", only=None),
+            daemon_set(resource, pool, wanted, settings, track="stable", excluded=kept_from, gated=gated),
         ]
     taken: set[str] = set()
     if rollout.candidate is not None:
         hosts = state.admitted & {node.hostname for node in state.nodes}
+        taken = {node.hostname for node in state.nodes if serves_alone(resource, rollout, state, node)}
         if rollout.decision != "RollBack":
-            if resource.spec.strategy.type != "BlueGreen":
-                taken = {node.hostname for node in state.nodes if _taken(state, rollout, node.name)}
+            left = {n.hostname for n in state.nodes if given_up(resource, rollout.failed, state.name, n)}
+            hosts -= left - _given_back(rollout, state, rollout.candidate)
             hosts |= {t.node.hostname for t in _begun(state, rollout) if t.step == "Starting"}
         if hosts:
             out += [
@@ -142,17 +160,37 @@ def _servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Ro
             ]
     live = daemon_set_of(resource, observed, pool.name, rollout.stable)
     if live is not None:
-        out.append(bound(live, pool, "stable", excluded=taken))
+        out.append(bound(live, pool, "stable", excluded=taken | _kept_from(resource, state, rollout)))
     return out
 
 
-def _taken(state: PoolState, rollout: Rollout, node: str) -> bool:
-    """Whether the candidate serves on a node alone. A node that went away meanwhile stays as it is."""
-    if node in state.turns:
-        return state.turns[node].step == "Serving"
-    pod = rollout.servers.get(state.name, rollout.candidate, node)
-    stable = rollout.servers.get(state.name, rollout.stable, node)
-    return pod is not None and stable is None and gate_open(pod)
+def _kept_from(resource: EdgeDeployment, state: PoolState, rollout: Rollout) -> set[str]:
+    """Host names that do not get the revision that stays: not yet, or because it failed on such hardware."""
+    return {
+        node.hostname
+        for node in state.nodes
+        if rollout.standing.held(state.name, node) and not _let_in(resource, state, rollout, node)
+    }
+
+
+def _let_in(resource: EdgeDeployment, state: PoolState, rollout: Rollout, node: Node) -> bool:
+    """Whether a node gets the revision that stays though it has not passed on such hardware."""
+    if rollout.candidate is None and node.name in state.turns:
+        return state.turns[node.name].step not in ("Waiting", "Pulling")
+    if given_up(resource, rollout.standing.failed, state.name, node):
+        return node.hostname in _given_back(rollout, state, rollout.stays)
+    elsewhere = rollout.wanted is not None and rollout.stays != rollout.wanted.name
+    if elsewhere and rollout.standing.expected(state.name, node) is None:
+        # Its turn comes when the spec is about it again, which may be never: better served by this than by nothing.
+        return True
+    pod = rollout.servers.get(state.name, rollout.stays, node.name)
+    return pod is not None and may_serve(pod)  # before it went away, or before there was a candidate
+
+
+def _given_back(rollout: Rollout, state: PoolState, revision: str | None) -> set[str]:
+    """Host names of nodes that a revision which they are to lose still serves, until what they go back to is ready."""
+    back = {n.hostname for n in state.nodes if rollout.standing.expected(state.name, n) is not None}
+    return back & needed(rollout, state, str(revision)) if revision else set()
 
 
 def _jobs(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed,
@@ -200,8 +238,8 @@ def _bench(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, o
     assert turn.pod is not None
     sources = Sources(observed)
     targets = [_target("candidate", turn.pod, serve_run(resource, rollout.wanted))]
-    if rollout.stable and turn.stable_pod is not None and condition(turn.stable_pod, "Ready"):
-        config = observed.child("ConfigMap", set_name(resource, pool.name, rollout.stable))
+    if turn.incumbent and turn.stable_pod is not None and condition(turn.stable_pod, "Ready"):
+        config = observed.child("ConfigMap", set_name(resource, pool.name, turn.incumbent))
         targets.insert(
             0, _target("stable", turn.stable_pod, _configured(config) or serve_run(resource, rollout.wanted))
         )
@@ -246,7 +284,8 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
     evidence for what was decided.
     """
     assert rollout.wanted is not None
-    kept = {item.daemon_set["metadata"]["name"] for item in old if item.hosts}
+    kept = {item.daemon_set["metadata"]["name"] for item in old if item.hosts or item.kept}
+    kept |= _late_pulls(resource, rollout)
     looked = verification_name(resource, rollout.wanted)
     pools = {pool.name for pool in resource.spec.pools}
     again = _to_repeat(resource, rollout, observed)
@@ -265,10 +304,22 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
         elif role == "bench":
             keep = revision in (rollout.wanted.name, rollout.stable) and name not in again
         else:
-            keep = revision == rollout.on_trial and name not in again
+            keep = (revision == rollout.on_trial or name in kept) and name not in again
         if not keep:
             out.append(child)
     return sorted(out, key=lambda child: bool(child.get("kind") == "ConfigMap"))
+
+
+def _late_pulls(resource: EdgeDeployment, rollout: Rollout) -> set[str]:
+    """Pull Jobs of late nodes that do not serve yet."""
+    if rollout.candidate is not None or rollout.stable is None:
+        return set()
+    return {
+        job_name(resource, "pull", pool.name, rollout.stable, turn.node)
+        for pool in rollout.pools
+        for turn in pool.turns.values()
+        if turn.step != "Serving"
+    }
 
 
 def _stuck(resource: EdgeDeployment, rollout: Rollout) -> list[Manifest]:
@@ -281,7 +332,7 @@ def _stuck(resource: EdgeDeployment, rollout: Rollout) -> list[Manifest]:
 def _again(resource: EdgeDeployment, rollout: Rollout) -> list[tuple[str, Turn]]:
     """Turns in which the candidate failed or is doubtful and which are to be had again, as a person wants it, with their
     pools."""
-    if rollout.candidate is None or rollout.decision in ("RollBack", "Promote") or not retries(resource):
+    if rollout.tried is None or rollout.decision in ("RollBack", "Promote") or not retries(resource):
         return []
     return [
         (pool.name, turn)
@@ -295,15 +346,16 @@ def _to_repeat(resource: EdgeDeployment, rollout: Rollout, observed: Observed) -
     """Jobs, and their configurations, that are done again; pods may have other addresses then."""
     states = {name: observed.job(name) for job in observed.of_kind("Job") if (name := job["metadata"]["name"])}
     failed = {name for name, state in states.items() if state.phase == "Failed"}
-    if rollout.candidate is None:
+    tried = rollout.tried or (rollout.stable if rollout.failed else None)
+    if tried is None:
         return set()
-    again = _again(resource, rollout)
-    found = {
-        job_name(resource, r, pool, rollout.candidate, turn.node) for pool, turn in again for r in ("pull", "bench")
-    }
+    again = [(pool, turn.node) for pool, turn in _again(resource, rollout)]
+    if retries(resource):
+        again += [(p.name, n) for p in rollout.pools for n in p.nodes if given_up(resource, rollout.failed, p.name, n)]
+    found = {job_name(resource, r, pool, tried, node) for pool, node in again for r in ("pull", "bench")}
     for pool in rollout.pools if failed else ():  # a fleet has thousands of nodes, and mostly nothing has failed
         for node in pool.nodes:
-            for name in (job_name(resource, r, pool.name, rollout.candidate, node) for r in ("pull", "bench")):
+            for name in (job_name(resource, r, pool.name, tried, node) for r in ("pull", "bench")):
                 job = observed.child("Job", name) if name in failed else None
                 if job is not None and void(job, states[name], node):
                     found.add(name)

@@ -65,9 +65,12 @@ def daemon_set(
     settings: Settings,
     *,
     track: str,
-    only: Collection[str] | None,
+    only: Collection[str] | None = None,
+    excluded: Collection[str] = (),
+    gated: bool = False,
 ) -> Manifest:
-    """The DaemonSet of a revision: on the given host names, or with None on the whole pool."""
+    """The DaemonSet of a revision: on the given host names, or on the whole pool but the excluded ones. ``gated``: its
+    servers get traffic once the operator says so, as a candidate's do."""
     runtime = resource.spec.runtime
     meta = _meta(resource, pool, revision.name)
     meta["labels"] = meta["labels"] | {LABEL_TRACK: track}
@@ -87,10 +90,10 @@ def daemon_set(
         "readinessProbe": {"httpGet": {"path": "/ready", "port": "http"}, "periodSeconds": 2},
         "lifecycle": {"preStop": {"sleep": {"seconds": LINGER_SECONDS}}},
     }
-    pod["affinity"] = _affinity(pool.selector.match_labels, "In", only)
+    pod["affinity"] = _where(pool, only, excluded)
     if pool.tolerations:
         pod["tolerations"] = [t.dump() for t in pool.tolerations]
-    if track == "candidate":
+    if track == "candidate" or gated:
         pod["readinessGates"] = [{"conditionType": SERVING}]
     labels = _labels(resource, pool.name, revision.name)
     return {
@@ -110,8 +113,7 @@ def bound(live: Manifest, pool: Pool, track: str, *, only: Collection[str] | Non
     """The DaemonSet of another revision as it is, on the given host names only, or on all but the excluded ones."""
     spec = copy.deepcopy(live["spec"])
     pod = spec["template"]["spec"]
-    operator, hosts = ("In", only) if only is not None else ("NotIn", excluded or None)
-    pod["affinity"] = _affinity(pool.selector.match_labels, operator, hosts)
+    pod["affinity"] = _where(pool, only, excluded)
     if track == "stable":
         pod.pop("readinessGates", None)
     meta = {key: live["metadata"][key] for key in ("name", "namespace", "labels", "ownerReferences")}
@@ -174,6 +176,11 @@ def _meta(resource: EdgeDeployment, pool: Pool, revision: str) -> Manifest:
         "labels": _labels(resource, pool.name, revision),
         "ownerReferences": [resource.owner_reference()],
     }
+
+
+def _where(pool: Pool, only: Collection[str] | None, excluded: Collection[str]) -> Manifest:
+    operator, hosts = ("In", only) if only is not None else ("NotIn", excluded or None)
+    return _affinity(pool.selector.match_labels, operator, hosts)
 
 
 def _affinity(labels: dict[str, str], operator: str, hosts: Collection[str] | None) -> Manifest:

@@ -7,8 +7,10 @@ only once another server there is ready: to stop serving is worse than to serve 
 from dataclasses import dataclass
 
 from slmops.api.edgedeployment import EdgeDeployment
-from slmops.rollout.pods import condition, may_serve
+from slmops.rollout.fleet import Node
+from slmops.rollout.pods import condition, gate_open, may_serve
 from slmops.rollout.rollout import Rollout, daemon_set_of
+from slmops.rollout.standing import given_up
 from slmops.rollout.waves import PoolState
 from slmops.state import LABEL_POOL, LABEL_REVISION, Manifest, Observed
 
@@ -20,7 +22,9 @@ class Retired:
     pool: str
     daemon_set: Manifest
     hosts: set[str]
-    """Host names where it has to stay for now; it goes when there are none."""
+    """Host names where it has to stay for now."""
+    kept: bool
+    """Whether nodes may yet go back to it; else it goes when it has to stay nowhere."""
 
 
 def retired(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> list[Retired]:
@@ -32,11 +36,12 @@ def retired(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> l
         pool, revision = pools.get(labels.get(LABEL_POOL, "")), labels.get(LABEL_REVISION)
         if pool is None or revision is None or revision in (rollout.stays, rollout.on_trial):
             continue
-        hosts = set()
+        own = [node for node in pool.nodes if rollout.standing.expected(pool.name, node) == revision]
+        hosts = {node.hostname for node in own if not serves_alone(resource, rollout, pool, node)}
         # What failed is not kept where nothing will take its place: in the first rollout ever, in a pool that is new.
         if revision not in resource.status.failed or _comes(resource, observed, rollout, pool):
-            hosts = _needed(rollout, pool, revision)
-        found.append(Retired(pool.name, daemon_set, hosts))
+            hosts |= needed(rollout, pool, revision)
+        found.append(Retired(pool.name, daemon_set, hosts, kept=bool(own)))
     return sorted(found, key=lambda item: str(item.daemon_set["metadata"]["name"]))
 
 
@@ -46,14 +51,29 @@ def _comes(resource: EdgeDeployment, observed: Observed, rollout: Rollout, pool:
     return wanted or daemon_set_of(resource, observed, pool.name, rollout.stays) is not None
 
 
-def _needed(rollout: Rollout, pool: PoolState, revision: str) -> set[str]:
+def serves_alone(resource: EdgeDeployment, rollout: Rollout, pool: PoolState, node: Node) -> bool:
+    """Whether the revision that is tried serves on a node, and what was there before is not needed. A node that went away
+    meanwhile stays as it is."""
+    if rollout.decision == "RollBack" or (rollout.candidate and resource.spec.strategy.type == "BlueGreen"):
+        return False
+    if node.name in pool.turns:
+        return pool.turns[node.name].step == "Serving"
+    if rollout.candidate is None or given_up(resource, rollout.failed, pool.name, node):
+        return False
+    pod = rollout.servers.get(pool.name, rollout.candidate, node.name)
+    incumbent = rollout.servers.get(pool.name, rollout.standing.expected(pool.name, node), node.name)
+    return pod is not None and incumbent is None and gate_open(pod)
+
+
+def needed(rollout: Rollout, pool: PoolState, revision: str) -> set[str]:
     """Host names of nodes that it serves and nobody else does."""
     hosts = set()
     for node in pool.nodes:
         pod = rollout.servers.get(pool.name, revision, node.name)
         if pod is None or not may_serve(pod):
             continue
-        others = [rollout.servers.get(pool.name, name, node.name) for name in (rollout.stays, rollout.on_trial)]
+        names = {rollout.stays, rollout.on_trial, rollout.standing.expected(pool.name, node)} - {revision}
+        others = [rollout.servers.get(pool.name, name, node.name) for name in names]
         if not any(other is not None and condition(other, "Ready") for other in others):
             hosts.add(node.hostname)
     return hosts

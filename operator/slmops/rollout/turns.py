@@ -25,7 +25,7 @@ from slmops.api.conditions import moment
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import Report
 from slmops.rollout.fleet import HOSTNAME, Node
-from slmops.rollout.pods import Servers, condition, crashed, gate_open, refused, since
+from slmops.rollout.pods import Servers, condition, crashed, gate_open, may_serve, refused, since
 from slmops.rollout.verdict import judge
 from slmops.state import IMAGE_UNAVAILABLE, JobState, Manifest, Observed, digest8, image_missing, waiting_for
 
@@ -46,6 +46,9 @@ class Turn:
     pod: Manifest | None = None
     """The candidate's pod."""
     stable_pod: Manifest | None = None
+    """The pod of what the node goes back to."""
+    incumbent: str | None = None
+    """The revision that the node goes back to."""
     cause: Cause | None = None
     """Of a failure, or of a doubt."""
 
@@ -80,11 +83,14 @@ class Trial:
     servers: Servers
     pool: str
     asked: Asked
-    stable: str | None
-    """The stable revision, where this pool has one."""
+    incumbents: Mapping[str, str]
+    """What nodes go back to, by name."""
     admitted: Collection[str]
-    """Host names that the candidate's DaemonSet is bound to."""
+    """Host names where the candidate's DaemonSet may have pods."""
     now: datetime
+    promoted: bool = False
+    """The candidate was promoted already, and its DaemonSet goes to any node that is new: a pod that nobody has let in
+    is none."""
 
     @property
     def revision(self) -> str:
@@ -102,8 +108,11 @@ class Trial:
 def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     """Read one node's step. ``proven`` are the hardware classes on which the candidate has passed."""
     pod = trial.servers.get(trial.pool, trial.revision, node.name)
-    stable_pod = trial.servers.get(trial.pool, trial.stable, node.name) if trial.stable else None
-    make = partial(Turn, node, pod=pod, stable_pod=stable_pod)
+    incumbent = trial.incumbents.get(node.name)
+    stable_pod = trial.servers.get(trial.pool, incumbent, node.name) if incumbent else None
+    if trial.promoted and pod is not None and not may_serve(pod) and not _pulled(trial, node):
+        pod = None
+    make = partial(Turn, node, pod=pod, stable_pod=stable_pod, incumbent=incumbent)
     found = bench(trial.resource, trial.observed, trial.pool, trial.revision, node)
     doubtful = found is not None and found.verdict == "Inconclusive"
     if found is not None and (found.verdict == "Failed" or (doubtful and not trial.asked.trusted)):
@@ -130,7 +139,7 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     passed = doubtful or (found is not None and found.verdict == "Passed")
     if passed or trial.resource.spec.benchmark is None or node.hardware in proven:
         return make("Passed")
-    if found is None and not trial.asked.trusted and _lacks_comparison(trial, stable_pod):
+    if found is None and not trial.asked.trusted and _lacks_comparison(trial, incumbent, stable_pod):
         why = "the stable server on this node is not ready, and a gate compares with it"
         late = trial.late(node, since(pod, "ContainersReady"))
         text = f"{late}: {why}"
@@ -138,9 +147,13 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     return make("Measuring")
 
 
-def _lacks_comparison(trial: Trial, stable_pod: Manifest | None) -> bool:
+def _pulled(trial: Trial, node: Node) -> bool:
+    return trial.observed.job(job_name(trial.resource, "pull", trial.pool, trial.revision, node)).phase == "Succeeded"
+
+
+def _lacks_comparison(trial: Trial, incumbent: str | None, stable_pod: Manifest | None) -> bool:
     compares = any(gate.max_regression is not None for gate in trial.resource.spec.gates)
-    return compares and trial.stable is not None and (stable_pod is None or not condition(stable_pod, "Ready"))
+    return compares and incumbent is not None and (stable_pod is None or not condition(stable_pod, "Ready"))
 
 
 def _before_pod(trial: Trial, node: Node, make: "partial[Turn]") -> Turn:
@@ -228,6 +241,15 @@ def set_name(resource: EdgeDeployment, pool: str, revision: str) -> str:
 
 def admitted(daemon_set: Manifest | None) -> set[str]:
     """Host names that a candidate's DaemonSet is bound to."""
+    return _hosts(daemon_set, "In")
+
+
+def barred(daemon_set: Manifest | None) -> set[str]:
+    """Host names that a stable DaemonSet is kept from."""
+    return _hosts(daemon_set, "NotIn")
+
+
+def _hosts(daemon_set: Manifest | None, operator: str) -> set[str]:
     if daemon_set is None:
         return set()
     affinity = (daemon_set["spec"]["template"]["spec"].get("affinity") or {}).get("nodeAffinity") or {}
@@ -236,6 +258,6 @@ def admitted(daemon_set: Manifest | None) -> set[str]:
         value
         for term in terms
         for expression in term.get("matchExpressions") or []
-        if expression.get("key") == HOSTNAME and expression.get("operator") == "In"
+        if expression.get("key") == HOSTNAME and expression.get("operator") == operator
         for value in expression.get("values") or []
     }

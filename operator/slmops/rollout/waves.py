@@ -20,7 +20,7 @@ class PoolState:
     name: str
     nodes: list[Node]
     turns: dict[str, Turn] = field(default_factory=dict)
-    """By node, of the candidate; empty when there is none."""
+    """By node, of the candidate, or of the stable revision on nodes that are late; without those that do not get it."""
     active: list[Node] = field(default_factory=list)
     """Nodes of this wave whose turn it is now, at most maxUnavailable of them."""
     wave_done: bool = True
@@ -31,7 +31,7 @@ class PoolState:
 def wave_of(resource: EdgeDeployment, pools: Sequence[PoolState], revision: str, fast: bool, now: datetime) -> int:
     """The wave that the rollout is in; the last one where it is ``fast``: one that waits for nothing."""
     wave, last = 0, len(resource.spec.strategy.steps) - 1
-    if not any(node.ready for pool in pools for node in pool.nodes):
+    if not any(pool.turns for pool in pools):
         return 0
     while wave < last and (fast or all(_done(resource, pool, wave) for pool in pools)):
         if not fast and (soak_left(resource, revision, wave, now) > 0 or approval(resource, revision, wave)):
@@ -48,10 +48,19 @@ def in_wave(resource: EdgeDeployment, pool: PoolState, wave: int) -> PoolState:
     return replace(pool, active=todo[:at_once], wave_done=not todo)
 
 
-def failure(limit: FailureLimit, turns: Sequence[Turn]) -> Turn | None:
-    """The turn that fails the candidate: one that says something of the model, or the first of too many that do not."""
-    if fatal := next((turn for turn in turns if turn.fatal), None):
-        return fatal
+def late_ones(resource: EdgeDeployment, pool: PoolState, wait: bool) -> PoolState:
+    """The pool with whose turn it is of the late nodes: those that may get it, at most maxUnavailable at once. ``wait``: no
+    further one."""
+    ends = ("Serving", "Failed", "Inconclusive")
+    begun = {name for name, turn in pool.turns.items() if turn.step != "Waiting"}
+    late = in_order([node for node in pool.nodes if node.name in pool.turns], begun)
+    todo = [node for node in late if pool.turns[node.name].step not in ends]
+    active = todo[: max(1, share_of(resource.spec.strategy.at_once, sum(node.ready for node in pool.nodes)))]
+    return replace(pool, active=[node for node in active if node.name in begun or not wait], wave_done=not todo)
+
+
+def too_many(limit: FailureLimit, turns: Sequence[Turn]) -> Turn | None:
+    """The first of the nodes that failed for reasons of their own, where they are too many."""
     own, begun = [turn for turn in turns if turn.own], sum(turn.step != "Waiting" for turn in turns)
     within = len(own) < limit.minimum or len(own) <= ratio(limit.percent) * begun
     return None if within else own[0]
@@ -77,7 +86,7 @@ def wave_seen(resource: EdgeDeployment, revision: str) -> WaveStatus | None:
 
 def _members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]:
     begun = {name for name, turn in pool.turns.items() if turn.step != "Waiting"}
-    ordered = in_order(pool.nodes, begun)
+    ordered = in_order([node for node in pool.nodes if node.name in pool.turns], begun)
     classes = len({node.hardware for node in ordered})
     return ordered[: targets(resource.spec.strategy.steps, len(ordered), classes)[wave]]
 

@@ -1,11 +1,13 @@
 """The status of an EdgeDeployment: what runs, what is on trial, what was measured, how the last rollout ended."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
 from slmops.api.conditions import ConditionType, Fact, false, merge, moment, timestamp, true, unknown
 from slmops.api.edgedeployment import (
+    MAX_CLASSES,
     ClassStatus,
     EdgeDeployment,
     EdgeDeploymentStatus,
@@ -16,8 +18,10 @@ from slmops.api.edgedeployment import (
     WaveStatus,
 )
 from slmops.rollout.fleet import Node
-from slmops.rollout.people import ABORT, APPROVE, PROMOTE, RETRY_FAILED
+from slmops.rollout.people import ABORT, APPROVE, PROMOTE, RETRY_FAILED, retries
+from slmops.rollout.pods import may_serve
 from slmops.rollout.rollout import Rollout, daemon_set_of
+from slmops.rollout.standing import ByClass
 from slmops.rollout.trust import verification
 from slmops.rollout.turns import bench as bench_of
 from slmops.rollout.verdict import figures
@@ -28,10 +32,9 @@ from slmops.status.signing import told
 
 C = ConditionType
 RANK = {"Failed": 3, "Inconclusive": 2, "Passed": 1, "Pending": 0}
+RETRY_WORD = f"Set the annotation {RETRY_FAILED} to another word to try there again."
 WAITING = ("ApprovalRequired", "OutsideWindow")
 """What the spec itself has asked to wait for."""
-MAX_CLASSES = 64
-"""More do not fit into the object; those that passed are left out first."""
 
 
 def edgedeployment_status(
@@ -49,6 +52,8 @@ def edgedeployment_status(
         failed = [*(name for name in failed if name != candidate), candidate][-10:]
         candidate = None
     shown = _revision(before.candidate, candidate, rollout, _images(resource, observed, rollout, candidate), now)
+    if shown is not None:
+        shown = shown.model_copy(update={"failed": _left_failing(resource, rollout)})
     if rollout.problem is not None:
         shown = before.candidate  # it is where it was; what the spec asks for cannot be told now
     pools = [_pool(resource, observed, state, shown.revision if shown else stable, rollout) for state in rollout.pools]
@@ -90,7 +95,8 @@ def _facts(rollout: Rollout, pools: list[PoolStatus], outcome: OutcomeStatus | N
     elif bad_candidate:
         facts.append(false(C.PROGRESSING, reason, text))
     elif rollout.candidate is None or rollout.decision == "Promote":
-        facts.append(true(C.PROGRESSING, "Done"))
+        late = sum(bool(state.active) for state in rollout.pools)
+        facts.append(true(C.PROGRESSING, "CatchingUp" if late else "Done"))
     elif rollout.decision == "Pause":
         way_on = f"{text}. {_way_on(rollout)}".strip()
         facts.append(
@@ -112,7 +118,10 @@ def _facts(rollout: Rollout, pools: list[PoolStatus], outcome: OutcomeStatus | N
         way_on = "Change the spec, or set the annotation slmops.dev/retry to try again."
         facts.append(false(C.PROMOTED, reason, f"{text}{serves}{way_on}"))
     elif (rollout.candidate is None and rollout.problem is None) or rollout.decision == "Promote":
-        facts.append(true(C.PROMOTED, "Promoted"))
+        facts.append(
+            true(C.PROMOTED, "PromotedPartly", f"{text}. {RETRY_WORD}") if rollout.failing
+            else true(C.PROMOTED, "Promoted")
+        )  # fmt: skip
     else:
         facts.append(unknown(C.PROMOTED, reason or "Waiting", text))
     serving = sum(pool.nodes.ready for pool in pools)
@@ -146,6 +155,8 @@ def _phase(rollout: Rollout, facts: list[Fact]) -> str:
         return "Waiting" if rollout.reason in WAITING else "Paused"
     if rollout.candidate is not None and rollout.decision != "Promote":
         return "Progressing"
+    if rollout.failing:
+        return "Degraded"
     return "Ready" if facts[-1].status == "True" else "Degraded" if facts[-1].status == "False" else "Pending"
 
 
@@ -158,20 +169,18 @@ def _revision(before: RevisionStatus | None, name: str | None, rollout: Rollout,
 
 
 def _stable(resource: EdgeDeployment, rollout: Rollout, images: dict[str, str], now: datetime) -> RevisionStatus | None:
-    """What nodes go back to. Where it is promoted now, it has passed on all that the pools have."""
-    before = resource.status
-    found = _revision(before.stable, rollout.stays, rollout, images, now)
-    promoted = before.stable is None or before.stable.revision != rollout.stays
-    if found is None or not promoted or resource.spec.benchmark is None:
-        return found
-    known = next((former.classes for former in before.history if former.revision == found.revision), {})
-    passed = {
-        pool.name: sorted({*known.get(pool.name, ()), *(node.hardware for node in pool.nodes if node.ready)})[
-            :MAX_CLASSES
-        ]
-        for pool in rollout.pools
-    }
-    return found.model_copy(update={"classes": passed})
+    """What nodes go back to, and where it has passed and failed."""
+    found, standing = _revision(resource.status.stable, rollout.stays, rollout, images, now), rollout.standing
+    if found is None:
+        return None
+    classes = {pool: sorted(passed) for pool, passed in sorted(standing.passed.items())}
+    failed = standing.failed if rollout.candidate is not None else _left_failing(resource, rollout)
+    return found.model_copy(update={"classes": classes, "behind": standing.behind, "failed": failed})
+
+
+def _left_failing(resource: EdgeDeployment, rollout: Rollout) -> ByClass:
+    """Where the revision that is tried has failed; nowhere any more where somebody wants it to be tried again."""
+    return {} if retries(resource) and rollout.problem is None else rollout.failing
 
 
 def _history(resource: EdgeDeployment, stable: str | None) -> list[RevisionStatus]:
@@ -232,7 +241,7 @@ def _wave(resource: EdgeDeployment, rollout: Rollout, now: datetime) -> WaveStat
 
 
 def _activity(rollout: Rollout) -> str | None:
-    if rollout.candidate is None or rollout.decision in ("RollBack", "Promote"):
+    if rollout.decision in ("RollBack", "Promote"):
         return None
     parts = [
         f"{turn.node.name}: {turn.step}" + (f" ({turn.message})" if turn.message and turn.step != "Failed" else "")
@@ -255,17 +264,27 @@ def _pool(
         nodes=NodeCounts(
             total=len(state.nodes), updated=sum(current in revisions for revisions in found),
             ready=sum(bool(revisions) for revisions in found), offline=offline,
+            behind=sum(not _has(rollout, state, current, node) for node in state.nodes),
             failed=sum(turn.own for turn in state.turns.values()) or None,
         ),
-        classes=_classes(resource, observed, state, judged),
+        classes=_classes(resource, observed, state, judged, rollout.failing.get(state.name, {})),
     )  # fmt: skip
 
 
-def _classes(resource: EdgeDeployment, observed: Observed, state: PoolState, revision: str | None) -> list[ClassStatus]:
+def _has(rollout: Rollout, state: PoolState, revision: str | None, node: Node) -> bool:
+    """Whether a node has a revision, as far as is known of it."""
+    pod = rollout.servers.get(state.name, revision, node.name)
+    return pod is not None and may_serve(pod)
+
+
+def _classes(
+    resource: EdgeDeployment, observed: Observed, state: PoolState, revision: str | None, failed: Mapping[str, str]
+) -> list[ClassStatus]:
     members: dict[str, list[Node]] = {}
     for node in state.nodes:
         members.setdefault(node.hardware, []).append(node)
     found = [_class(resource, observed, state.name, name, nodes, revision) for name, nodes in members.items()]
+    found = [each.model_copy(update={"verdict": "Failed"}) if each.name in failed else each for each in found]
     worst = sorted(found, key=lambda c: (-RANK[c.verdict], c.name))[:MAX_CLASSES]
     return sorted(worst, key=lambda c: c.name)
 

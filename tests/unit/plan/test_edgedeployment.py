@@ -177,4 +177,4 @@ def test_a_node_that_joins_gets_the_stable_revision_before_and_the_new_one_after
     world.join("n10", "small")
     world.settle()
     assert world.serving("n10") == ["good-2"]
-    assert world.status["pools"][0]["nodes"] == {"total": 4, "updated": 4, "ready": 4, "offline": 0}
+    assert world.status["pools"][0]["nodes"] == {"total": 4, "updated": 4, "ready": 4, "offline": 0, "behind": 0}

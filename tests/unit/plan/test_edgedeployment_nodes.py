@@ -14,7 +14,7 @@ def test_an_offline_node_is_skipped_and_caught_up_without_a_gap() -> None:
     world.settle()
     assert world.status["stable"]["images"]["farms"] == world.parent["spec"]["model"]["image"]
     assert [world.serving(name) for name in ("n1", "n2", "n4")] == [["good-2"]] * 3
-    assert world.status["pools"][0]["nodes"] == {"total": 4, "updated": 3, "ready": 3, "offline": 1}
+    assert world.status["pools"][0]["nodes"] == {"total": 4, "updated": 3, "ready": 3, "offline": 1, "behind": 1}
     assert tracks(world) == {"stable": ("Any", set()), "retired": ("In", {"n3.local"})}
     world.online("n3")
     world.kubelet("n3")

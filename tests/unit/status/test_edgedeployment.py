@@ -238,13 +238,15 @@ def test_nodes_are_counted_once_whatever_runs_on_them() -> None:
     b = servers(measured("b"), track="candidate", only=["n1"])
     both = (*OLD, pod(b[1], "n1", gate=True))
     status = _status(measured("b", status=_before()), *b, pulled(measured("b"), HERE[0]), pods=both)
-    assert status.pools[0].nodes.dump() == {"total": 2, "updated": 1, "ready": 2, "offline": 0}
+    assert status.pools[0].nodes.dump() == {"total": 2, "updated": 1, "ready": 2, "offline": 0, "behind": 1}
 
 
 def test_offline_nodes_are_counted_apart_and_do_not_make_it_unready() -> None:
     nodes = (HERE[0], node("n2", hardware="small", ready=False))
     status = _status(measured("a"), nodes=nodes)
-    assert status.pools[0].nodes.dump() == {"total": 2, "updated": 1, "ready": 1, "offline": 1}
+    assert status.pools[0].nodes.dump() == {"total": 2, "updated": 1, "ready": 1, "offline": 1, "behind": 0}, (
+        "n2 has it, as far as is known"
+    )
     assert _facts(status)["Ready"] == ("True", "Serving")
     assert _message(status, "Ready") == "1 of 1 nodes serve"
 
