@@ -25,14 +25,19 @@ def container(image: str, plain_http: bool) -> Iterator[str]:
 
 
 def python(
-    made: str, *arguments: str | Path, path: Sequence[str], volumes: Mapping[Path, str] | None = None
+    made: str,
+    *arguments: str | Path,
+    path: Sequence[str],
+    volumes: Mapping[Path, str] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run Python in a container. The checkout lies at ``/repo``; ``path`` goes into PYTHONPATH."""
+    known = {"PYTHONPATH": ":".join(path), "HOME": "/tmp", "HYPOTHESIS_STORAGE_DIRECTORY": "/tmp/h"}
+    named = [part for name, value in (known | dict(environment or {})).items() for part in ("--env", f"{name}={value}")]
     places = {ROOT: "/repo"} | dict(volumes or {})
     mounts = [part for ours, theirs in places.items() for part in ("-v", f"{ours}:{theirs}:ro")]
     return subprocess.run(
-        ["buildah", "run", "--isolation=chroot", *mounts, "--env", f"PYTHONPATH={':'.join(path)}", "--env", "HOME=/tmp",
-         "--env", "HYPOTHESIS_STORAGE_DIRECTORY=/tmp/h", "--workingdir", "/tmp", made, "--", PYTHON,
+        ["buildah", "run", "--isolation=chroot", *mounts, *named, "--workingdir", "/tmp", made, "--", PYTHON,
          *map(str, arguments)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip

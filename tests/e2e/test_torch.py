@@ -14,7 +14,19 @@ sys.path.insert(0, str(ROOT / "images"))
 from build import fetch_wheels
 
 pytestmark = pytest.mark.cluster
-RUNNER = ("hypothesis", "iniconfig", "packaging", "pluggy", "pygments", "pytest", "sortedcontainers")
+RUNNER = (
+    "execnet",
+    "hypothesis",
+    "iniconfig",
+    "packaging",
+    "pluggy",
+    "pygments",
+    "pytest",
+    "pytest-xdist",
+    "sortedcontainers",
+)
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Models of tests are small: two processes of one thread are done before one of two."""
 PLACES = ("operator", "images/kit", "images/trainer", "images/quantizer", ".")
 TESTS = {
     "trainer": (
@@ -67,10 +79,11 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", TESTS)
 def test_the_tests_of_an_image_pass_inside_it(platform: Platform, runner: Path, name: str) -> None:
     files = [f"/repo/tests/unit/images/test_torch_{part}.py" for part in TESTS[name]]
-    options = ["-q", "--import-mode=importlib", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore"]
+    options = ["-q", "--import-mode=importlib", "-o", "addopts=", "-p", "no:cacheprovider", "-W", "ignore",
+               "-n", "2", "--dist", "worksteal"]  # fmt: skip
     with container(platform.images[name], bool(platform.cluster.plain_http)) as made:
         done = python(made, "-m", "pytest", *options, *files, path=[*(f"/repo/{place}" for place in PLACES), "/site"],
-                      volumes={runner: "/site"})  # fmt: skip
+                      volumes={runner: "/site"}, environment=ONE_THREAD)  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     assert " passed" in done.stdout
     assert "skipped" not in done.stdout, "a library is missing in the image: " + done.stdout[-500:]
