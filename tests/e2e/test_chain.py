@@ -73,7 +73,7 @@ def test_every_link_is_a_digest_from_the_nodes_to_the_data(chain: Seen, platform
 def test_the_nodes_were_measured_and_answer(chain: Seen, platform: Platform) -> None:
     status = _status(chain, "edgedeployment", "farms")
     (pool,) = status["pools"]
-    assert pool["nodes"] == {"total": 2, "updated": 2, "ready": 2, "offline": 0}
+    assert pool["nodes"] == {"total": 2, "updated": 2, "ready": 2, "offline": 0, "behind": 0}
     assert [c["verdict"] for c in pool["classes"]] == ["Passed", "Passed"], "one class for each kind of node"
     assert all(c["figures"]["candidate"]["TokensPerSecond"] > 0 for c in pool["classes"])
     example = records((IRRIGATION,), 8, 1, held_out=True)[0]
