@@ -56,7 +56,7 @@ def serves_alone(resource: EdgeDeployment, rollout: Rollout, pool: PoolState, no
     meanwhile stays as it is."""
     if rollout.decision == "RollBack" or (rollout.candidate and resource.spec.strategy.type == "BlueGreen"):
         return False
-    if node.name in pool.turns:
+    if node.ready and node.name in pool.turns:
         return pool.turns[node.name].step == "Serving"
     if rollout.candidate is None or given_up(resource, rollout.failed, pool.name, node):
         return False

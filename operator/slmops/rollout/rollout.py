@@ -15,7 +15,7 @@ from slmops.rollout.pods import Servers
 from slmops.rollout.revision import Revision, wanted
 from slmops.rollout.standing import ByClass, Standing, at_promotion, given_up, group, recorded
 from slmops.rollout.trust import untrusted
-from slmops.rollout.turns import Asked, Trial, Turn, admitted, barred, bench, set_name, turn
+from slmops.rollout.turns import Asked, Trial, Turn, admitted, barred, bench, lost, set_name, turn
 from slmops.rollout.waves import PoolState, in_wave, late_ones, soak_left, too_many, wave_of
 from slmops.rollout.window import hours, opens_in, unknown_zone
 from slmops.settings import Settings
@@ -123,7 +123,7 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
         return make("RollBack", "FailedEverywhere", _of_classes(failed))
     if doubt := next((t for t in turns if t.step == "Inconclusive"), None):
         return make("Pause", doubt.reason, _of_node(doubt))
-    if not turns:
+    if not any(turn.node.ready for turn in turns):
         return make("Wait", "NoNodes", _of_classes(failed) or "no node of the pools is Ready")
     if resource.spec.paused:
         return make("Pause", "Paused", "spec.paused is set")
@@ -265,6 +265,8 @@ def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[
     hosts = {node.hostname for node in nodes} - barred(bound) if late else admitted(bound)
     trial = Trial(resource, observed, idle.servers, pool.name, asked, incumbents, hosts, now, late)
     turns = {node.name: turn(trial, node, proven) for node in whose if node.ready}
+    gone = (lost(trial, node) for node in whose if not node.ready and not late)
+    turns |= {found.node.name: found for found in gone if found is not None}
     return PoolState(pool.name, nodes, turns, admitted=hosts)
 
 

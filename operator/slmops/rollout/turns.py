@@ -147,6 +147,15 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     return make("Measuring")
 
 
+def lost(trial: Trial, node: Node) -> Turn | None:
+    """The turn of a node that went away with the candidate on it, and has been silent for too long; None where it has
+    not."""
+    pod = trial.servers.get(trial.pool, trial.revision, node.name)
+    late = trial.late(node, node.since) if pod is not None and node.since else ""
+    text = "its node has been away for longer than progressDeadline since the candidate came to it"
+    return Turn(node, "Failed", text, "NodeLost", pod=pod, cause="Node") if late else None
+
+
 def _pulled(trial: Trial, node: Node) -> bool:
     return trial.observed.job(job_name(trial.resource, "pull", trial.pool, trial.revision, node)).phase == "Succeeded"
 

@@ -31,7 +31,7 @@ class PoolState:
 def wave_of(resource: EdgeDeployment, pools: Sequence[PoolState], revision: str, fast: bool, now: datetime) -> int:
     """The wave that the rollout is in; the last one where it is ``fast``: one that waits for nothing."""
     wave, last = 0, len(resource.spec.strategy.steps) - 1
-    if not any(pool.turns for pool in pools):
+    if not any(turn.node.ready for pool in pools for turn in pool.turns.values()):
         return 0
     while wave < last and (fast or all(_done(resource, pool, wave) for pool in pools)):
         if not fast and (soak_left(resource, revision, wave, now) > 0 or approval(resource, revision, wave)):

@@ -123,3 +123,43 @@ def test_the_registry_and_the_node_are_told_apart(reason: str, found: Cause) -> 
     world.stuck["n1"] = reason
     run(world, 150)
     assert cause(world) == found
+
+
+def test_a_node_that_goes_away_with_the_candidate_fails_once_it_has_been_silent_for_too_long() -> None:
+    world = fleet(failureLimit={"minimum": 2}, waves=[{"name": "all", "nodes": "100%", "soak": "1h"}])
+    world.stuck.clear()
+    run(world, 30)
+    assert [world.serving(name) for name in NAMES] == [["good-2"]] * 4
+    world.offline("n1")
+    run(world, 100)
+    assert "failed" not in world.status["pools"][0]["nodes"]
+    run(world, 30)
+    assert cause(world) == "Node"
+    assert world.status["pools"][0]["nodes"]["failed"] == 1
+    world.offline("n2")
+    run(world, 125)
+    outcome = world.status["lastOutcome"]
+    assert (outcome["outcome"], outcome["reason"]) == ("RolledBack", "NodeLost")
+    assert "n1" in outcome["message"]
+
+
+def test_a_node_that_comes_back_in_time_goes_on_where_it_was() -> None:
+    world = fleet(waves=[{"name": "all", "nodes": "100%", "soak": "10m"}])
+    world.stuck.clear()
+    run(world, 30)
+    for name in NAMES:
+        world.offline(name)
+        run(world, 60)
+        world.online(name)
+    world.settle()
+    assert world.status["lastOutcome"]["outcome"] == "Promoted"
+
+
+def test_a_node_that_was_away_before_its_turn_fails_nothing() -> None:
+    world = World(dict.fromkeys(NAMES, "small"), strategy=ALL)
+    world.settle()
+    world.offline("n1")
+    run(world, 1000)
+    world.deploy("good-2")
+    world.settle()
+    assert world.status["lastOutcome"]["outcome"] == "Promoted"
