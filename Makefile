@@ -29,9 +29,9 @@ cluster-down: venv ## Stop it; what it has learned stays on disk
 images: venv ## Build the images and push them to the cluster's registry
 	@$(PY) -m demo images
 
-test: venv ## Everything: unit, property and cluster tests
+test: test-unit ## Everything: unit, property and cluster tests
 	@$(PY) -m demo images
-	@$(PY) -m pytest -q --durations=20
+	@$(PY) -m pytest -q -p no:xdist --durations=40 tests/e2e
 
 # Each process rewrites all test modules, so their bytecode is kept, whatever the environment says.
 test-unit: venv ## Tests that need no cluster

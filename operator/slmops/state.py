@@ -30,6 +30,7 @@ from slmops.jobs import (
 )
 
 __all__ = [
+    "ANNOTATION_ADMITTED",
     "ANNOTATION_BUDGET",
     "ANNOTATION_GPUS",
     "ANNOTATION_NODE",
@@ -78,6 +79,8 @@ LABEL_TRACK = "slmops.dev/track"
 SIGN = "sign"
 """Role of the Job that signs what others have published."""
 ANNOTATION_RETRY = "slmops.dev/retry"
+ANNOTATION_ADMITTED = "slmops.dev/admitted-at"
+"""On a candidate's DaemonSet: when it was given further nodes."""
 ANNOTATION_NODE = "slmops.dev/node"
 ANNOTATION_GPUS = "slmops.dev/gpus"
 """On a Job: GPUs of each of its pods."""

@@ -124,7 +124,7 @@ def judged(platform: Platform, models: dict[str, str]) -> Iterator[Callable[...,
         platform.apply(wanted)
         generation = (platform.kubectl.get("edgedeployment", name) or {})["metadata"]["generation"]
         ended = reach(platform, name, outcome, lambda s: s.get("observedGeneration") == generation and (
-            s["phase"] == outcome if outcome == "Paused" else (s.get("lastOutcome") or {}).get("revision") in s["failed"]
+            s["phase"] == outcome if outcome == "Paused" else (s.get("lastOutcome") or {}).get("revision") in s.get("failed", ())
             and s["lastOutcome"]["outcome"] == outcome and not s.get("candidate")))  # fmt: skip
         after = platform.kubectl.get("edgedeployment", name) or {}
         assert after["metadata"]["generation"] == generation, "the spec is the user's"
@@ -223,9 +223,9 @@ def test_two_rollouts_go_on_whoever_leads_and_however_often_they_are_applied(
     assert {name: uids for name, uids in jobs.items() if len(uids) > 1} == {}, "no node had its turn twice"
     for name in names:
         assert (platform.kubectl.get("edgedeployment", name) or {})["metadata"]["generation"] == generations[name]
-        assert {n: set(found) for n, found in pods(platform, name).items()} == {
-            "edge1": {models["other"]}, "edge2": {models["other"]},
-        }  # fmt: skip
+        everywhere = {"edge1": {models["other"]}, "edge2": {models["other"]}}
+        wait_for("the old ones to go", lambda: {n: set(found) for n, found in pods(platform, name).items()} == everywhere,
+                 60)  # fmt: skip
         platform.kubectl("delete", "edgedeployment", name, "-n", NAMESPACE)
 
 

@@ -27,6 +27,8 @@ class Machines:
         self.objects: dict[Key, Manifest] = {}
         self.stuck: dict[str, str] = {}
         """Nodes on which no image is pulled, and what the kubelet says of it."""
+        self._has: dict[str, set[str]] = {}
+        """Images by node."""
         self.pods: dict[str, Manifest] = {}
         self.nodes: dict[str, Manifest] = {}
         self.version = 0
@@ -100,12 +102,17 @@ class Machines:
             elif "nodeName" not in pod["spec"]:
                 pod["spec"]["nodeName"] = name
                 self.version += 1
+            elif name in self.stuck and self._lacks(name, pod):
+                self._wait(pod, self.stuck[name])
             elif pod["metadata"]["labels"]["slmops.dev/role"] == "serve":
                 self._serve(pod)
-            elif pod["metadata"]["labels"]["slmops.dev/role"] == "pull" and name in self.stuck:
-                self._wait(pod, self.stuck[name])
             else:
                 self._run(pod)
+
+    def _lacks(self, name: str, pod: Manifest) -> bool:
+        """Whether a node has to pull an image first."""
+        role = pod["metadata"]["labels"]["slmops.dev/role"]
+        return role == "pull" or (role == "serve" and model_of(pod) not in self._has.get(name, ()))
 
     def _wait(self, pod: Manifest, reason: str) -> None:
         (container,) = pod["status"]["containerStatuses"]
@@ -117,6 +124,7 @@ class Machines:
         status = pod["status"]
         (container,) = status["containerStatuses"]
         if status["phase"] == "Pending":
+            self._has.setdefault(str(on(pod)), set()).add(model_of(pod))
             status |= {"phase": "Running", "podIP": f"10.0.0.{self.number()}"}
             container["state"] = {"running": {}}
             self.version += 1

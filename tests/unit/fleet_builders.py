@@ -114,7 +114,7 @@ def servers(resource: EdgeDeployment, *, track: str = "stable", only: Sequence[s
     """ConfigMap and DaemonSet of the revision that a resource asks for, live."""
     found = next(p for p in resource.spec.pools if p.name == pool)
     asked = revision(resource)
-    made = serving.daemon_set(resource, found, asked, SETTINGS, track=track, only=only)
+    made = serving.daemon_set(resource, found, asked, SETTINGS, track=track, only=only, gated=track == "candidate")
     return [live(serving.config_map(resource, found, asked)), live(made)]
 
 

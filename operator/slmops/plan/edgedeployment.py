@@ -5,13 +5,14 @@ node serves at every moment, wherever the operator is killed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
 from slmops import contract
 from slmops.api.base import seconds
+from slmops.api.conditions import timestamp
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.api.run import RunSpec, Toleration
 from slmops.plan.batch import unrecorded
@@ -30,7 +31,7 @@ from slmops.rollout.trust import job_name as verification_name
 from slmops.rollout.turns import Turn, job_name, set_name, void
 from slmops.rollout.waves import PoolState
 from slmops.settings import Settings
-from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, Problem
+from slmops.state import ANNOTATION_ADMITTED, LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, Problem
 
 WATCH_SECONDS = 10.0
 """How often a rollout under way is looked at without an event: deadlines pass silently."""
@@ -58,7 +59,7 @@ def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: 
     apply: list[Manifest] = [*looking, service(resource, _receives(resource, observed, rollout))]
     pods: list[Manifest] = []
     for pool, state in zip(resource.spec.pools, rollout.pools, strict=True):
-        apply += _servers(resource, pool, state, rollout, observed, settings)
+        apply += _servers(resource, pool, state, rollout, observed, settings, now)
         mine = [item for item in old if item.pool == pool.name and (item.hosts or item.kept)]
         apply += [bound(item.daemon_set, pool, "retired", only=item.hosts or NOWHERE) for item in mine]
         pods += _expected(state, rollout)
@@ -133,7 +134,7 @@ def _begun(state: PoolState, rollout: Rollout) -> list[Turn]:
 
 
 def _servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rollout, observed: Observed,
-             settings: Settings) -> list[Manifest]:  # fmt: skip
+             settings: Settings, now: datetime) -> list[Manifest]:  # fmt: skip
     out: list[Manifest] = []
     wanted = rollout.wanted
     assert wanted is not None
@@ -152,16 +153,37 @@ def _servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Ro
         if rollout.decision != "RollBack":
             left = {n.hostname for n in state.nodes if given_up(resource, rollout.failed, state.name, n)}
             hosts -= left - _given_back(rollout, state, rollout.candidate)
-            hosts |= {t.node.hostname for t in _begun(state, rollout) if t.step == "Starting"}
+            hosts |= {t.node.hostname for t in _begun(state, rollout) if t.step == "Starting" or _at_once(t)}
         if hosts:
-            out += [
-                config_map(resource, pool, wanted),
-                daemon_set(resource, pool, wanted, settings, track="candidate", only=hosts),
-            ]
+            made = daemon_set(
+                resource, pool, wanted, settings, track="candidate", only=hosts, gated=_unknown(state, hosts)
+            )
+            mine = daemon_set_of(resource, observed, pool.name, wanted.name)
+            out += [config_map(resource, pool, wanted), _admitting(made, mine, hosts <= state.admitted, now)]
     live = daemon_set_of(resource, observed, pool.name, rollout.stable)
     if live is not None:
         out.append(bound(live, pool, "stable", excluded=taken | _kept_from(resource, state, rollout)))
     return out
+
+
+def _at_once(turn: Turn) -> bool:
+    """Whether a node gets the candidate without a Job before."""
+    return turn.step == "Waiting" and turn.known
+
+
+def _unknown(state: PoolState, hosts: Collection[str]) -> bool:
+    """Whether the candidate has yet to pass on some of these host names; elsewhere its servers need no gate, and a fleet
+    of thousands as many writes less."""
+    known = {turn.node.hardware for turn in state.turns.values() if turn.known}
+    return any(node.hardware not in known for node in state.nodes if node.hostname in hosts)
+
+
+def _admitting(made: Manifest, live: Manifest | None, same: bool, now: datetime) -> Manifest:
+    """The candidate's DaemonSet with the time at which it was given its last nodes."""
+    before = ((live or {}).get("metadata", {}).get("annotations") or {}).get(ANNOTATION_ADMITTED)
+    at = before if same and before else timestamp(now)
+    made["metadata"]["annotations"] = {**made["metadata"].get("annotations", {}), ANNOTATION_ADMITTED: at}
+    return made
 
 
 def _kept_from(resource: EdgeDeployment, state: PoolState, rollout: Rollout) -> set[str]:
@@ -195,7 +217,7 @@ def _given_back(rollout: Rollout, state: PoolState, revision: str | None) -> set
 
 def _jobs(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed,
           settings: Settings) -> list[Manifest]:  # fmt: skip
-    if turn.step == "Waiting":
+    if turn.step == "Waiting" and not turn.known:
         made = _pull(resource, pool, turn, rollout, observed, settings)
     elif turn.step == "Measuring":
         made = _bench(resource, pool, turn, rollout, observed, settings)

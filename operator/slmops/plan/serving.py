@@ -70,7 +70,7 @@ def daemon_set(
     gated: bool = False,
 ) -> Manifest:
     """The DaemonSet of a revision: on the given host names, or on the whole pool but the excluded ones. ``gated``: its
-    servers get traffic once the operator says so, as a candidate's do."""
+    servers get traffic once the operator says so."""
     runtime = resource.spec.runtime
     meta = _meta(resource, pool, revision.name)
     meta["labels"] = meta["labels"] | {LABEL_TRACK: track}
@@ -93,7 +93,7 @@ def daemon_set(
     pod["affinity"] = _where(pool, only, excluded)
     if pool.tolerations:
         pod["tolerations"] = [t.dump() for t in pool.tolerations]
-    if track == "candidate" or gated:
+    if gated:
         pod["readinessGates"] = [{"conditionType": SERVING}]
     labels = _labels(resource, pool.name, revision.name)
     return {

@@ -82,8 +82,13 @@ def since(pod: Manifest, type: str) -> str | None:
 
 def gate_open(pod: Manifest) -> bool:
     """Whether a pod may get traffic: the readiness gate is open, or it has none."""
+    return condition(pod, SERVING) or not is_gated(pod)
+
+
+def is_gated(pod: Manifest) -> bool:
+    """Whether a pod has the readiness gate."""
     gates = (pod.get("spec") or {}).get("readinessGates") or []
-    return condition(pod, SERVING) or not any(g.get("conditionType") == SERVING for g in gates)
+    return any(gate.get("conditionType") == SERVING for gate in gates)
 
 
 def may_serve(pod: Manifest) -> bool:

@@ -13,13 +13,13 @@ from slmops.rollout.fleet import Node, pool_nodes
 from slmops.rollout.people import ABORT, aborted, approval, in_full
 from slmops.rollout.pods import Servers
 from slmops.rollout.revision import Revision, wanted
-from slmops.rollout.standing import ByClass, Standing, at_promotion, given_up, group, recorded
+from slmops.rollout.standing import ByClass, Standing, at_promotion, given_up, group, recorded, serves
 from slmops.rollout.trust import untrusted
 from slmops.rollout.turns import Asked, Trial, Turn, admitted, barred, bench, lost, set_name, turn
 from slmops.rollout.waves import PoolState, in_wave, late_ones, soak_left, too_many, wave_of
 from slmops.rollout.window import hours, opens_in, unknown_zone
 from slmops.settings import Settings
-from slmops.state import LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem
+from slmops.state import ANNOTATION_ADMITTED, LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem
 
 Decision = Literal["Nothing", "Wait", "Proceed", "Soak", "Pause", "RollBack", "Promote"]
 
@@ -75,7 +75,7 @@ def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: 
     stable = stable_revision(resource, observed, name)
     pools = [PoolState(pool.name, pool_nodes(pool, observed.nodes)) for pool in resource.spec.pools]
     servers = Servers.of(observed)
-    standing = _standing(resource, pools, servers, stable)
+    standing = _standing(resource, observed, pools, servers, stable)
     idle = partial(Rollout, stable, None, pools=pools, servers=servers, standing=standing, failed=standing.failed,
                    failing=standing.failed)  # fmt: skip
     if problem := overlap(pools) or unknown_zone(resource):
@@ -134,7 +134,7 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
         waits = not fast and (idle.stable is not None or strategy.type == "Canary")
         if waits and (left := soak_left(resource, asked.name, wave, now)) > 0:
             return make("Soak", "Soaking", left=left)
-        standing = at_promotion(resource, pools, idle.servers, asked.name, idle.standing, failed)
+        standing = at_promotion(resource, pools, idle.servers, asked.name, idle.standing, failed, _there(observed))
         reason = "KnownGood" if known else "SomeClassesPassed" if failed else "AllNodesPassed"
         return make("Promote", reason, _of_classes(failed), standing=standing)
     if not fast and (left := opens_in(strategy.window, now)) > 0:
@@ -190,7 +190,9 @@ def _failing(before: ByClass, pools: Sequence[PoolState]) -> ByClass:
     return found
 
 
-def _standing(resource: EdgeDeployment, pools: list[PoolState], servers: Servers, stable: str | None) -> Standing:
+def _standing(
+    resource: EdgeDeployment, observed: Observed, pools: list[PoolState], servers: Servers, stable: str | None
+) -> Standing:
     """Of the revision that is stable now. Where the status was lost, every node counts as any other."""
     known, candidate = resource.status.stable, resource.status.candidate
     if known is not None and known.revision == stable:
@@ -198,8 +200,14 @@ def _standing(resource: EdgeDeployment, pools: list[PoolState], servers: Servers
     if stable is not None and candidate is not None and candidate.revision == stable:
         # Promoted by a pass that was cut off before it said so.
         before = recorded(known) if known else Standing(None)
-        return at_promotion(resource, pools, servers, stable, before, candidate.failed)
+        return at_promotion(resource, pools, servers, stable, before, candidate.failed, _there(observed))
     return Standing(stable)
+
+
+def _there(observed: Observed) -> set[tuple[str, str]]:
+    """Pools, and revisions that have a DaemonSet there."""
+    sets = (child["metadata"].get("labels") or {} for child in observed.of_kind("DaemonSet"))
+    return {(labels.get(LABEL_POOL, ""), labels.get(LABEL_REVISION, "")) for labels in sets}
 
 
 def _of_classes(failed: ByClass) -> str:
@@ -258,12 +266,15 @@ def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[
           now: datetime, whose: Sequence[Node], late: bool = False) -> PoolState:  # fmt: skip
     revision = asked.revision
     proven = {*asked.classes.get(pool.name, ()), *_proven(resource, observed, pool.name, nodes, asked)}
+    if resource.spec.benchmark is None:
+        proven |= {node.hardware for node in nodes if serves(idle.servers, pool.name, revision, node)}
     back = {node.name: name for node in whose if (name := idle.standing.expected(pool.name, node)) is not None}
     there = {name for name in set(back.values()) if daemon_set_of(resource, observed, pool.name, name)}
     incumbents = {node: name for node, name in back.items() if name in there}
     bound = daemon_set_of(resource, observed, pool.name, revision)
     hosts = {node.hostname for node in nodes} - barred(bound) if late else admitted(bound)
-    trial = Trial(resource, observed, idle.servers, pool.name, asked, incumbents, hosts, now, late)
+    since = (bound["metadata"].get("annotations") or {}).get(ANNOTATION_ADMITTED) if bound is not None else None
+    trial = Trial(resource, observed, idle.servers, pool.name, asked, incumbents, hosts, since, now, late)
     turns = {node.name: turn(trial, node, proven) for node in whose if node.ready}
     gone = (lost(trial, node) for node in whose if not node.ready and not late)
     turns |= {found.node.name: found for found in gone if found is not None}

@@ -5,7 +5,7 @@ is new, gets it once it has passed there as well; until then the node keeps what
 where the strategy lets classes or pools fail alone.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from slmops.api.edgedeployment import MAX_CLASSES, EdgeDeployment, RevisionStatus
@@ -51,14 +51,15 @@ def recorded(known: RevisionStatus) -> Standing:
 
 
 def at_promotion(resource: EdgeDeployment, pools: Iterable[PoolState], servers: Servers, revision: str,
-                 before: Standing, failed: ByClass) -> Standing:  # fmt: skip
-    """The standing of a revision that is promoted: it has passed wherever it serves, and where it did so once."""
+                 before: Standing, failed: ByClass, there: Collection[tuple[str, str]]) -> Standing:  # fmt: skip
+    """The standing of a revision that is promoted: it has passed wherever it serves, and where it did so once. ``there``:
+    pools and revisions of which they have servers."""
     if resource.spec.benchmark is None and resource.spec.strategy.promotion_scope == "All":
         return Standing(revision)
     known = next((former.classes for former in resource.status.history if former.revision == revision), {})
     passed, behind = {}, {}
     for pool in pools:
-        serve = {node.hardware for node in pool.nodes if _serves(servers, pool.name, revision, node)}
+        serve = {node.hardware for node in pool.nodes if serves(servers, pool.name, revision, node)}
         whole = resource.spec.strategy.promotion_scope == "Pool" and pool.name in failed
         found = (
             frozenset() if whole else frozenset({*known.get(pool.name, ()), *serve} - set(failed.get(pool.name, {})))
@@ -67,11 +68,14 @@ def at_promotion(resource: EdgeDeployment, pools: Iterable[PoolState], servers: 
             continue  # too many to be remembered: every node counts as any other
         passed[pool.name] = found
         rest = {n.hardware: before.expected(pool.name, n) for n in pool.nodes if n.hardware not in found}
-        behind[pool.name] = {hardware: name for hardware, name in sorted(rest.items()) if name is not None}
+        behind[pool.name] = {
+            hardware: name for hardware, name in sorted(rest.items()) if name and (pool.name, name) in there
+        }
     return Standing(revision, passed, {pool: found for pool, found in behind.items() if found}, failed)
 
 
-def _serves(servers: Servers, pool: str, revision: str, node: Node) -> bool:
+def serves(servers: Servers, pool: str, revision: str, node: Node) -> bool:
+    """Whether a node has a server of a revision that may get traffic."""
     pod = servers.get(pool, revision, node.name)
     return pod is not None and may_serve(pod)
 

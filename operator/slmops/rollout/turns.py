@@ -25,7 +25,7 @@ from slmops.api.conditions import moment
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import Report
 from slmops.rollout.fleet import HOSTNAME, Node
-from slmops.rollout.pods import Servers, condition, crashed, gate_open, may_serve, refused, since
+from slmops.rollout.pods import Servers, condition, crashed, gate_open, is_gated, may_serve, refused, since
 from slmops.rollout.verdict import judge
 from slmops.state import IMAGE_UNAVAILABLE, JobState, Manifest, Observed, digest8, image_missing, waiting_for
 
@@ -49,6 +49,8 @@ class Turn:
     """The pod of what the node goes back to."""
     incumbent: str | None = None
     """The revision that the node goes back to."""
+    known: bool = False
+    """The candidate has passed on such hardware: nothing is to be looked at before it serves, so no Job is made."""
     cause: Cause | None = None
     """Of a failure, or of a doubt."""
 
@@ -87,6 +89,8 @@ class Trial:
     """What nodes go back to, by name."""
     admitted: Collection[str]
     """Host names where the candidate's DaemonSet may have pods."""
+    admitted_at: str | None
+    """When the last of them was admitted."""
     now: datetime
     promoted: bool = False
     """The candidate was promoted already, and its DaemonSet goes to any node that is new: a pod that nobody has let in
@@ -112,22 +116,23 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     stable_pod = trial.servers.get(trial.pool, incumbent, node.name) if incumbent else None
     if trial.promoted and pod is not None and not may_serve(pod) and not _pulled(trial, node):
         pod = None
-    make = partial(Turn, node, pod=pod, stable_pod=stable_pod, incumbent=incumbent)
+    known = node.hardware in proven
+    make = partial(Turn, node, pod=pod, stable_pod=stable_pod, incumbent=incumbent, known=known)
     found = bench(trial.resource, trial.observed, trial.pool, trial.revision, node)
     doubtful = found is not None and found.verdict == "Inconclusive"
     if found is not None and (found.verdict == "Failed" or (doubtful and not trial.asked.trusted)):
         return make("Failed" if found.verdict == "Failed" else "Inconclusive", found.message, found.reason,
                     cause="Benchmark" if found.reason == "BenchmarkFailed" else "Artifact")  # fmt: skip
     if pod is None:
-        return _before_pod(trial, node, make)
+        return _before_pod(trial, node, make, known and not trial.promoted)
     reason, why = refused(pod)
     if reason:
         return make("Failed", f"the server refuses the model image: {why}", reason, cause="Artifact")
     if failed := crashed(pod):
         return make("Failed", failed, "CandidateCrashed", cause="Artifact")
-    if gate_open(pod):
-        if condition(pod, "Ready"):
-            return make("Serving")
+    if gate_open(pod) and condition(pod, "Ready"):
+        return make("Serving")
+    if gate_open(pod) and is_gated(pod):
         late = trial.late(node, since(pod, "Ready"))
         return _overdue(make, f"{late}: the server is not ready any more", "Artifact") if late else make("Passed")
     if not condition(pod, "ContainersReady"):
@@ -137,7 +142,7 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
         cause: Cause = "Registry" if image_missing(pod) else "Node" if why else "Artifact"
         return _overdue(make, text, cause) if late else make("Starting", why)
     passed = doubtful or (found is not None and found.verdict == "Passed")
-    if passed or trial.resource.spec.benchmark is None or node.hardware in proven:
+    if passed or trial.resource.spec.benchmark is None or known:
         return make("Passed")
     if found is None and not trial.asked.trusted and _lacks_comparison(trial, incumbent, stable_pod):
         why = "the stable server on this node is not ready, and a gate compares with it"
@@ -165,9 +170,17 @@ def _lacks_comparison(trial: Trial, incumbent: str | None, stable_pod: Manifest 
     return compares and incumbent is not None and (stable_pod is None or not condition(stable_pod, "Ready"))
 
 
-def _before_pod(trial: Trial, node: Node, make: "partial[Turn]") -> Turn:
+def _no_pod(make: "partial[Turn]", late: str) -> Turn:
+    return _overdue(make, f"{late}: the DaemonSet makes no pod here; look at the node's taints", "Node")
+
+
+def _before_pod(trial: Trial, node: Node, make: "partial[Turn]", known: bool) -> Turn:
     name = job_name(trial.resource, "pull", trial.pool, trial.revision, node)
     job, state = trial.observed.child("Job", name), trial.observed.job(name)
+    if job is None and known and node.hostname in trial.admitted:
+        # On hardware where the candidate has passed the DaemonSet itself brings the image.
+        late = trial.late(node, trial.admitted_at)
+        return _no_pod(make, late) if late else make("Starting", "waiting for its pod")
     if job is None or void(job, state, node):
         return make("Waiting")
     if state.phase == "Failed":
@@ -177,7 +190,7 @@ def _before_pod(trial: Trial, node: Node, make: "partial[Turn]") -> Turn:
     if state.phase == "Succeeded":
         ended = (job.get("status") or {}).get("completionTime")
         if node.hostname in trial.admitted and (late := trial.late(node, ended)):
-            return _overdue(make, f"{late}: the DaemonSet makes no pod here; look at the node's taints", "Node")
+            return _no_pod(make, late)
         return make("Starting", "waiting for its pod")
     if late := trial.late(node, job["metadata"].get("creationTimestamp")):
         # The same image has come to other nodes; or it comes to none, and then the limit is passed soon.

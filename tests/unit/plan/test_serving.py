@@ -95,10 +95,11 @@ def test_a_pools_own_resources_replace_those_of_the_runtime() -> None:
     assert _container(_set(resource))["resources"]["limits"] == {"memory": "300Mi"}
 
 
-def test_only_a_candidate_stands_before_a_gate() -> None:
-    assert _set(deployment(), "candidate", ("a",))["spec"]["template"]["spec"]["readinessGates"] == [
-        {"conditionType": "slmops.dev/serving"}
-    ]
+def test_only_who_has_to_stands_before_a_gate() -> None:
+    asked = deployment()
+    made = daemon_set(asked, asked.spec.pools[0], revision(asked), SETTINGS, track="candidate", only=["a"], gated=True)
+    assert made["spec"]["template"]["spec"]["readinessGates"] == [{"conditionType": "slmops.dev/serving"}]
+    assert "readinessGates" not in _set(deployment(), "candidate", ("a",))["spec"]["template"]["spec"]
     assert "readinessGates" not in _set(deployment())["spec"]["template"]["spec"]
 
 

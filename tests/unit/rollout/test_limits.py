@@ -77,6 +77,9 @@ def test_a_node_that_fails_by_itself_is_left_out_until_the_promotion() -> None:
     world.advance(3600)
     world.settle()
     assert world.status["lastOutcome"]["outcome"] == "Promoted"
+    assert world.serving("n1") == ["good-1"], "what it has, until there is something better"
+    world.stuck.clear()
+    world.settle()
     assert [world.serving(name) for name in NAMES] == [["good-2"]] * 4, "now it gets what all have"
 
 

@@ -43,7 +43,7 @@ def _turn(*found: Manifest, resource: EdgeDeployment = CANDIDATE, on: Manifest =
     )
     trial = Trial(
         resource, observed, Servers.of(observed), "farms", Asked(revision(resource).name, trusted=trusted),
-        {"n": revision(STABLE).name} if stable else {}, admitted(B), NOW + timedelta(minutes=minutes),
+        {"n": revision(STABLE).name} if stable else {}, admitted(B), None, NOW + timedelta(minutes=minutes),
     )  # fmt: skip
     return turn(trial, parsed(on), proven)
 
