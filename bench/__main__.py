@@ -5,11 +5,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from bench import adapters, data, decode, figures, image, labelling, memory, reconcile, task, training
+from bench import adapters, data, decode, figures, image, labelling, memory, reconcile, rollout, task, training
 from bench.place import CLUSTER, elsewhere, heed_sigterm
 from tests.cluster.shell import Failed
 
-ALL = ["labelling", "data", "image", "adapters", "task", "training", "decode", "reconcile", "memory"]
+ALL = ["labelling", "data", "image", "adapters", "task", "training", "decode", "reconcile", "rollout", "memory"]
 ALONE = {"labelling", "data", "image", "adapters"}
 """What needs no cluster."""
 
@@ -18,7 +18,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line. 0: every target is met; 1: one is missed; 2: it could not be measured."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("what", nargs="?", choices=ALL, help="all of them when absent")
-    parser.add_argument("--objects", type=int, help="FineTunes: 1,000 for reconcile and 10,000 for memory when absent")
+    parser.add_argument(
+        "--objects", type=int, help="FineTunes, or nodes of rollout: 1,000 when absent, for memory 10,000"
+    )
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     parser.add_argument("--check", action="store_true", help="only say whether this can be measured here")
     options = parser.parse_args(arguments)
@@ -65,6 +67,8 @@ def _measure(what: str, objects: int | None) -> list[figures.Figure]:
     match what:
         case "reconcile":
             return reconcile.run(objects or 1000)
+        case "rollout":
+            return rollout.run(objects or 1000)
         case "memory":
             return memory.run(objects or 10_000)
         case "labelling":

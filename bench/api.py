@@ -47,6 +47,10 @@ class Api:
         """Merge into an object or its status."""
         return await self._request("PATCH", path, body, MERGE)
 
+    async def delete(self, path: str) -> Manifest:
+        """Delete an object, and what it owns."""
+        return await self._request("DELETE", path, {"propagationPolicy": "Background"})
+
     async def gone(self, path: str) -> bool:
         """Whether there is no such object."""
         try:

@@ -59,10 +59,10 @@ def operator_aside(kubectl: Kubectl) -> Iterator[None]:
 
 
 @contextmanager
-def simulated_nodes() -> Iterator[None]:
+def simulated_nodes(count: int = KWOK_NODES) -> Iterator[None]:
     """Nodes whose kubelet is simulated."""
     try:
-        CLUSTER.kwok(KWOK_NODES)
+        CLUSTER.kwok(count)
         yield
     finally:
         CLUSTER.kwok_stop()

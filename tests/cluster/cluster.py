@@ -138,7 +138,9 @@ class Cluster:
         _restart("kube-controller-manager", HASTE)
         template = (stages / "node.tmpl").read_text()
         kubectl("apply", "-f", "-", stdin="---\n".join(template.format(index=i) for i in range(nodes)))
-        wait("the simulated nodes to be Ready", lambda: _ready("type=kwok") == nodes, 30, LOGS / "kwok.log")
+        wait(
+            "the simulated nodes to be Ready", lambda: _ready("type=kwok") == nodes, 30 + nodes / 20, LOGS / "kwok.log"
+        )
 
     def kwok_stop(self) -> None:
         """Take the simulated nodes away."""

@@ -82,6 +82,12 @@ def pods(platform: Platform, name: str) -> dict[str, dict[str, Manifest]]:
     return found
 
 
+def has(platform: Platform, name: str, wanted: dict[str, str]) -> None:
+    """Wait until each node has the server of one image and no other."""
+    wait_for(f"{name}: one server a node", lambda: {n: set(found) for n, found in pods(platform, name).items()} ==
+             {n: {image} for n, image in wanted.items()}, 90, lambda: platform.show("edgedeployment", name))  # fmt: skip
+
+
 def ready(pod: Manifest) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
 
@@ -123,9 +129,16 @@ def judged(platform: Platform, models: dict[str, str]) -> Iterator[Callable[...,
         wanted = deployed(platform, name, models[model], *gates, **where, **spec)
         platform.apply(wanted)
         generation = (platform.kubectl.get("edgedeployment", name) or {})["metadata"]["generation"]
-        ended = reach(platform, name, outcome, lambda s: s.get("observedGeneration") == generation and (
-            s["phase"] == outcome if outcome == "Paused" else (s.get("lastOutcome") or {}).get("revision") in s.get("failed", ())
-            and s["lastOutcome"]["outcome"] == outcome and not s.get("candidate")))  # fmt: skip
+
+        def so(found: Manifest) -> bool:
+            if found.get("observedGeneration") != generation:
+                return False
+            if outcome == "Paused":
+                return bool(found["phase"] == outcome)
+            last = found.get("lastOutcome") or {}
+            return last.get("outcome") == outcome and last["revision"] in found["failed"] and not found.get("candidate")
+
+        ended = reach(platform, name, outcome, so)
         after = platform.kubectl.get("edgedeployment", name) or {}
         assert after["metadata"]["generation"] == generation, "the spec is the user's"
         assert pods(platform, name)["edge1"][models["good"]]["metadata"]["uid"] == before, "what is good serves on"
@@ -223,9 +236,7 @@ def test_two_rollouts_go_on_whoever_leads_and_however_often_they_are_applied(
     assert {name: uids for name, uids in jobs.items() if len(uids) > 1} == {}, "no node had its turn twice"
     for name in names:
         assert (platform.kubectl.get("edgedeployment", name) or {})["metadata"]["generation"] == generations[name]
-        everywhere = {"edge1": {models["other"]}, "edge2": {models["other"]}}
-        wait_for("the old ones to go", lambda: {n: set(found) for n, found in pods(platform, name).items()} == everywhere,
-                 60)  # fmt: skip
+        has(platform, name, {"edge1": models["other"], "edge2": models["other"]})
         platform.kubectl("delete", "edgedeployment", name, "-n", NAMESPACE)
 
 
@@ -295,9 +306,7 @@ def test_a_node_that_goes_after_its_turn_and_stays_away_is_a_failure(
     assert "edge1" in found["lastOutcome"]["message"]
     assert found["stable"] == before
     local.node("edge1").heal()
-    had = {"edge1": {models["other"]}, "edge2": {models["other"]}}
-    wait_for("edge1 to have what it had", lambda: {n: set(p) for n, p in pods(platform, "moving").items()} == had, 90,
-             lambda: platform.show("edgedeployment", "moving"))  # fmt: skip
+    has(platform, "moving", {"edge1": models["other"], "edge2": models["other"]})
     platform.apply(deployed(platform, "moving", models["other"], **moving))
     serves(platform, "moving", models["other"])
 

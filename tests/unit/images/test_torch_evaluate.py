@@ -130,14 +130,32 @@ def test_a_model_is_measured_as_a_whole(folder: Path, tmp_path: Path) -> None:
 
 
 def test_times_are_those_of_single_answers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
+    asked: list[int] = []
 
-    def slow(model: Any, tokenizer: Any, examples: list[Example], limit: int) -> list[str]:
-        asked.append((len(examples), limit))
+    def slow(model: Any, tokenizer: Any, example: Example, limit: int) -> str:
+        asked.append(limit)
         time.sleep(0.01 * limit)
-        return [""] * len(examples)
+        return ""
 
-    monkeypatch.setattr(evaluate, "generate", slow)
+    monkeypatch.setattr(evaluate, "answer", slow)
     found = evaluate.times(None, None, EXAMPLES * 4, 3)
-    assert asked == [(1, 3)] * 30
+    assert asked == [3] * 30
     assert all(0.03 <= seconds < 1 for seconds in found)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 24])
+def test_what_is_timed_is_the_answer_that_is_judged(folder: Path, limit: int) -> None:
+    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
+    said = [evaluate.answer(model, tokenizer, example, limit) for example in EXAMPLES]
+    assert said == answers(model, tokenizer, EXAMPLES, limit)
+    assert any(said)
+
+
+def test_what_is_timed_ends_at_whatever_token_the_models_settings_name(folder: Path) -> None:
+    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
+    whole = evaluate.answer(model, tokenizer, EXAMPLES[0], 24)
+    made = tokenizer(whole, add_special_tokens=False)["input_ids"]
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, made[3]]
+    cut = evaluate.answer(model, tokenizer, EXAMPLES[0], 24)
+    assert cut == answers(model, tokenizer, EXAMPLES[:1], 24)[0]
+    assert len(cut) < len(whole)
