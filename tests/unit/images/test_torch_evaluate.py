@@ -143,19 +143,29 @@ def test_times_are_those_of_single_answers(folder: Path, monkeypatch: pytest.Mon
     assert all(0.03 <= seconds < 1 for seconds in found)
 
 
+def talkative(folder: Path) -> tuple[Any, Any]:
+    """A model that says whatever comes into its head, and its tokenizer."""
+    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
+    head = model.get_output_embeddings().weight
+    head.data = torch.randn(head.shape, generator=torch.Generator().manual_seed(3))
+    head.data[tokenizer.all_special_ids] = 0
+    return model, tokenizer
+
+
 @pytest.mark.parametrize("limit", [1, 2, 24])
 def test_what_is_timed_is_the_answer_that_is_judged(folder: Path, limit: int) -> None:
-    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
+    model, tokenizer = talkative(folder)
     said = [evaluate.answer(model, tokenizer, example, limit) for example in EXAMPLES]
     assert said == answers(model, tokenizer, EXAMPLES, limit)
     assert any(said)
 
 
 def test_what_is_timed_ends_at_whatever_token_the_models_settings_name(folder: Path) -> None:
-    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
-    whole = evaluate.answer(model, tokenizer, EXAMPLES[0], 24)
-    made = tokenizer(whole, add_special_tokens=False)["input_ids"]
-    model.generation_config.eos_token_id = [tokenizer.eos_token_id, made[3]]
-    cut = evaluate.answer(model, tokenizer, EXAMPLES[0], 24)
-    assert cut == answers(model, tokenizer, EXAMPLES[:1], 24)[0]
-    assert len(cut) < len(whole)
+    model, tokenizer = talkative(folder)
+    text = tokenizer.apply_chat_template(list(EXAMPLES[0].prompt), tokenize=False, add_generation_prompt=True)
+    read = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    first = int(model(read).logits[0, -1].argmax())
+    assert evaluate.answer(model, tokenizer, EXAMPLES[0], 24)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, first]
+    assert evaluate.answer(model, tokenizer, EXAMPLES[0], 24) == ""
+    assert answers(model, tokenizer, EXAMPLES[:1], 24) == [""]
