@@ -17,8 +17,9 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slm_bench import bench as module
-from slm_bench.bench import bench, percentile
+from slm_bench import asking as module
+from slm_bench.bench import bench
+from slm_bench.statistics import percentile
 from slmkit.run import Context, RunFailed
 from slmops.contract import BenchRun, Reason, Report, TargetFigures
 from tests.unit import virtualnet
@@ -93,7 +94,7 @@ def test_warm_up_rounds_do_not_count(job: Job) -> None:
     llm._choose = lambda text, time: Reply("a", delay=50.0 if len(llm.asked) <= 6 else 1.0)
     found = job.figures(llm, warmup=2)
     assert found.request_p95_seconds == 1.0
-    assert (len(llm.asked), found.requests) == (15, 9)
+    assert (len(llm.asked), found.requests) == (21, 9)
 
 
 def test_the_servers_take_turns_back_and_forth(job: Job) -> None:
@@ -102,24 +103,41 @@ def test_the_servers_take_turns_back_and_forth(job: Job) -> None:
     def named(name: str) -> FakeLLM:
         return FakeLLM(lambda text, time: (turns.append(name), Reply(delay=0.1))[1])
 
-    job.bench(named("A"), named("B"), warmup=0, rounds=4, prompts=2)
-    assert "".join(turns) == "AABB" + "BBAA" + "AABB" + "BBAA"
+    job.bench(named("A"), named("B"), warmup=2, rounds=2, prompts=2)
+    assert "".join(turns) == "AABB" + "BBAA" + "AABBAA" + "AABBAA"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "concurrency", "again"),
+    [(1, 1, 1), (2, 1, 2), (7, 1, 2), (12, 1, 3), (20, 1, 5), (8, 4, 4), (8, 64, 8)],
+)
+def test_the_first_server_is_asked_some_prompts_again_before_or_after_all_others(
+    job: Job, prompts: int, concurrency: int, again: int
+) -> None:
+    """So that what gets slower with time is no difference from itself."""
+    first, other = FakeLLM(Reply(delay=0.1)), FakeLLM(Reply(delay=0.1))
+    job.bench(first, other, warmup=0, rounds=2, prompts=prompts, concurrency=concurrency)
+    once, twice = other.prompts()[:prompts], other.prompts()[prompts:]
+    assert sorted(first.prompts()) == sorted(once + once[:again] + twice[:again] + twice)
+    begun, ended = other.times()[0], other.times()[-1]
+    assert len([time for time in first.times() if begun < time < ended]) == 2 * again
+    assert len(other.asked) == 2 * prompts
 
 
 def test_both_servers_get_the_same_prompts_and_other_ones_each_round(job: Job) -> None:
     a, b = FakeLLM(Reply(delay=0.1)), FakeLLM(Reply(delay=0.1))
     job.bench(a, b)
-    assert a.prompts() == b.prompts()
-    assert len(set(a.prompts()[3:])) == 9
+    assert set(a.prompts()) == set(b.prompts())
+    assert len(set(b.prompts()[3:])) == 9
     again = FakeLLM(Reply(delay=0.1))
     job.bench(again, seed=43)
-    assert again.prompts() != a.prompts(), "another seed, other prompts"
+    assert set(again.prompts()) != set(b.prompts()), "another seed, other prompts"
 
 
 def test_few_prompts_are_used_again(job: Job) -> None:
     job.give({"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"})
     llm = FakeLLM(Reply(delay=0.1))
-    assert job.figures(llm, prompts=2, warmup=0).requests == 6
+    assert job.bench(FakeLLM(Reply(delay=0.1)), llm, prompts=2, warmup=0).targets["candidate"].requests == 6
     assert llm.counts["a"] == llm.counts["b"] == llm.counts["c"] == 2
     assert job.figures(FakeLLM(Reply(delay=0.1)), prompts=50).requests == 9, "a round has no prompt twice"
 
@@ -317,7 +335,7 @@ def test_progress_counts_rounds_of_servers(job: Job) -> None:
         return Reply(delay=0.1)
 
     job.bench(FakeLLM(reply), FakeLLM(reply), prompts=1)
-    assert seen == [("Warmup", 0, 8), ("Warmup", 1, 8)] + [("Measuring", step, 6) for step in range(6)]
+    assert seen == [("Warmup", 0, 11), ("Warmup", 1, 11)] + [("Measuring", step, 9) for step in range(9)]
 
 
 def test_no_prompt_is_a_failure_that_names_the_data(job: Job) -> None:
