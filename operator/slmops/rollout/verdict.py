@@ -87,7 +87,11 @@ def _weighed(gate: DeploymentGate, found: Held, report: Report, max_noise: float
     noisy = noise > max_noise
     if noisy:
         low, high = low / (1 + noise), high * (1 + noise)
-    outcome = _outcome(_keeps(gate), found.value, (low, high), max_noise)
+    limit, least = _limit(gate)
+    if found.shown is not None and found.value == limit in (low, high):
+        outcome: Outcome = "Passed"  # the end belongs to the interval: nothing is more right than all
+    else:
+        outcome = _outcome(lambda v: v >= limit if least else v <= limit, found.value, (low, high), max_noise)
     doubts = []
     if outcome == "Inconclusive":
         itself = f"asked the same twice, a server was up to {noise * 100:.3g}% from itself, more than maxNoise"
@@ -106,19 +110,15 @@ def _outcome(ok: Callable[[float], bool], value: float, interval: Interval, max_
     return "Inconclusive" if not narrow else "Passed" if ok(value) else "Failed"
 
 
-def _keeps(gate: DeploymentGate) -> Callable[[float], bool]:
-    """Whether a figure, or of a comparison the ratio, keeps the bound."""
+def _limit(gate: DeploymentGate) -> tuple[float, bool]:
+    """What the figure, or of a comparison the ratio, is held against, and whether it may not be less, or not more."""
     if gate.max_regression is not None:
         allowed = ratio(gate.max_regression)
-        if gate.metric in HIGHER_IS_BETTER:
-            return lambda share: share >= 1 - allowed
-        return lambda share: share <= 1 + allowed
+        return (1 - allowed, True) if gate.metric in HIGHER_IS_BETTER else (1 + allowed, False)
     if gate.min is not None:
-        least = bound(gate.min)
-        return lambda value: value >= least
+        return bound(gate.min), True
     assert gate.max is not None
-    most = bound(gate.max)
-    return lambda value: value <= most
+    return bound(gate.max), False
 
 
 def _wanted(gate: DeploymentGate, theirs: Sequence[float], alone: bool) -> str:

@@ -14,12 +14,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 
 from slm_bench import asking as module
 from slm_bench.bench import bench
-from slm_bench.statistics import percentile
 from slmkit.run import Context, RunFailed
 from slmops.contract import BenchRun, Reason, Report, TargetFigures
 from tests.unit import virtualnet
@@ -343,15 +340,3 @@ def test_no_prompt_is_a_failure_that_names_the_data(job: Job) -> None:
     failed = refused(lambda: job.bench(FakeLLM()))
     assert failed.reason is Reason.INVALID_DATA
     assert "pvc://claim/" in failed.message
-
-
-@given(st.lists(st.integers(1, 999), min_size=1, max_size=60), st.integers(1, 100))
-def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values: list[int], percent: int) -> None:
-    found = percentile(values, percent)
-    assert found in values
-    assert sum(value <= found for value in values) >= percent * len(values) / 100
-    assert sum(value < found for value in values) < percent * len(values) / 100
-
-
-def test_a_percentile_of_nothing_is_not_known() -> None:
-    assert percentile([], 95) is None
