@@ -22,6 +22,7 @@ from slmops.contract import BenchRun, Reason, Report, TargetFigures
 from tests.unit import virtualnet
 from tests.unit.images import volumes
 from tests.unit.images.fakellm import FakeLLM, Reply, play
+from tests.unit.images.test_machine import machine
 
 ONCE = {"rounds": 1, "prompts": 1, "warmup": 0}
 
@@ -31,6 +32,8 @@ class Job:
 
     def __init__(self, folder: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.volume = volume
+        self.root = folder / "root"
+        """The node's files: it has none."""
         self.context = Context()
         self._folder, self._runs = folder, 0
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=virtualnet.now))
@@ -51,7 +54,7 @@ class Job:
             "run": "r", "targets": targets, "warmup": 1, "rounds": 3, "prompts": 3, "max_tokens": 64,
             "data": {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion"},
         }  # fmt: skip
-        return bench(BenchRun.model_validate(wanted | fields), self.context)
+        return bench(BenchRun.model_validate(wanted | fields), self.context, self.root)
 
     def figures(self, server: FakeLLM, **fields: Any) -> TargetFigures:
         return self.bench(server, **fields).targets["stable"]
@@ -129,6 +132,60 @@ def test_both_servers_get_the_same_prompts_and_other_ones_each_round(job: Job) -
     again = FakeLLM(Reply(delay=0.1))
     job.bench(again, seed=43)
     assert set(again.prompts()) != set(b.prompts()), "another seed, other prompts"
+
+
+def test_two_servers_are_compared_answer_by_answer(job: Job) -> None:
+    """Each answer of the one takes a quarter longer than that of the other, however long that is."""
+
+    def taking(factor: float) -> FakeLLM:
+        return FakeLLM(lambda text, time: Reply("a b", delay=factor * (1 + int(text[1:]) % 7)))
+
+    told = job.bench(taking(1.0), taking(1.25), rounds=4, prompts=5).statistics
+    assert told is not None
+    assert {(name, p.ratio, p.low, p.high, p.pairs) for name, p in told.paired.items()} == {
+        ("TokensPerSecond", 0.8, 0.8, 0.8, 20),
+        ("TimeToFirstToken", 1.25, 1.25, 1.25, 20),
+        ("RequestLatency", 1.25, 1.25, 1.25, 20),
+    }
+    assert set(told.noise.values()) == {0.0}
+    assert told.disturbances == ()
+
+
+def test_a_server_that_is_asked_again_may_differ_and_only_the_noise_shows_it(job: Job) -> None:
+    llm = FakeLLM(lambda text, time: Reply("yes", delay=1.0 if time == 1 else 3.0))
+    job.give(*({"prompt": f"p{number}", "completion": "yes"} for number in range(40)))
+    report = job.bench(llm, rounds=2, warmup=0, prompts=8)
+    assert report.statistics is not None
+    assert report.statistics.paired == {}, "there is nothing to compare with"
+    assert report.statistics.noise["RequestLatency"] == 2.0
+    assert report.targets["stable"].requests == 16
+    first, second = report.targets["stable"].rounds
+    assert (first.request_seconds, second.request_seconds) == (1.0, 1.0)
+
+
+def test_a_server_that_errs_when_it_is_asked_again_has_no_errors(job: Job) -> None:
+    report = job.bench(FakeLLM(lambda text, time: Reply("a", delay=0.1, status=200 if time == 1 else 500)), rounds=1,
+                       warmup=0)  # fmt: skip
+    assert report.statistics is not None
+    assert (report.targets["stable"].errors, report.statistics.noise) == (0, {})
+
+
+def test_what_happened_on_the_node_meanwhile_is_told(job: Job) -> None:
+    """Load from before it began; heat and stolen time from the rounds that count."""
+
+    def reply(text: str, time: int) -> Reply:
+        machine(job.root, f"{len(llm.asked)}00 0 0 0 0 0 0 {len(llm.asked)}0", "0.0", (len(llm.asked),))
+        return Reply("a", delay=0.1)
+
+    llm = FakeLLM(reply)
+    machine(job.root, "0 0 0 0 0 0 0 0", "8.0", (0,))
+    told = job.bench(llm, warmup=5, rounds=2, prompts=2).statistics
+    assert told is not None
+    assert told.disturbances == (
+        "load of 4.0 per CPU before it began",
+        "9 % of the CPUs' time was stolen",
+        "8 thermal throttling events",
+    )
 
 
 def test_few_prompts_are_used_again(job: Job) -> None:
