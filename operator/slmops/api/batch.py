@@ -106,7 +106,8 @@ class GateStatus(ApiModel):
     """Its 95 % confidence interval, in the figure's unit; of a comparison with the stable revision of a rollout that of the
     ratio, as in 0.93 to 0.97 of stable."""
     doubt: str | None = None
-    """What makes it Inconclusive: an interval that is too wide, noise, a node that was disturbed, too few answers."""
+    """Of a rollout, what makes it Inconclusive: an interval that is too wide, noise, a node that was disturbed, too few
+    answers."""
     bound: str
     """What was asked for."""
 

@@ -59,22 +59,17 @@ def values(gate: DeploymentGate, target: TargetFigures | None) -> list[float]:
 
 
 def too_few(gate: DeploymentGate, report: Report) -> str:
-    """Why so little was seen that it proves nothing, or nothing. Most of what was asked for has to be there: what a server
-    is too slow or too busy to answer is missing among its times."""
-    ours, theirs = report.targets.get("candidate"), report.targets.get("stable")
-    if report.statistics is None or ours is None:
+    """Why so little was seen that it proves nothing; empty where it is enough. Of times most have to be there: what is too
+    slow or too busy to answer is missing among them."""
+    ours, theirs, told = report.targets.get("candidate"), report.targets.get("stable"), report.statistics
+    if told is None or ours is None:
         return ""
-    told = report.statistics.paired.get(gate.metric)
-    timed, compared = gate.metric in PER_ROUND, gate.max_regression is not None and theirs is not None
-    seen, asked, whose = 0, ours.requests, "answered"
-    if compared and theirs is not None:
-        asked, whose = min(asked, theirs.requests), "answered by both"
-        if told is not None:
-            seen, asked = told.pairs, asked if timed else told.pairs
-        elif not timed:
-            return ""
+    timed, pair = gate.metric in PER_ROUND, told.paired.get(gate.metric)
+    if gate.max_regression is not None and theirs is not None and (timed or pair is not None):
+        seen, whose = pair.pairs if pair is not None else 0, "answered by both"
+        asked = min(ours.requests, theirs.requests) if timed else seen
     elif timed:
-        seen = max(0, ours.requests - ours.errors)
+        seen, whose, asked = max(0, ours.requests - ours.errors), "answered", ours.requests
     else:
         return ""
     return "" if seen >= FEWEST and 2 * seen >= asked else f"only {seen} of {asked} requests were {whose}"
