@@ -107,7 +107,7 @@ class Rollouts:
     def _count(self, key: Key, pool: str, nodes: Mapping[str, Any]) -> None:
         total, updated = nodes["total"], nodes["updated"]
         states = {"total": total, "updated": updated, "ready": nodes["ready"], "offline": nodes["offline"],
-                  "failed": nodes.get("failed") or 0, "behind": nodes["behind"]}  # fmt: skip
+                  "failed": nodes.get("failed") or 0, "behind": nodes.get("behind", total - updated)}  # fmt: skip
         for state, count in states.items():
             self._nodes.labels(*key, pool, state).set(count)
 

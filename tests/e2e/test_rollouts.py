@@ -167,17 +167,15 @@ def test_a_model_that_takes_too_much_memory_fails(judged: Callable[..., Manifest
     assert "PeakMemory is" in outcome["message"]
 
 
-def test_rounds_that_disagree_are_a_doubt_that_waits_for_a_person(
+def test_too_few_answers_are_a_doubt_that_waits_for_a_person(
     platform: Platform, judged: Callable[..., Manifest]
 ) -> None:
-    """The bound lies in the middle of what was measured before, and hardly any spread is allowed."""
-    (row,) = status(platform, "judged")["pools"][0]["classes"]
-    speed = row["figures"]["candidate"]["TokensPerSecond"]
-    gate, again = {"metric": "TokensPerSecond", "min": round(speed)}, {"port": PORTS["judged"], "maxQueue": 30}
-    found = judged("other", gate, outcome="Paused", benchmark={"rounds": 12, "maxNoise": "0%"}, runtime=again)
+    """However generous the bound is."""
+    gate, again = {"metric": "TokensPerSecond", "maxRegression": "90%"}, {"port": PORTS["judged"], "maxQueue": 30}
+    found = judged("other", gate, outcome="Paused", benchmark={"rounds": 2, "prompts": 1}, runtime=again)
     told = next(c for c in found["conditions"] if c["type"] == "Progressing")
     assert (told["status"], told["reason"]) == ("False", "GateInconclusive")
-    assert "rounds from" in told["message"]
+    assert "only 2 of 2 requests were answered by both" in told["message"]
     assert "slmops.dev/retry-failed" in told["message"]
     platform.annotate("edgedeployment", "judged", abort=found["candidate"]["revision"])
     reach(platform, "judged", "the end", lambda s: s["phase"] == "Degraded")

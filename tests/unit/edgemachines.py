@@ -7,6 +7,7 @@ first word of its name, see ``_tokens``.
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from statistics import median
 
 from slmops import contract
 from slmops.api.conditions import timestamp
@@ -183,8 +184,9 @@ class Machines:
                 for speed in speeds
             )
             requests = 20 * len(speeds)
-            targets[target.name] = contract.TargetFigures(rounds=rounds, requests=requests, errors=0)
-        return contract.Report(outcome="Succeeded", targets=targets)
+            ends = {"TokensPerSecond": (min(speeds), max(speeds))} if speeds else {}
+            targets[target.name] = contract.TargetFigures(rounds=rounds, requests=requests, errors=0, intervals=ends)
+        return contract.Report(outcome="Succeeded", targets=targets, statistics=_beside(targets))
 
     def _server(self, url: str) -> Manifest | None:
         for pod in self.pods.values():
@@ -253,6 +255,17 @@ def _tokens(model: str, hardware: str) -> Sequence[float]:
         case "silent":
             return ()
     return (30, 30, 30)
+
+
+def _beside(targets: dict[str, contract.TargetFigures]) -> contract.Statistics:
+    """The candidate as a share of the stable server, all of whose rounds are the same unless it is noisy itself."""
+    ours, theirs = ([r.tokens_per_second for r in targets[n].rounds] if n in targets else []
+                    for n in ("candidate", "stable"))  # fmt: skip
+    if not ours or not theirs:
+        return contract.Statistics()
+    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    found = contract.Paired(ratio=median(ratios), low=ratios[0], high=ratios[-1], pairs=20 * len(ratios))
+    return contract.Statistics(paired={"TokensPerSecond": found})
 
 
 def _owner(pod: Manifest) -> str:

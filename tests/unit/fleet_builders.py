@@ -194,11 +194,16 @@ def target(speeds: Sequence[float] = (30, 30, 30), **changes: Any) -> contract.T
     return contract.TargetFigures.model_validate({"rounds": rounds, "requests": 60, "errors": 0} | changes)
 
 
-def figures(candidate: contract.TargetFigures | None = None,
-            stable: contract.TargetFigures | None = None) -> contract.Report:  # fmt: skip
-    """A benchmark's report."""
-    found = {"candidate": candidate, "stable": stable}
-    return contract.Report(outcome="Succeeded", targets={k: v for k, v in found.items() if v is not None})
+def figures(candidate: contract.TargetFigures | None = None, stable: contract.TargetFigures | None = None,
+            statistics: contract.Statistics | None = None) -> contract.Report:  # fmt: skip
+    """A benchmark's report; without statistics one of an older image."""
+    found = {k: v for k, v in (("candidate", candidate), ("stable", stable)) if v is not None}
+    return contract.Report(outcome="Succeeded", targets=found, statistics=statistics)
+
+
+def paired(ratio: float, low: float, high: float, pairs: int = 60) -> contract.Paired:
+    """How the candidate compares."""
+    return contract.Paired(ratio=ratio, low=low, high=high, pairs=pairs)
 
 
 def track(daemon_set: Manifest) -> str:

@@ -109,8 +109,14 @@ GOOD: dict[str, Any] = json.loads(
                     ),
                     requests=20,
                     errors=0,
+                    intervals={"TokensPerSecond": (8.5, 9.5)},
                 )
             },
+            statistics=contract.Statistics(
+                paired={"TokensPerSecond": contract.Paired(ratio=0.95, low=0.93, high=0.97, pairs=60)},
+                noise={"TokensPerSecond": 0.02},
+                disturbances=("3 thermal throttling events",),
+            ),
             seconds=12.5,
         )
     )
@@ -179,6 +185,20 @@ def test_a_report_with_a_figure_out_of_bounds_is_no_report(path: tuple[Any, ...]
         {"evaluation": {"model": {"perplexity": 0.5}}},
         {"dataset": {"prompts": 1, "labelled": 1, "kept": 1, "dropped": {str(i): 1 for i in range(33)}}},
         {"targets": {"a": {}, "b": {}, "c": {}}},
+        {
+            "targets": {
+                "a": {"rounds": [], "requests": 1, "errors": 0, "intervals": {f"m{i}": [0, 1] for i in range(9)}}
+            }
+        },
+        {"targets": {"a": {"rounds": [], "requests": 1, "errors": 0, "intervals": {"m": [0, 1, 2]}}}},
+        {"statistics": {"paired": {f"m{i}": {"ratio": 1, "low": 1, "high": 1, "pairs": 1} for i in range(9)}}},
+        {"statistics": {"paired": {"m": {"ratio": 1, "low": 1, "pairs": 1}}}},
+        {"statistics": {"noise": {f"m{i}": 0 for i in range(9)}}},
+        {"statistics": {"disturbances": ["load"] * 5}},
+        {"statistics": {"disturbances": ["x" * 65]}},
+        {"statistics": {"disturbances": [""]}},
+        {"statistics": {"disturbances": ["\x1b[31mload"]}},
+        {"statistics": {"disturbances": ["load\n"]}},
     ],
 )
 def test_a_report_that_says_too_much_or_nonsense_is_no_report(change: dict[str, Any]) -> None:

@@ -99,11 +99,15 @@ class GateStatus(ApiModel):
     metric: str
     """What was measured."""
     outcome: Outcome
-    """Inconclusive: the figure is missing, or the bound lies within its interval."""
+    """Inconclusive: the figure is missing, or nobody can tell on which side of the bound it lies."""
     value: str | None = None
     """What was seen."""
     interval: str | None = None
-    """Its 95 % confidence interval."""
+    """Its 95 % confidence interval, in the figure's unit; of a comparison with the stable revision of a rollout that of the
+    ratio, as in 0.93 to 0.97 of stable."""
+    doubt: str | None = None
+    """Of a rollout, what makes it Inconclusive: an interval that is too wide, noise, a node that was disturbed, too few
+    answers."""
     bound: str
     """What was asked for."""
 

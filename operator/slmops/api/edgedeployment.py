@@ -81,7 +81,7 @@ class Benchmark(ApiModel):
     data: PromptSource
     """Prompts with the expected answers. The image that measures reads *.jsonl and *.csv."""
     rounds: Annotated[int, Field(ge=2, le=16)] = 3
-    """Rounds that count; the servers take turns in each."""
+    """Rounds that count; the servers take turns in each, and a quarter of the prompts is asked twice."""
     warmup: Annotated[int, Field(ge=0, le=20)] = 1
     """Rounds before, which do not count."""
     prompts: Annotated[int, Field(ge=1, le=1000)] = 20
@@ -94,7 +94,9 @@ class Benchmark(ApiModel):
     concurrency: Annotated[int, Field(ge=1, le=64)] = 1
     """Requests in flight."""
     max_noise: Percent = "25%"
-    """Spread of a figure between the rounds above which a comparison is inconclusive."""
+    """Greatest width of a figure's 95 % confidence interval, as a share of the figure, at which the figure itself decides
+    where a bound lies within the interval; above it the gate is Inconclusive. Also the most by which a server that is asked
+    the same twice may be from itself; above it only what is further from the bound than that passes or fails."""
 
 
 class DeploymentGate(ApiModel):
@@ -117,7 +119,8 @@ class DeploymentGate(ApiModel):
     max: Bound | None = None
     """Largest value that passes, for example 500ms or 600Mi."""
     max_regression: Percent | None = None
-    """How much worse than the stable revision on the same node the candidate may be. Passes when there is none."""
+    """How much worse than the stable revision on the same node the candidate may be, over pairs of answers to the same
+    prompt. Passes when there is none."""
 
 
 class Rollback(ApiModel):
@@ -223,6 +226,10 @@ class ClassStatus(ApiModel):
     """Node that was measured last."""
     figures: dict[str, dict[str, Number]] = {}
     """What was measured: stable and candidate."""
+    noise: dict[str, Number] = {}
+    """How far a server may be from itself when it is asked the same again, by metric: 0.1 is 10 %."""
+    disturbances: Annotated[list[str], Field(max_length=4)] = []
+    """What else went on on the node while it was measured: load, stolen CPU time, thermal throttling."""
     gates: Annotated[list[GateStatus], Field(max_length=32)] = []
     """What each gate said."""
 

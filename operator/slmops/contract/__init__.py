@@ -12,6 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from slmops.contract.base import *
+from slmops.contract.bench import *
 from slmops.contract.compare import *
 from slmops.contract.edge import *
 from slmops.contract.filters import *

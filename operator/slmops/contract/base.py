@@ -1,8 +1,9 @@
-"""Paths, media types and limits that both sides know, and the base of all messages."""
+"""Paths, media types and limits that both sides know, and the base of all messages with its bounded values."""
 
 from enum import StrEnum
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 CONFIG_KEY = "run.json"
 CONFIG_DIR = "/etc/slmops"
@@ -29,6 +30,15 @@ ADAPTER_TYPE = "application/vnd.slmops.adapter.v1"
 LOGS_TYPE = "application/vnd.slmops.logs.v1"
 """Files that TensorBoard reads."""
 REPORT_TYPE = "application/vnd.slmops.report.v1"
+
+LARGEST = 2**53 - 1
+"""The largest whole number that every reader of JSON keeps exact; more of anything is a lie."""
+Text = Annotated[str, Field(max_length=1024)]
+Word = Annotated[str, Field(max_length=63)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Amount = Annotated[float, Field(ge=0, le=LARGEST)]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Message(BaseModel):

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slmops.contract.base import Message, Metric
+from slmops.contract.base import LARGEST, Amount, Count, Digest, Message, Metric, Share, Text, Word
+from slmops.contract.bench import Statistics, TargetFigures
 
 
 class Reason(StrEnum):
@@ -45,15 +46,6 @@ class Reason(StrEnum):
     INTERNAL_ERROR = "InternalError"
 
 
-LARGEST = 2**53 - 1
-"""The largest whole number that every reader of JSON keeps exact; more of anything is a lie."""
-Text = Annotated[str, Field(max_length=1024)]
-Word = Annotated[str, Field(max_length=63)]
-Count = Annotated[int, Field(ge=0, le=LARGEST)]
-Amount = Annotated[float, Field(ge=0, le=LARGEST)]
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-
-
 class Artifact(Message):
     """Something that a run pushed."""
 
@@ -68,9 +60,6 @@ class Artifact(Message):
     def digest(self) -> str:
         """``sha256:…``"""
         return self.reference.partition("@")[2]
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Figures(Message):
@@ -196,26 +185,6 @@ class DatasetCounts(Message):
     """Answers that an earlier attempt had got."""
 
 
-class Round(Message):
-    """One round of a benchmark against one target: medians and totals over its prompts."""
-
-    time_to_first_token_seconds: Amount
-    tokens_per_second: Amount
-    request_seconds: Amount
-
-
-class TargetFigures(Message):
-    """What the benchmark saw of one server."""
-
-    rounds: Annotated[tuple[Round, ...], Field(max_length=16)]
-    time_to_first_token_p95_seconds: Amount | None = None
-    request_p95_seconds: Amount | None = None
-    requests: Count
-    errors: Count
-    exact_match: Annotated[float, Field(ge=0, le=1)] | None = None
-    peak_memory_bytes: Count | None = None
-
-
 Value = (
     Annotated[int, Field(ge=0, le=LARGEST)]
     | Annotated[float, Field(ge=0, le=LARGEST)]
@@ -263,6 +232,8 @@ class Report(Message):
     suggestions: Annotated[tuple[Annotated[tuple[Value, ...], Field(max_length=11)], ...], Field(max_length=16)] = ()
     """Values of the next trials, each in the order of the space."""
     targets: Annotated[dict[Word, TargetFigures], Field(max_length=2)] = {}
+    statistics: Statistics | None = None
+    """Of a benchmark; absent in what images before 2026-12 say."""
     seconds: Amount = 0.0
     """Wall time of the run, from its process's start."""
     resumes: Count = 0

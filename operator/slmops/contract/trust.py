@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slmops.contract.base import Message
-from slmops.contract.report import Artifact, Word
+from slmops.contract.base import Message, Word
+from slmops.contract.report import Artifact
 from slmops.contract.sources import Run, Sink, Source
 
 

@@ -26,7 +26,7 @@ from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import Report
 from slmops.rollout.fleet import HOSTNAME, Node
 from slmops.rollout.pods import Servers, condition, crashed, gate_open, is_gated, may_serve, refused, since
-from slmops.rollout.verdict import judge
+from slmops.rollout.verdict import explained, judge
 from slmops.state import IMAGE_UNAVAILABLE, JobState, Manifest, Observed, digest8, image_missing, waiting_for
 
 Cause = Literal["Artifact", "Node", "Registry", "Benchmark"]
@@ -228,9 +228,7 @@ def bench(resource: EdgeDeployment, observed: Observed, pool: str, revision: str
     if state.phase != "Succeeded" or state.report is None:
         return Bench(None)
     verdict, gates = judge(resource.spec.gates, state.report, ratio(resource.spec.benchmark.max_noise))
-    told = "; ".join(
-        f"{g.metric} is {g.value or 'not measured'}, wanted {g.bound}" for g in gates if g.outcome == verdict
-    )
+    told = "; ".join(explained(gate) for gate in gates if gate.outcome == verdict)
     reason = {"Failed": "GateFailed", "Inconclusive": "GateInconclusive"}.get(verdict, "")
     return Bench(verdict, (told or "nothing was measured") if reason else "", reason, state.report, gates)
 

@@ -1,26 +1,29 @@
 """What the gates say of a benchmark: Passed, Failed or Inconclusive.
 
-Both servers were measured in the same rounds on the same node, so a comparison is made round by round: what disturbs
-the node disturbs both. When the rounds disagree about a bound, the median decides only if they are close together
-(``maxNoise``); else nobody can tell, and a person is asked. What was not measured never passes.
+Each gate holds one figure and the interval within which it lies against its bound. Where the whole interval is on one side
+of the bound, that side is the outcome. Where the bound lies within it, the figure itself decides if the interval is
+narrow enough (``maxNoise``); else nobody can tell, and a person is asked.
+
+A comparison is one of the ratio of candidate and stable server, over pairs of answers to the same prompt in the same
+round: what disturbs the node disturbs both. What may have spoiled a measurement counts, too:
+
+- A server that was asked the same twice and was further from itself than ``maxNoise`` makes every interval of that
+  metric as much wider, to both sides. So what is plainly better or worse stays so, and what is close is a doubt.
+- A node that was disturbed is slower than it is: a time that passes there passes, one that fails is a doubt.
+
+What was not measured, or too seldom, never passes.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from statistics import median
 
 from slmops.api.base import ratio
 from slmops.api.batch import GateStatus, Outcome
 from slmops.api.edgedeployment import DeploymentGate
+from slmops.confidence import Interval
 from slmops.contract import Report, TargetFigures
 from slmops.figures import bound, display, significant
-
-HIGHER_IS_BETTER = {"TokensPerSecond", "ExactMatch"}
-PER_ROUND = {
-    "TokensPerSecond": "tokens_per_second",
-    "TimeToFirstToken": "time_to_first_token_seconds",
-    "RequestLatency": "request_seconds",
-}
+from slmops.rollout.held import HIGHER_IS_BETTER, PER_ROUND, Held, held, too_few, values
 
 
 def judge(gates: Sequence[DeploymentGate], report: Report, max_noise: float) -> tuple[Outcome, list[GateStatus]]:
@@ -32,6 +35,12 @@ def judge(gates: Sequence[DeploymentGate], report: Report, max_noise: float) -> 
     candidate = report.targets.get("candidate")
     measured = candidate is not None and bool(candidate.rounds)
     return ("Passed" if measured and "Inconclusive" not in outcomes else "Inconclusive"), statuses
+
+
+def explained(gate: GateStatus) -> str:
+    """What a gate said, for people."""
+    why = "; ".join(part for part in (gate.interval, gate.doubt) if part)
+    return f"{gate.metric} is {gate.value or 'not measured'}, wanted {gate.bound}" + (f" ({why})" if why else "")
 
 
 def figures(target: TargetFigures) -> dict[str, float]:
@@ -51,71 +60,69 @@ def figures(target: TargetFigures) -> dict[str, float]:
 
 
 def _gate(gate: DeploymentGate, report: Report, max_noise: float) -> GateStatus:
-    candidate, stable = report.targets.get("candidate"), report.targets.get("stable")
-    values = _values(gate, candidate)
-    if gate.max_regression is not None:
-        return _regression(gate, values, _values(gate, stable), stable is not None, max_noise)
-    limit = gate.min if gate.min is not None else gate.max
-    assert limit is not None
-    wanted = bound(limit)
-    if gate.min is not None:
-        return _status(gate, _decide(lambda value: value >= wanted, values, max_noise), f"min {limit}", values)
-    return _status(gate, _decide(lambda value: value <= wanted, values, max_noise), f"max {limit}", values)
+    ours, theirs = (values(gate, report.targets.get(name)) for name in ("candidate", "stable"))
+    alone = gate.max_regression is not None and "stable" not in report.targets
+    found, few = held(gate, report), too_few(gate, report)
+    outcome: Outcome = "Inconclusive"
+    doubts = [few] if few else []
+    if not few and alone and ours:
+        outcome = "Passed"
+    elif not few and ours and found is not None:
+        outcome, doubts = _weighed(gate, found, report, max_noise)
+    return GateStatus(
+        metric=f"{gate.metric} p{gate.percentile}" if gate.percentile != 50 else gate.metric,
+        outcome=outcome,
+        value=display(gate.metric, median(ours)) if ours else None,
+        interval=found.shown if found is not None else None,
+        doubt="; ".join(doubts) or None,
+        bound=_wanted(gate, theirs, alone),
+    )
 
 
-def _regression(
-    gate: DeploymentGate, ours: list[float], theirs: list[float], compared: bool, max_noise: float
-) -> GateStatus:
-    wanted = f"maxRegression {gate.max_regression}"
-    if not compared:
-        return _status(gate, "Passed" if ours else "Inconclusive", f"{wanted} (nothing to compare with)", ours)
-    if not ours or len(ours) != len(theirs):
-        return _status(gate, "Inconclusive", wanted, ours)
-    assert gate.max_regression is not None
-    allowed = ratio(gate.max_regression)
-    pairs = list(zip(ours, theirs, strict=True))
-    if gate.metric in HIGHER_IS_BETTER:
-        kept = [a / b if b else 1.0 for a, b in pairs]
-        outcome = _decide(lambda share: share >= 1 - allowed, kept, max_noise)
+def _weighed(gate: DeploymentGate, found: Held, report: Report, max_noise: float) -> tuple[Outcome, list[str]]:
+    """The outcome, and what makes it a doubt."""
+    told = report.statistics
+    noise = told.noise.get(gate.metric, 0.0) if told is not None else 0.0
+    low, high = found.interval
+    noisy = noise > max_noise
+    if noisy:
+        low, high = low / (1 + noise), high * (1 + noise)
+    limit, least = _limit(gate)
+    if found.shown is not None and found.value == limit in (low, high):
+        outcome: Outcome = "Passed"  # the end belongs to the interval: nothing is more right than all
     else:
-        kept = [a / b if b else (1.0 if a == 0 else math.inf) for a, b in pairs]
-        outcome = _decide(lambda share: share <= 1 + allowed, kept, max_noise)
-    return _status(gate, outcome, f"{wanted} against {display(gate.metric, median(theirs))}", ours)
+        outcome = _outcome(lambda v: v >= limit if least else v <= limit, found.value, (low, high), max_noise)
+    doubts = []
+    if outcome == "Inconclusive":
+        itself = f"asked the same twice, a server was up to {noise * 100:.3g}% from itself, more than maxNoise"
+        doubts.append(itself if noisy else found.spread)
+    if outcome != "Passed" and gate.metric in PER_ROUND and told is not None and told.disturbances:
+        outcome = "Inconclusive"
+        doubts.append(f"the node was disturbed: {', '.join(told.disturbances)}")
+    return outcome, doubts
 
 
-def _decide(ok: Callable[[float], bool], values: list[float], max_noise: float) -> Outcome:
-    if not values:
-        return "Inconclusive"
-    if all(ok(value) for value in values):
-        return "Passed"
-    if not any(ok(value) for value in values):
-        return "Failed"
-    middle = median(values)
-    close = middle != 0 and (max(values) - min(values)) / abs(middle) <= max_noise
-    if not close:
-        return "Inconclusive"
-    return "Passed" if ok(middle) else "Failed"
+def _outcome(ok: Callable[[float], bool], value: float, interval: Interval, max_noise: float) -> Outcome:
+    low, high = interval
+    if ok(low) == ok(high):
+        return "Passed" if ok(low) else "Failed"
+    narrow = value != 0 and (high - low) / abs(value) <= max_noise
+    return "Inconclusive" if not narrow else "Passed" if ok(value) else "Failed"
 
 
-def _values(gate: DeploymentGate, target: TargetFigures | None) -> list[float]:
-    """The gate's figure: one a round where rounds have it, else a single one; none when it was not measured."""
-    if target is None or not target.requests:
-        return []
-    if gate.metric in PER_ROUND and gate.percentile == 50:
-        return [getattr(r, PER_ROUND[gate.metric]) for r in target.rounds]
-    single = {
-        "TimeToFirstToken": target.time_to_first_token_p95_seconds,
-        "RequestLatency": target.request_p95_seconds,
-        "ExactMatch": target.exact_match,
-        "PeakMemory": None if target.peak_memory_bytes is None else float(target.peak_memory_bytes),
-        "ErrorRate": target.errors / target.requests,
-    }.get(gate.metric)
-    return [] if single is None else [single]
+def _limit(gate: DeploymentGate) -> tuple[float, bool]:
+    """What the figure, or of a comparison the ratio, is held against, and whether it may not be less, or not more."""
+    if gate.max_regression is not None:
+        allowed = ratio(gate.max_regression)
+        return (1 - allowed, True) if gate.metric in HIGHER_IS_BETTER else (1 + allowed, False)
+    if gate.min is not None:
+        return bound(gate.min), True
+    assert gate.max is not None
+    return bound(gate.max), False
 
 
-def _status(gate: DeploymentGate, outcome: Outcome, wanted: str, values: list[float]) -> GateStatus:
-    name = f"{gate.metric} p{gate.percentile}" if gate.percentile != 50 else gate.metric
-    value = display(gate.metric, median(values)) if values else None
-    if value is not None and outcome == "Inconclusive" and len(values) > 1:
-        value += f" (rounds from {display(gate.metric, min(values))} to {display(gate.metric, max(values))})"
-    return GateStatus(metric=name, outcome=outcome, value=value, bound=wanted)
+def _wanted(gate: DeploymentGate, theirs: Sequence[float], alone: bool) -> str:
+    if gate.max_regression is None:
+        return f"min {gate.min}" if gate.min is not None else f"max {gate.max}"
+    against = f" against {display(gate.metric, median(theirs))}" if theirs else ""
+    return f"maxRegression {gate.max_regression}" + (" (nothing to compare with)" if alone else against)

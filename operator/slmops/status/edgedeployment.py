@@ -17,6 +17,7 @@ from slmops.api.edgedeployment import (
     RevisionStatus,
     WaveStatus,
 )
+from slmops.contract import Statistics
 from slmops.rollout.fleet import Node
 from slmops.rollout.people import ABORT, APPROVE, PROMOTE, RETRY_FAILED, retries
 from slmops.rollout.pods import may_serve
@@ -299,6 +300,7 @@ def _class(
         if found is None or found.verdict is None or RANK[found.verdict] <= RANK[best.verdict]:
             continue
         shown = {k: figures(v) for k, v in found.report.targets.items()} if found.report else {}
+        spoiled = (found.report and found.report.statistics) or Statistics()
         best = ClassStatus(name=name, nodes=len(nodes), verdict=found.verdict, node=node.name, figures=shown,
-                           gates=found.gates)  # fmt: skip
+                           noise=spoiled.noise, disturbances=list(spoiled.disturbances), gates=found.gates)  # fmt: skip
     return best

@@ -14,16 +14,15 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from hypothesis import given
-from hypothesis import strategies as st
 
-from slm_bench import bench as module
-from slm_bench.bench import bench, percentile
+from slm_bench import asking as module
+from slm_bench.bench import bench
 from slmkit.run import Context, RunFailed
 from slmops.contract import BenchRun, Reason, Report, TargetFigures
 from tests.unit import virtualnet
 from tests.unit.images import volumes
 from tests.unit.images.fakellm import FakeLLM, Reply, play
+from tests.unit.images.test_machine import machine
 
 ONCE = {"rounds": 1, "prompts": 1, "warmup": 0}
 
@@ -33,6 +32,8 @@ class Job:
 
     def __init__(self, folder: Path, volume: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.volume = volume
+        self.root = folder / "root"
+        """The node's files: it has none."""
         self.context = Context()
         self._folder, self._runs = folder, 0
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=virtualnet.now))
@@ -53,7 +54,7 @@ class Job:
             "run": "r", "targets": targets, "warmup": 1, "rounds": 3, "prompts": 3, "max_tokens": 64,
             "data": {"source": {"uri": "pvc://claim/"}, "format": "PromptCompletion"},
         }  # fmt: skip
-        return bench(BenchRun.model_validate(wanted | fields), self.context)
+        return bench(BenchRun.model_validate(wanted | fields), self.context, self.root)
 
     def figures(self, server: FakeLLM, **fields: Any) -> TargetFigures:
         return self.bench(server, **fields).targets["stable"]
@@ -93,7 +94,7 @@ def test_warm_up_rounds_do_not_count(job: Job) -> None:
     llm._choose = lambda text, time: Reply("a", delay=50.0 if len(llm.asked) <= 6 else 1.0)
     found = job.figures(llm, warmup=2)
     assert found.request_p95_seconds == 1.0
-    assert (len(llm.asked), found.requests) == (15, 9)
+    assert (len(llm.asked), found.requests) == (21, 9)
 
 
 def test_the_servers_take_turns_back_and_forth(job: Job) -> None:
@@ -102,24 +103,95 @@ def test_the_servers_take_turns_back_and_forth(job: Job) -> None:
     def named(name: str) -> FakeLLM:
         return FakeLLM(lambda text, time: (turns.append(name), Reply(delay=0.1))[1])
 
-    job.bench(named("A"), named("B"), warmup=0, rounds=4, prompts=2)
-    assert "".join(turns) == "AABB" + "BBAA" + "AABB" + "BBAA"
+    job.bench(named("A"), named("B"), warmup=2, rounds=2, prompts=2)
+    assert "".join(turns) == "AABB" + "BBAA" + "AABBAA" + "AABBAA"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "concurrency", "again"),
+    [(1, 1, 1), (2, 1, 2), (7, 1, 2), (12, 1, 3), (20, 1, 5), (8, 4, 4), (8, 64, 8)],
+)
+def test_the_first_server_is_asked_some_prompts_again_before_or_after_all_others(
+    job: Job, prompts: int, concurrency: int, again: int
+) -> None:
+    """So that what gets slower with time is no difference from itself."""
+    first, other = FakeLLM(Reply(delay=0.1)), FakeLLM(Reply(delay=0.1))
+    job.bench(first, other, warmup=0, rounds=2, prompts=prompts, concurrency=concurrency)
+    once, twice = other.prompts()[:prompts], other.prompts()[prompts:]
+    assert sorted(first.prompts()) == sorted(once + once[:again] + twice[:again] + twice)
+    begun, ended = other.times()[0], other.times()[-1]
+    assert len([time for time in first.times() if begun < time < ended]) == 2 * again
+    assert len(other.asked) == 2 * prompts
 
 
 def test_both_servers_get_the_same_prompts_and_other_ones_each_round(job: Job) -> None:
     a, b = FakeLLM(Reply(delay=0.1)), FakeLLM(Reply(delay=0.1))
     job.bench(a, b)
-    assert a.prompts() == b.prompts()
-    assert len(set(a.prompts()[3:])) == 9
+    assert set(a.prompts()) == set(b.prompts())
+    assert len(set(b.prompts()[3:])) == 9
     again = FakeLLM(Reply(delay=0.1))
     job.bench(again, seed=43)
-    assert again.prompts() != a.prompts(), "another seed, other prompts"
+    assert set(again.prompts()) != set(b.prompts()), "another seed, other prompts"
+
+
+def test_two_servers_are_compared_answer_by_answer(job: Job) -> None:
+    """Each answer of the one takes a quarter longer than that of the other, however long that is."""
+
+    def taking(factor: float) -> FakeLLM:
+        return FakeLLM(lambda text, time: Reply("a b", delay=factor * (1 + int(text[1:]) % 7)))
+
+    told = job.bench(taking(1.0), taking(1.25), rounds=4, prompts=5).statistics
+    assert told is not None
+    assert {(name, p.ratio, p.low, p.high, p.pairs) for name, p in told.paired.items()} == {
+        ("TokensPerSecond", 0.8, 0.8, 0.8, 20),
+        ("TimeToFirstToken", 1.25, 1.25, 1.25, 20),
+        ("RequestLatency", 1.25, 1.25, 1.25, 20),
+    }
+    assert set(told.noise.values()) == {0.0}
+    assert told.disturbances == ()
+
+
+def test_a_server_that_is_asked_again_may_differ_and_only_the_noise_shows_it(job: Job) -> None:
+    llm = FakeLLM(lambda text, time: Reply("yes", delay=1.0 if time == 1 else 3.0))
+    job.give(*({"prompt": f"p{number}", "completion": "yes"} for number in range(40)))
+    report = job.bench(llm, rounds=2, warmup=0, prompts=8)
+    assert report.statistics is not None
+    assert report.statistics.paired == {}, "there is nothing to compare with"
+    assert report.statistics.noise["RequestLatency"] == 2.0
+    assert report.targets["stable"].requests == 16
+    first, second = report.targets["stable"].rounds
+    assert (first.request_seconds, second.request_seconds) == (1.0, 1.0)
+
+
+def test_a_server_that_errs_when_it_is_asked_again_has_no_errors(job: Job) -> None:
+    report = job.bench(FakeLLM(lambda text, time: Reply("a", delay=0.1, status=200 if time == 1 else 500)), rounds=1,
+                       warmup=0)  # fmt: skip
+    assert report.statistics is not None
+    assert (report.targets["stable"].errors, report.statistics.noise) == (0, {})
+
+
+def test_what_happened_on_the_node_meanwhile_is_told(job: Job) -> None:
+    """Load from before it began; heat and stolen time from the rounds that count."""
+
+    def reply(text: str, time: int) -> Reply:
+        machine(job.root, f"{len(llm.asked)}00 0 0 0 0 0 0 {len(llm.asked)}0", "0.0", (len(llm.asked),))
+        return Reply("a", delay=0.1)
+
+    llm = FakeLLM(reply)
+    machine(job.root, "0 0 0 0 0 0 0 0", "8.0", (0,))
+    told = job.bench(llm, warmup=5, rounds=2, prompts=2).statistics
+    assert told is not None
+    assert told.disturbances == (
+        "load of 4.0 per CPU before it began",
+        "9 % of the CPUs' time was stolen",
+        "8 thermal throttling events",
+    )
 
 
 def test_few_prompts_are_used_again(job: Job) -> None:
     job.give({"prompt": "a"}, {"prompt": "b"}, {"prompt": "c"})
     llm = FakeLLM(Reply(delay=0.1))
-    assert job.figures(llm, prompts=2, warmup=0).requests == 6
+    assert job.bench(FakeLLM(Reply(delay=0.1)), llm, prompts=2, warmup=0).targets["candidate"].requests == 6
     assert llm.counts["a"] == llm.counts["b"] == llm.counts["c"] == 2
     assert job.figures(FakeLLM(Reply(delay=0.1)), prompts=50).requests == 9, "a round has no prompt twice"
 
@@ -317,7 +389,7 @@ def test_progress_counts_rounds_of_servers(job: Job) -> None:
         return Reply(delay=0.1)
 
     job.bench(FakeLLM(reply), FakeLLM(reply), prompts=1)
-    assert seen == [("Warmup", 0, 8), ("Warmup", 1, 8)] + [("Measuring", step, 6) for step in range(6)]
+    assert seen == [("Warmup", 0, 11), ("Warmup", 1, 11)] + [("Measuring", step, 9) for step in range(9)]
 
 
 def test_no_prompt_is_a_failure_that_names_the_data(job: Job) -> None:
@@ -325,15 +397,3 @@ def test_no_prompt_is_a_failure_that_names_the_data(job: Job) -> None:
     failed = refused(lambda: job.bench(FakeLLM()))
     assert failed.reason is Reason.INVALID_DATA
     assert "pvc://claim/" in failed.message
-
-
-@given(st.lists(st.integers(1, 999), min_size=1, max_size=60), st.integers(1, 100))
-def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values: list[int], percent: int) -> None:
-    found = percentile(values, percent)
-    assert found in values
-    assert sum(value <= found for value in values) >= percent * len(values) / 100
-    assert sum(value < found for value in values) < percent * len(values) / 100
-
-
-def test_a_percentile_of_nothing_is_not_known() -> None:
-    assert percentile([], 95) is None

@@ -19,12 +19,15 @@ from slmops.contract import (
     Learning,
     Metric,
     PackedAdapter,
+    Paired,
     PullRun,
     Reason,
     Report,
     Round,
+    Statistics,
     TargetFigures,
 )
+from slmops.rollout import verdict
 
 DIGEST = f"sha256:{'0' * 64}"
 
@@ -217,6 +220,37 @@ def test_sixteen_rounds_of_two_servers_fit(termination: Path) -> None:
         outcome="Succeeded", inputs=inputs, targets={"stable": target, "candidate": target}, seconds=9999.99
     )
     assert written(report, termination) == report
+
+
+def test_a_benchmark_of_which_everything_was_measured_fits(termination: Path) -> None:
+    """Rounds become their medians: with the intervals told, nobody needs more of them."""
+    names = ("TokensPerSecond", "TimeToFirstToken", "RequestLatency", "ExactMatch")
+    rounds = tuple(
+        Round(
+            time_to_first_token_seconds=0.0001234 + n * 1e-7, tokens_per_second=12340.0 + n, request_seconds=0.0001234
+        )
+        for n in range(16)
+    )
+    target = TargetFigures(
+        rounds=rounds, time_to_first_token_p95_seconds=0.0001234, request_p95_seconds=0.0001234,
+        requests=16_000, errors=12_345, exact_match=0.0001234, peak_memory_bytes=1 << 43,
+        intervals=dict.fromkeys(names, (0.0001234, 0.0001234)),
+    )  # fmt: skip
+    pair = Paired(ratio=0.0001234, low=0.0001234, high=0.0001234, pairs=16_000)
+    statistics = Statistics(paired=dict.fromkeys(names, pair), noise=dict.fromkeys(names, 0.0001234),
+                            disturbances=("x" * 64,) * 4)  # fmt: skip
+    inputs = {"data": f"oci://{'r' * 400}@{DIGEST}"}
+    targets = {"stable": target, "candidate": target}
+    long = Report(outcome="Succeeded", inputs=inputs, targets=targets, statistics=statistics, seconds=99999.99)
+    report = written(long, termination)
+    assert (report.outcome, report.inputs, report.statistics) == ("Succeeded", inputs, statistics)
+    assert report.targets["stable"].intervals == target.intervals
+    assert {name: verdict.figures(found) for name, found in report.targets.items()} == {
+        name: verdict.figures(target) for name in targets
+    }, "status shows the same"
+    usual = long.model_copy(update={"targets": {name: t.model_copy(update={"rounds": rounds[:8]})
+                                                for name, t in targets.items()}})  # fmt: skip
+    assert written(usual, termination) == usual
 
 
 def test_a_training_of_which_everything_was_measured_fits(termination: Path) -> None:

@@ -191,8 +191,9 @@ def test_rounds_that_disagree_are_decided_by_the_median_unless_they_are_far_apar
 
 
 def test_a_doubt_tells_how_far_the_rounds_are_apart() -> None:
-    outcome, value, _ = _say(_gate("TokensPerSecond", min=30), target((10, 31, 60)))
-    assert (outcome, value) == (D, "31 (rounds from 10 to 60)")
+    _, (status,) = judge([_gate("TokensPerSecond", min=30)], figures(target((10, 31, 60))), 0.25)
+    assert (status.outcome, status.value, status.interval) == (D, "31", None)
+    assert status.doubt == "rounds from 10 to 60, further apart than maxNoise"
 
 
 def test_a_failure_outweighs_a_doubt_and_a_doubt_outweighs_what_passed() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from slmops.api.conditions import ConditionType, timestamp
 from slmops.api.edgedeployment import EdgeDeployment, EdgeDeploymentStatus
+from slmops.contract import Statistics
 from slmops.plan.edgedeployment import plan_edgedeployment
 from slmops.state import Manifest, Observed, Problem
 from slmops.status.edgedeployment import edgedeployment_status
@@ -22,6 +23,7 @@ from tests.unit.fleet_builders import (
     job,
     measured,
     node,
+    paired,
     pod,
     pulled,
     revision,
@@ -290,6 +292,22 @@ def test_each_class_shows_its_worst_verdict_and_what_was_measured() -> None:
     assert (small.name, small.nodes, small.verdict, small.node) == ("small", 2, "Failed", "n2")
     assert next((g.metric, g.outcome) for g in small.gates) == ("TokensPerSecond", "Failed")
     assert (odd.name, odd.verdict, odd.figures) == ("odd", "Pending", {})
+
+
+def test_a_class_shows_how_sure_its_figures_are_and_what_disturbed_its_node() -> None:
+    b = measured("b", status=_before())
+    heat = "3 thermal throttling events"
+    told = Statistics(paired={"TokensPerSecond": paired(0.85, 0.82, 0.88)}, noise={"TokensPerSecond": 0.02},
+                      disturbances=(heat,))  # fmt: skip
+    candidate = target((25, 26, 27), intervals={"TokensPerSecond": (24.5, 27.5)})
+    children, pods = _on_trial(verdict=figures(candidate, target(), told))
+    status = _status(b, *children, pods=pods)
+    (found,) = status.pools[0].classes
+    assert (found.verdict, found.noise, found.disturbances) == ("Inconclusive", {"TokensPerSecond": 0.02}, [heat])
+    speed, compared, _ = found.gates
+    assert (speed.outcome, speed.value, speed.interval, speed.doubt) == ("Passed", "26", "24.5 to 27.5", None)
+    assert (compared.outcome, compared.interval) == ("Inconclusive", "0.82 to 0.88 of stable")
+    assert f"(0.82 to 0.88 of stable; the node was disturbed: {heat})" in _message(status, "Progressing")
 
 
 def test_a_fleet_of_many_classes_fits_and_shows_what_matters() -> None:
