@@ -8,6 +8,9 @@ so that ten thousand resources in one of them do not keep another waiting.
       ^              ^                  |
       '--- timer ----+---- woken while running, or failed (after a back-off)
 
+A key whose pass took long rests as long before the next one: a fleet of thousands makes events all the time, and the next
+pass sees all that came meanwhile.
+
 A key that failed waits longer each time, however often it is woken: its own writes make events too. What a person changed
 ends the wait, at most once a second.
 """
@@ -33,6 +36,8 @@ OUTAGE_AFTER = 3
 """So many passes in a row without an answer make an outage; fewer may be one object's bad luck."""
 DEADLINE_FLOOR = 0.1
 """A pass that asks for another at once would spin."""
+REST_FROM, REST_LAST = 0.1, 1.0
+"""Passes shorter than this are no burden; nobody rests longer than that."""
 PASS_TIMEOUT = 300.0
 """No pass takes this long; one that does hangs and is counted as failed."""
 log = logging.getLogger(__name__)
@@ -84,6 +89,8 @@ class Loop:
         self._idle: set[asyncio.Task[None]] = set()
         self._busy: dict[asyncio.Task[None], float] = {}
         """Workers in a pass, with the time that it began."""
+        self._resting: dict[Key, float] = {}
+        """Until when a key rests."""
         self._held_until = 0.0
         self._outage = 0
         self._stopping = False
@@ -97,7 +104,7 @@ class Loop:
         now = self._clock()
         if now < state.blocked_until and self._asked(key) != state.asked:
             state.blocked_until = min(state.blocked_until, state.failed_at + BACKOFF_FIRST)
-        due = max(now + after, state.blocked_until)
+        due = max(now + after, state.blocked_until, self._resting.get(key, 0.0))
         if due <= now:
             self._make_ready(key, state)
         elif not state.ready and (state.timer is None or due < state.due):
@@ -187,6 +194,7 @@ class Loop:
                 async with asyncio.timeout(PASS_TIMEOUT):
                     deadline = await self._reconcile(key)
                 self._succeeded(state)
+                self._rest(key, self._clock() - started)
             except (Unavailable, NotLeading) as error:
                 outcome, deadline = "unavailable", self._unavailable(key, state, error)
             except Exception as error:
@@ -197,11 +205,11 @@ class Loop:
 
     def _finish(self, key: Key, state: _State, deadline: float | None) -> None:
         state.running = False
-        wait = state.blocked_until - self._clock()
+        wait = max(state.blocked_until, self._resting.get(key, 0.0)) - self._clock()
         if state.ready and wait <= 0:
             self._enqueue(key)
             return
-        if state.ready:  # woken during a pass that failed
+        if state.ready:  # woken during a pass that failed, or took long
             state.ready, deadline = False, wait
         if deadline is not None:
             due = self._clock() + max(deadline, DEADLINE_FLOOR)
@@ -209,6 +217,12 @@ class Loop:
                 self._schedule(key, state, due)
         if state.timer is None:
             del self._states[key]
+
+    def _rest(self, key: Key, took: float) -> None:
+        if took >= REST_FROM:
+            now = self._clock()
+            self._resting = {other: until for other, until in self._resting.items() if until > now}
+            self._resting[key] = now + min(took, REST_LAST)
 
     def _succeeded(self, state: _State) -> None:
         if state.error:

@@ -37,7 +37,24 @@ def test_wakes_during_a_pass_mean_one_more_after_it() -> None:
         await asyncio.sleep(60)
 
     play(reconcile, scenario)
-    assert reconcile.times() == [0, 5]
+    assert reconcile.times() == [0, 6], "after a rest"
+
+
+@pytest.mark.parametrize(("took", "rest"), [(0.05, 0.0), (0.4, 0.4), (3.0, 1.0)])
+def test_a_key_whose_pass_took_long_rests_as_long_and_no_other_does(took: float, rest: float) -> None:
+    reconcile = Recorder(seconds=took)
+
+    async def scenario(loop: Loop) -> None:
+        loop.wake(A)
+        await asyncio.sleep(took + 0.01)
+        loop.wake(A)
+        loop.wake(B)
+        await asyncio.sleep(60)
+
+    play(reconcile, scenario)
+    first, second = reconcile.times(A)
+    assert second - first == pytest.approx(max(took + 0.01, took + rest))
+    assert reconcile.times(B) == pytest.approx([took + 0.01])
 
 
 def test_a_deadline_is_kept() -> None:
@@ -90,7 +107,7 @@ def test_a_delayed_wake_during_a_pass_is_not_lost() -> None:
         await asyncio.sleep(1000)
 
     play(reconcile, scenario)
-    assert reconcile.times() == [0, 5]
+    assert reconcile.times() == [0, 6], "after a rest"
 
 
 def test_a_pass_that_asks_for_another_at_once_does_not_spin() -> None:

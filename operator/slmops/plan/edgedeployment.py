@@ -12,7 +12,7 @@ from typing import Literal
 
 from slmops import contract
 from slmops.api.base import seconds
-from slmops.api.conditions import timestamp
+from slmops.api.conditions import moment, timestamp
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.api.run import RunSpec, Toleration
 from slmops.plan.batch import unrecorded
@@ -28,7 +28,7 @@ from slmops.rollout.rollout import Rollout, daemon_set_of, read
 from slmops.rollout.standing import given_up
 from slmops.rollout.trust import VERIFY, VERIFYING
 from slmops.rollout.trust import job_name as verification_name
-from slmops.rollout.turns import Turn, job_name, set_name, void
+from slmops.rollout.turns import Turn, barred, job_name, set_name, void
 from slmops.rollout.waves import PoolState
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_ADMITTED, LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, Problem
@@ -150,10 +150,12 @@ def _servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Ro
     if rollout.candidate is not None:
         hosts = state.admitted & {node.hostname for node in state.nodes}
         taken = {node.hostname for node in state.nodes if serves_alone(resource, rollout, state, node)}
+        if not _due(state, rollout, daemon_set_of(resource, observed, pool.name, rollout.candidate), now):
+            taken &= barred(daemon_set_of(resource, observed, pool.name, rollout.stable))
         if rollout.decision != "RollBack":
             left = {n.hostname for n in state.nodes if given_up(resource, rollout.failed, state.name, n)}
             hosts -= left - _given_back(rollout, state, rollout.candidate)
-            hosts |= {t.node.hostname for t in _begun(state, rollout) if t.step == "Starting" or _at_once(t)}
+            hosts |= {turn.node.hostname for turn in _begun(state, rollout) if _comes(turn)}
         if hosts:
             made = daemon_set(
                 resource, pool, wanted, settings, track="candidate", only=hosts, gated=_unknown(state, hosts)
@@ -166,9 +168,19 @@ def _servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Ro
     return out
 
 
-def _at_once(turn: Turn) -> bool:
-    """Whether a node gets the candidate without a Job before."""
-    return turn.step == "Waiting" and turn.known
+def _due(state: PoolState, rollout: Rollout, live: Manifest | None, now: datetime) -> bool:
+    """Whether the stable servers go from nodes that they are not needed on any more: together with the next nodes' turn,
+    so that a fleet's nodes cost as few writes as its batches, or after a while where others keep that waiting."""
+    begun = _begun(state, rollout)
+    if not begun or any(_comes(turn) and turn.node.hostname not in state.admitted for turn in begun):
+        return True
+    at = moment(((live or {}).get("metadata", {}).get("annotations") or {}).get(ANNOTATION_ADMITTED))
+    return at is None or (now - at).total_seconds() >= WATCH_SECONDS
+
+
+def _comes(turn: Turn) -> bool:
+    """Whether a node gets the candidate's server now: its image was pulled, or no Job is needed for that."""
+    return turn.step == "Starting" or (turn.step == "Waiting" and turn.known)
 
 
 def _unknown(state: PoolState, hosts: Collection[str]) -> bool:

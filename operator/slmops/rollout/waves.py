@@ -45,7 +45,11 @@ def in_wave(resource: EdgeDeployment, pool: PoolState, wave: int) -> PoolState:
     todo = [node for node in _members(resource, pool, wave) if not _settled(pool.turns[node.name])]
     online = sum(node.ready for node in pool.nodes)
     at_once = max(1, share_of(resource.spec.strategy.at_once, online))
-    return replace(pool, active=todo[:at_once], wave_done=not todo)
+    begun = [node for node in todo if pool.turns[node.name].step != "Waiting"]
+    # Half a batch at a time: each change of who is meant is a write, and a look at all nodes by the DaemonSet controller.
+    # Those that take long, and are fewer, keep nobody waiting.
+    active = todo[:at_once] if 2 * len(begun) <= at_once else begun[:at_once]
+    return replace(pool, active=active, wave_done=not todo)
 
 
 def late_ones(resource: EdgeDeployment, pool: PoolState, wait: bool) -> PoolState:
