@@ -39,6 +39,7 @@ LIMIT = 1800.0
 POLL = 0.2
 HALT_SECONDS = 5.0
 EDGE = f"/apis/slmops.dev/v1alpha1/namespaces/{NAMESPACE}/edgedeployments"
+SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services"
 SETS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
 
 
@@ -121,13 +122,15 @@ async def _measure(api: Api, process: Process, nodes: int) -> Measured:
 
 
 async def _bare(api: Api, process: Process, nodes: int) -> float:
-    """Seconds of a rollout of our own servers by a DaemonSet alone."""
+    """Seconds of a rollout of our own servers by a DaemonSet alone, behind a Service as ours are."""
     (live,) = (await api.get(SETS))["items"]
     pod = copy.deepcopy(live["spec"]["template"])
     pod["metadata"] = {"labels": {"app": "bare"}}
     pod["spec"].pop("readinessGates", None)
     spec = {"selector": {"matchLabels": {"app": "bare"}}, "template": pod,
             "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": AT_ONCE}}}  # fmt: skip
+    await api.create(SERVICES, {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "bare"},
+                                "spec": {"selector": {"app": "bare"}, "ports": [{"port": 8080}]}})  # fmt: skip
     await api.create(SETS, {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "bare"}, "spec": spec})
     await _rolled(api, process, nodes)
     begun = time.monotonic()
@@ -136,6 +139,7 @@ async def _bare(api: Api, process: Process, nodes: int) -> float:
     await _rolled(api, process, nodes)
     took = time.monotonic() - begun
     await api.delete(f"{SETS}/bare")
+    await api.delete(f"{SERVICES}/bare")
     pods = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dbare&limit=1"
     async with asyncio.timeout(LIMIT):
         while (await api.get(pods))["items"]:  # noqa: ASYNC110  (kubectl's own way)
