@@ -443,7 +443,7 @@ def _pick(items: list[Any], which: int) -> Any:
 
 @pytest.mark.parametrize(("scope", "at_once"), [("All", 1), ("All", 2), ("Pool", 2), ("HardwareClass", 1)])
 @pytest.mark.parametrize("waves", WAVES, ids=len)
-@settings(derandomize=True, max_examples=10)
+@settings(derandomize=True, max_examples=6)
 @given(
     pools=st.sampled_from([("farms",), POOLS]), size=st.integers(2, 5), running=st.booleans(),
     first=st.sampled_from(MODELS),
