@@ -10,9 +10,10 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
-from slmops.rollout.people import ABORT, APPROVE, PROMOTE, RETRY_FAILED
+from slmops.rollout.people import ABORT, APPROVE, PROMOTE, RETRY_FAILED, ROLLBACK
 from slmops.state import ANNOTATION_RETRY
 
 Run = Callable[[Sequence[str]], str]
@@ -31,11 +32,15 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     for name, (_, about) in COMMANDS.items():
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument("name", help="the EdgeDeployment")
+        if name == "rollback":
+            command.add_argument("revision", nargs="?", help="one of those that are kept; the latest when absent")
     options, rest = parser.parse_known_args(arguments)
     kubectl = run or _kubectl
     try:
         found = json.loads(kubectl(["get", "edgedeployment", options.name, "-o", "json", *rest]))
         act, _ = COMMANDS[options.command]
+        if options.command == "rollback":
+            act = partial(_rollback, former=options.revision)
         print(act(found, lambda *command: kubectl([*command, *rest])))
     except Refused as refused:
         print(f"kubectl slm: {refused}", file=sys.stderr)
@@ -70,7 +75,7 @@ def _status(found: Manifest, kubectl: Kubectl) -> str:
         lines.append(f"  activity   {activity}")
     for pool in status.get("pools") or ():
         nodes = pool["nodes"]
-        told = ", ".join(f"{nodes[key]} {key}" for key in ("updated", "ready", "offline"))
+        told = ", ".join(f"{nodes[key]} {key}" for key in ("updated", "ready", "offline", "behind") if key in nodes)
         lines.append(f"  pool       {pool['name']}: {nodes['total']} nodes, {told}")
         lines += [
             f"             {each['name']}: {each['nodes']} nodes, {each['verdict']}" for each in pool.get("classes", ())
@@ -104,8 +109,28 @@ def _abort(found: Manifest, kubectl: Kubectl) -> str:
     return f"revision {name} is given up; its nodes go back to the stable one"
 
 
+def _rollback(found: Manifest, kubectl: Kubectl, former: str | None = None) -> str:
+    status, name = found.get("status") or {}, found["metadata"]["name"]
+    kept = [known["revision"] for known in status.get("history") or ()]
+    if not kept or former not in (None, *kept):
+        raise Refused(f"{name} has no such revision to go back to; kept are {', '.join(kept) or 'none'}")
+    former = former or kept[0]
+    _say(found, kubectl, ROLLBACK, f"{_asked(status)}/{former}")
+    return f"revision {former} stands for what the spec asks for, until that changes"
+
+
+def _asked(status: Manifest) -> str:
+    """The revision that the spec asks for."""
+    outcome, failed = status.get("lastOutcome") or {}, status.get("failed") or ()
+    if not status.get("candidate") and status.get("phase") == "Degraded" and outcome.get("revision") in failed:
+        return str(outcome["revision"])
+    return str((status.get("candidate") or status.get("stable") or {}).get("revision"))
+
+
 def _retry_failed(found: Manifest, kubectl: Kubectl) -> str:
-    _candidate(found)
+    stable = (found.get("status") or {}).get("stable") or {}
+    if not stable.get("failed") and not stable.get("behind"):
+        _candidate(found)
     _say(found, kubectl, RETRY_FAILED, uuid.uuid4().hex[:8])
     return "nodes that failed or are in doubt get another turn"
 
@@ -146,6 +171,7 @@ COMMANDS: dict[str, tuple[Callable[[Manifest, Kubectl], str], str]] = {
     "approve": (_approve, "let the wave begin that waits for it"),
     "promote": (_promote, "give the candidate to all nodes: no soak, no window, no approval, and doubts are accepted"),
     "abort": (_abort, "give the candidate up and go back to the stable revision"),
+    "rollback": (_rollback, "have a revision that was promoted before stand for what the spec asks for"),
     "pause": (_pause, "let no further node have its turn"),
     "resume": (_resume, "go on after a pause"),
     "retry": (_retry, "try what the spec asks for from the start, also where it has failed"),

@@ -4,6 +4,7 @@
 - ``slmops.dev/promote: REVISION`` takes on oneself what waits for a person or the clock: approvals, soaks, the window, and
   doubts of the benchmark. What failed has failed.
 - ``slmops.dev/abort: REVISION`` gives the nodes back.
+- ``slmops.dev/rollback: REVISION/FORMER`` has the former revision stand for the one that the spec asks for.
 - ``slmops.dev/retry-failed: WORD`` gives nodes that failed or are in doubt another turn, once for each word.
 
 Who may write the first two is for the verb ``approve`` to say: the chart has a policy.
@@ -14,12 +15,19 @@ from slmops.api.edgedeployment import EdgeDeployment
 APPROVE = "slmops.dev/approve"
 PROMOTE = "slmops.dev/promote"
 ABORT = "slmops.dev/abort"
+ROLLBACK = "slmops.dev/rollback"
 RETRY_FAILED = "slmops.dev/retry-failed"
 
 
 def aborted(resource: EdgeDeployment, revision: str) -> bool:
     """Whether somebody wants the candidate to go."""
     return resource.metadata.annotations.get(ABORT) == revision
+
+
+def rolled_back(resource: EdgeDeployment, revision: str) -> str | None:
+    """The former revision that somebody wants instead of what the spec asks for."""
+    asked, _, former = resource.metadata.annotations.get(ROLLBACK, "").partition("/")
+    return former if asked == revision and former != revision else None
 
 
 def in_full(resource: EdgeDeployment, revision: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from slmops.api.conditions import ConditionType
 from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.rollout.people import ROLLBACK, rolled_back
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_RETRY, LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem, digest8
 
@@ -31,24 +32,51 @@ class Revision:
 
 
 def wanted(resource: EdgeDeployment, observed: Observed, settings: Settings) -> Revision | Problem:
-    """The revision that the spec asks for, or why it cannot be told."""
+    """The revision that the spec asks for, or a former one that a person wants instead, or why it cannot be told."""
+    asked = _by_spec(resource, observed, settings)
+    former = rolled_back(resource, asked.name) if isinstance(asked, Revision) else None
+    return asked if former is None else _former(resource, observed, settings, former)
+
+
+def _former(resource: EdgeDeployment, observed: Observed, settings: Settings, name: str) -> Revision | Problem:
+    """A revision that was promoted once: its images, and what the spec says of the servers, have to come to its name."""
+    status = resource.status
+    known = next((k for k in (status.stable, *status.history) if k is not None and k.revision == name), None)
+    if known is None:
+        kept = ", ".join(former.revision for former in status.history) or "none"
+        return _problem("UnknownRevision", f"the annotation {ROLLBACK} names revision {name}, which is not kept; "
+                        f"those are: {kept}", waiting=False)  # fmt: skip
+    pools = {pool.name for pool in resource.spec.pools}
+    shape = _shape(resource, settings, {pool: image for pool, image in known.images.items() if pool in pools})
+    if digest8([*shape, known.retry]) != name:
+        return _problem("UnknownRevision", f"the annotation {ROLLBACK} names revision {name}, whose servers differ from "
+                        "the spec in more than the model (pools, runtime, or the operator's own edge image): change the "
+                        "spec to go back to it", waiting=False)  # fmt: skip
+    return Revision(name, known.images, model_name(resource), known.retry)
+
+
+def _by_spec(resource: EdgeDeployment, observed: Observed, settings: Settings) -> Revision | Problem:
     images: dict[str, str] = {}
     for pool in resource.spec.pools:
         image = _image(resource, pool, observed)
         if isinstance(image, Problem):
             return image
         images[pool.name] = image
+    shape = _shape(resource, settings, images)
+    asked = resource.metadata.annotations.get(ANNOTATION_RETRY)
+    name, retry = _named(resource, observed, shape, asked)
+    return Revision(name, images, model_name(resource), retry)
+
+
+def _shape(resource: EdgeDeployment, settings: Settings, images: dict[str, str]) -> list[object]:
     runtime = resource.spec.runtime
-    shape = [
+    return [
         images,
         model_name(resource),
         runtime.image or settings.images.edge,
         runtime.dump(),
         [pool.model_dump(mode="json", include={"name", "resources", "tolerations"}) for pool in resource.spec.pools],
     ]
-    asked = resource.metadata.annotations.get(ANNOTATION_RETRY)
-    name, retry = _named(resource, observed, shape, asked)
-    return Revision(name, images, model_name(resource), retry)
 
 
 def _named(

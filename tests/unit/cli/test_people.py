@@ -57,6 +57,42 @@ def test_what_is_asked_of_kubectl(command: str, asked: str) -> None:
     assert said(Kubectl(), command, "farms") == [asked]
 
 
+FORMER = [{"revision": "cccc3333"}, {"revision": "dddd4444"}]
+OUTCOME = {"outcome": "RolledBack", "revision": "eeee5555", "reason": "GateFailed", "at": "2026-11-30"}
+FAILED = {"phase": "Degraded", "candidate": None, "failed": ["eeee5555"], "lastOutcome": OUTCOME}
+
+
+@pytest.mark.parametrize(
+    ("status", "arguments", "asked"),
+    [
+        ({"candidate": None}, (), "aaaa1111/cccc3333"),
+        ({"candidate": None}, ("dddd4444",), "aaaa1111/dddd4444"),
+        ({}, (), "bbbb2222/cccc3333"),
+        (FAILED, (), "eeee5555/cccc3333"),
+    ],
+)
+def test_a_former_revision_stands_for_what_the_spec_asks_for(
+    status: dict[str, Any], arguments: tuple[str, ...], asked: str
+) -> None:
+    kubectl = Kubectl(history=FORMER, **status)
+    told = f"annotate edgedeployment farms slmops.dev/rollback={asked} --overwrite"
+    assert said(kubectl, "rollback", "farms", *arguments) == [told]
+
+
+@pytest.mark.parametrize("arguments", [("ffff6666",), ()])
+def test_only_what_is_kept_can_be_gone_back_to(arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    kubectl = Kubectl(history=FORMER if arguments else [])
+    assert main(["rollback", "farms", *arguments], kubectl) == 1
+    assert "kept are cccc3333, dddd4444" in (told := capsys.readouterr().err) or "kept are none" in told
+    assert len(kubectl.asked) == 1
+
+
+def test_classes_that_failed_can_be_tried_again_when_there_is_no_candidate() -> None:
+    stable = STATUS["stable"] | {"failed": {"farms": {"small": "too slow"}}}
+    (asked,) = said(Kubectl(candidate=None, stable=stable), "retry-failed", "farms")
+    assert "slmops.dev/retry-failed=" in asked
+
+
 @pytest.mark.parametrize("command", ["retry", "retry-failed"])
 def test_each_retry_has_a_word_of_its_own(command: str) -> None:
     words = {said(Kubectl(phase="Paused"), command, "farms")[0] for _ in range(3)}

@@ -251,3 +251,56 @@ def test_so_many_are_remembered(keep: int, kept: int) -> None:
         world.deploy(model)
         world.settle()
     assert len(world.status.get("history", [])) == kept
+
+
+# --- a former revision instead of what the spec asks for
+
+TWO = {"n1": "small", "n2": "small"}
+
+
+def pair() -> World:
+    """Two nodes that serve good-1."""
+    world = World(TWO)
+    world.settle()
+    return world
+
+
+def test_a_former_revision_stands_for_what_the_spec_asks_for_until_that_is_another() -> None:
+    world = pair()
+    first = world.status["stable"]["revision"]
+    world.deploy("good-2")
+    world.settle()
+    second, generation = world.status["stable"]["revision"], world.parent["metadata"]["generation"]
+    world.say(rollback=f"{second}/{first}")
+    world.settle()
+    assert [world.serving(name) for name in TWO] == [["good-1"]] * 2
+    assert world.status["lastOutcome"]["outcome"] == "FastPromoted"
+    assert world.parent["metadata"]["generation"] == generation, "the spec is the user's"
+    assert world.status["phase"] == "Ready"
+    world.deploy("good-3")
+    world.settle()
+    assert [world.serving(name) for name in TWO] == [["good-3"]] * 2, "it was said of another one"
+
+
+def test_what_is_not_kept_cannot_be_gone_back_to_and_what_serves_serves_on() -> None:
+    world = pair()
+    now = world.status["stable"]["revision"]
+    world.say(rollback=f"{now}/12345678")
+    world.settle()
+    told = world.condition("InputsResolved")
+    assert (told["status"], told["reason"]) == ("False", "UnknownRevision")
+    assert "which is not kept; those are: none" in told["message"]
+    assert [world.serving(name) for name in TWO] == [["good-1"]] * 2
+
+
+def test_a_former_revision_of_other_servers_is_not_made_up() -> None:
+    world = pair()
+    first = world.status["stable"]["revision"]
+    world.change(runtime={"maxQueue": 7})
+    world.settle()
+    now = world.status["stable"]["revision"]
+    assert now != first
+    world.say(rollback=f"{now}/{first}")
+    world.settle()
+    assert "differ from the spec in more than the model" in world.condition("InputsResolved")["message"]
+    assert [world.revisions(name) for name in TWO] == [{now}] * 2
