@@ -145,4 +145,4 @@ def _state(status: Mapping[str, Any]) -> str | None:
     reasons = {c["type"]: c["reason"] for c in status.get("conditions") or ()}
     if reasons.get("Progressing") == "Soaking":
         return "Soaking"
-    return "Measuring" if ": Measuring" in activity else "Progressing"
+    return "Measuring" if "Measuring" in activity else "Progressing"

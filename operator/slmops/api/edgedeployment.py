@@ -240,7 +240,7 @@ class PoolStatus(ApiModel):
     name: str
     """Name of the pool."""
     nodes: NodeCounts
-    """Nodes of the pool."""
+    """Nodes of the pool; in the midst of a rollout to within a twentieth."""
     classes: Annotated[list[ClassStatus], Field(max_length=MAX_CLASSES)] = []
     """What was measured, by hardware class."""
 

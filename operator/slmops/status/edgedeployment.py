@@ -33,6 +33,8 @@ from slmops.status.signing import told
 
 C = ConditionType
 RANK = {"Failed": 3, "Inconclusive": 2, "Passed": 1, "Pending": 0}
+SHOWN = 5
+"""Nodes of a pool whose steps are told one by one."""
 RETRY_WORD = f"Set the annotation {RETRY_FAILED} to another word to try there again."
 WAITING = ("ApprovalRequired", "OutsideWindow")
 """What the spec itself has asked to wait for."""
@@ -58,6 +60,9 @@ def edgedeployment_status(
     if rollout.problem is not None:
         shown = before.candidate  # it is where it was; what the spec asks for cannot be told now
     pools = [_pool(resource, observed, state, shown.revision if shown else stable, rollout) for state in rollout.pools]
+    if shown is not None and before.candidate is not None and shown.revision == before.candidate.revision:
+        known = {pool.name: pool for pool in before.pools}
+        pools = [_coarse(known.get(pool.name), pool, rollout) for pool in pools]
     outcome = _outcome(before, rollout, now)
     facts = [*intake(plan), *_signed(resource, observed, rollout), *_facts(rollout, pools, outcome)]
     return EdgeDeploymentStatus(
@@ -244,13 +249,28 @@ def _wave(resource: EdgeDeployment, rollout: Rollout, now: datetime) -> WaveStat
 def _activity(rollout: Rollout) -> str | None:
     if rollout.decision in ("RollBack", "Promote"):
         return None
-    parts = [
-        f"{turn.node.name}: {turn.step}" + (f" ({turn.message})" if turn.message and turn.step != "Failed" else "")
-        for pool in rollout.pools
-        for node in pool.active[:5]
-        if (turn := pool.turns[node.name])
-    ]
+    parts = []
+    for pool in rollout.pools:
+        turns = [pool.turns[node.name] for node in pool.active]
+        if len(turns) > SHOWN:
+            parts.append(f"{pool.name}: {', '.join(sorted({turn.step for turn in turns}))}")
+            continue
+        parts += [
+            f"{turn.node.name}: {turn.step}" + (f" ({turn.message})" if turn.message and turn.step != "Failed" else "")
+            for turn in turns
+        ]
     return "; ".join(parts)[:512] or None
+
+
+def _coarse(before: PoolStatus | None, now: PoolStatus, rollout: Rollout) -> PoolStatus:
+    """A pool's counts in the midst of a rollout: written when a twentieth of its nodes is another, so that a fleet of
+    thousands is as many writes as one of tens."""
+    if before is None or rollout.decision != "Proceed":
+        return now
+    old, new = before.nodes, now.nodes
+    apart = max(abs(getattr(new, name) - getattr(old, name)) for name in ("updated", "ready", "behind"))
+    same = (old.total, old.offline, old.failed) == (new.total, new.offline, new.failed)
+    return now.model_copy(update={"nodes": old}) if same and 0 < apart < new.total / 20 else now
 
 
 def _pool(

@@ -320,13 +320,13 @@ def test_a_fleet_of_many_classes_fits_and_shows_what_matters() -> None:
     assert [c.name for c in classes if c.verdict == "Failed"] == ["class-099"]
 
 
-def test_what_is_done_on_very_many_nodes_is_told_in_short() -> None:
-    nodes = tuple(node(f"a-node-with-a-long-name-{i}") for i in range(50))
-    strategy = {"maxUnavailable": 50, "waves": [{"name": "all", "nodes": "100%"}]}
+@pytest.mark.parametrize(("count", "told"), [(5, "node-0: Waiting; node-1: Waiting; node-2"), (6, "farms: Waiting")])
+def test_what_is_done_on_many_nodes_is_told_in_short(count: int, told: str) -> None:
+    nodes = tuple(node(f"node-{i}") for i in range(count))
+    strategy = {"maxUnavailable": count, "waves": [{"name": "all", "nodes": "100%"}]}
     activity = _status(measured("b", strategy=strategy), nodes=nodes).activity
     assert activity is not None
-    assert activity.startswith("a-node-with-a-long-name-0: Waiting; ")
-    assert len(activity) <= 512
+    assert activity.startswith(told)
 
 
 def test_messages_of_pods_never_make_the_status_too_long() -> None:
@@ -375,3 +375,26 @@ def test_times_move_only_when_something_changes() -> None:
     later = NOW + timedelta(hours=5)
     plan = plan_edgedeployment(resource, observed, SETTINGS, later)
     assert edgedeployment_status(resource, observed, plan, later) == first
+
+
+# --- fleets of many nodes
+
+
+def test_a_large_fleet_is_told_in_steps_and_its_counts_in_twentieths() -> None:
+    world = World(dict.fromkeys((f"n{number:03}" for number in range(200)), "small"), strategy={"maxUnavailable": 6})
+    world.settle()
+    world.deploy("good-2")
+    seen, activities, passes = set(), set(), 0
+    while world.plan.detail.decision != "Promote":  # type: ignore[attr-defined]
+        world.turn()
+        passes += 1
+        if world.status.get("candidate"):
+            seen.add(world.status["pools"][0]["nodes"]["updated"])
+            activities.add(world.status.get("activity"))
+    assert passes > 30
+    assert len(seen) <= 23, seen
+    many = {text for text in activities if text and ";" not in text and not text.startswith("n")}
+    assert many
+    assert all(set(text.removeprefix("farms: ").split(", ")) <= {"Waiting", "Starting", "Passed"} for text in many)
+    assert len(activities) <= 12, activities
+    assert world.status["pools"][0]["nodes"]["updated"] == 200, "in the end it is exact"
