@@ -1,6 +1,7 @@
 """What becomes of a candidate on the cluster: each cause of a failure, doubt, nodes that come and go, and an operator that
 is killed at every step."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from tests.cluster import Cluster, controlplane
 from tests.cluster.shell import stop
 from tests.e2e.chain import Seen
 from tests.e2e.platform import NAMESPACE, Platform, deployment
+from tests.e2e.toys import client
 
 pytestmark = pytest.mark.cluster
 FLEET = "slmops.dev/e2e-fleet"
@@ -121,6 +123,7 @@ def judged(platform: Platform, models: dict[str, str]) -> Iterator[Callable[...,
     """Asks for a model with gates on a node that serves the good one; how that ended."""
     name = "judged"
     where = on(platform, "edge1")
+    where |= {"evidence": {}}
     platform.apply(deployed(platform, name, models["good"], **where))
     serves(platform, name, models["good"])
 
@@ -189,6 +192,36 @@ def test_a_server_that_is_killed_for_its_memory_has_crashed(judged: Callable[...
     outcome = judged("other", runtime={"port": PORTS["judged"], "resources": limits})["lastOutcome"]
     assert outcome["reason"] == "CandidateCrashed"
     assert "OOMKilled" in outcome["message"]
+
+
+def test_what_a_verdict_rests_on_is_in_the_registry_beside_the_image(
+    platform: Platform, models: dict[str, str], judged: Callable[..., Manifest]
+) -> None:
+    found = reach(platform, "judged", "its evidence", lambda s: s["lastOutcome"].get("evidence"))
+    (reference,) = found["lastOutcome"]["evidence"].values()
+    manifest = json.loads(platform.crane("manifest", reference))
+    assert manifest["artifactType"] == "application/vnd.slmops.rollout.v1+json"
+    assert manifest["subject"]["digest"] == models["other"].partition("@")[2]
+    repository = reference.partition("@")[0]
+    document = json.loads(platform.crane("blob", f"{repository}@{manifest['layers'][0]['digest']}"))
+    assert document["outcome"]["revision"] == found["lastOutcome"]["revision"]
+    documents = [
+        json.loads(content)
+        for image in set(models.values())
+        for content in client(platform).referrers(image, manifest["artifactType"])
+    ]
+    mine = [each for each in documents if each["deployment"]["name"] == "judged"]
+    verdicts = {(each["outcome"]["outcome"], each["outcome"]["reason"]) for each in mine}
+    assert {
+        ("Promoted", "AllNodesPassed"),
+        ("RolledBack", "GateFailed"),
+        ("RolledBack", "CandidateCrashed"),
+    } <= verdicts
+    slow = next(each for each in mine if each["outcome"]["reason"] == "GateFailed")
+    (node,) = slow["nodes"]
+    assert (node["node"], node["verdict"]) == ("edge1", "Failed")
+    assert set(node["measured"]["targets"]) == {"stable", "candidate"}
+    assert node["fingerprint"]["system"]["kernelVersion"]
 
 
 # --- the operator is killed at every step, of two rollouts at once, while somebody applies the same again and again

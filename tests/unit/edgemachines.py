@@ -32,6 +32,8 @@ class Machines:
         """Images by node."""
         self.pods: dict[str, Manifest] = {}
         self.nodes: dict[str, Manifest] = {}
+        self.published: list[Manifest] = []
+        """Documents of evidence."""
         self.version = 0
         """Grows with every change of anything."""
         self._number = 0
@@ -147,7 +149,7 @@ class Machines:
             pod["status"]["phase"] = "Running"
             container["state"] = {"running": {}}
             return
-        does = {"bench": self._bench, "pull": self._pull, "verify": self._verify}
+        does = {"bench": self._bench, "pull": self._pull, "verify": self._verify, "evidence": self._evidence}
         report = does[pod["metadata"]["labels"]["slmops.dev/role"]](pod)
         good = report.outcome == "Succeeded"
         pod["status"]["phase"] = "Succeeded" if good else "Failed"
@@ -166,6 +168,16 @@ class Machines:
                 outcome="Failed", reason=contract.Reason.SIGNATURE_MISSING, message="it is not signed"
             )
         return contract.Report(outcome="Succeeded", signer=FINGERPRINT)
+
+    def _evidence(self, pod: Manifest) -> contract.Report:
+        (name,) = [v["configMap"]["name"] for v in pod["spec"]["volumes"] if v["name"] == "config"]
+        run = contract.EvidenceRun.model_validate_json(self.objects["ConfigMap", name]["data"][contract.CONFIG_KEY])
+        self.published.append(run.document)
+        made = {
+            pool: contract.Artifact(reference=f"{image.partition('@')[0]}@{FINGERPRINT}", size=1)
+            for pool, image in run.images.items()
+        }
+        return contract.Report(outcome="Succeeded", artifacts=made)
 
     def _bench(self, pod: Manifest) -> contract.Report:
         (name,) = [v["configMap"]["name"] for v in pod["spec"]["volumes"] if v["name"] == "config"]

@@ -20,6 +20,7 @@ words = st.text(max_size=20)
 PLAIN: dict[object, st.SearchStrategy[Any]] = {
     str: words, int: st.integers(), bool: st.booleans(), type(None): st.none(),
     float: st.floats(allow_nan=False, allow_infinity=False),
+    Any: st.one_of(st.text(max_size=8), st.integers(-9, 9), st.lists(st.text(max_size=8), max_size=2)),
 }  # fmt: skip
 
 
@@ -75,7 +76,7 @@ def test_every_run_arrives_as_it_was_sent(model: type[Message]) -> None:
 
 def test_the_type_tells_runs_apart_and_an_unknown_one_is_refused() -> None:
     types = [model.model_fields["type"].default for model in RUNS]
-    assert len(set(types)) == len(types) == 12
+    assert len(set(types)) == len(types) == 13
     with pytest.raises(ValidationError, match="Deploy"):
         TypeAdapter(AnyRun).validate_json('{"type": "Deploy", "run": "x"}')
 

@@ -8,7 +8,7 @@ stoppable()
 from slm_bench.bench import bench
 from slm_bench.pull import pull
 from slmkit.run import Context, main
-from slmops.contract import BenchRun, PullRun, Report, SignRun, VerifyRun
+from slmops.contract import BenchRun, EvidenceRun, PullRun, Report, SignRun, VerifyRun
 
 
 def sign(run: SignRun, context: Context) -> Report:
@@ -16,6 +16,13 @@ def sign(run: SignRun, context: Context) -> Report:
     from slm_bench import sign
 
     return sign.sign(run, context)
+
+
+def evidence(run: EvidenceRun, context: Context) -> Report:
+    """As above."""
+    from slm_bench import evidence
+
+    return evidence.publish(run, context)
 
 
 def verify(run: VerifyRun, context: Context) -> Report:
@@ -26,4 +33,4 @@ def verify(run: VerifyRun, context: Context) -> Report:
 
 
 if __name__ == "__main__":
-    sys.exit(main({BenchRun: bench, PullRun: pull, SignRun: sign, VerifyRun: verify}))
+    sys.exit(main({BenchRun: bench, PullRun: pull, SignRun: sign, EvidenceRun: evidence, VerifyRun: verify}))

@@ -27,6 +27,7 @@ class ConditionType(StrEnum):
     SUCCEEDED = "Succeeded"
     PROGRESSING = "Progressing"
     BENCHMARKED = "Benchmarked"
+    EVIDENCED = "Evidenced"
     PROMOTED = "Promoted"
     READY = "Ready"
 

@@ -9,7 +9,7 @@ from slmops.api.batch import GateStatus, Number
 from slmops.api.conditions import Condition
 from slmops.api.resource import Column, Resource
 from slmops.api.run import Resources, Toleration
-from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference, SecretKey, Verification
+from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference, SecretKey, Signing, Verification
 from slmops.api.strategy import Strategy
 
 MAX_CLASSES = 64
@@ -133,6 +133,17 @@ class Rollback(ApiModel):
     no soak and, on hardware where it has passed, no benchmark."""
 
 
+class Evidence(ApiModel):
+    """What a verdict rests on, published beside the model image as a document that refers to it: images, nodes, figures,
+    thresholds, who said what, times."""
+
+    credentials: SecretKey | None = None
+    """Secret of type kubernetes.io/dockerconfigjson with the right to push to the image's repository. When absent, what the
+    QuantizedModel publishes with, or model.credentials."""
+    sign: Signing | None = None
+    """Sign the document as a statement about the image."""
+
+
 class EdgeDeploymentSpec(ApiModel):
     """The wanted state of the fleet."""
 
@@ -152,6 +163,8 @@ class EdgeDeploymentSpec(ApiModel):
     """Bounds that the candidate has to keep."""
     rollback: Rollback = Rollback()
     """What happens to a candidate that fails."""
+    evidence: Evidence | None = None
+    """Publish what each verdict rests on. Nothing is published when absent."""
     paused: bool = False
     """No further node gets its turn while this is set; what runs goes on."""
 
@@ -258,6 +271,8 @@ class OutcomeStatus(ApiModel):
     """Why, and what to do about it."""
     at: str
     """When."""
+    evidence: dict[str, str] = {}
+    """What it rests on, by pool: a document in the registry that refers to the model image."""
 
 
 class EdgeDeploymentStatus(ApiModel):

@@ -38,6 +38,7 @@ AnyRun = Annotated[
     | PullRun
     | BenchRun
     | SignRun
+    | EvidenceRun
     | VerifyRun,
     Field(discriminator="type"),
 ]

@@ -1,12 +1,14 @@
 """Signatures: made of what a resource has published, and looked for before something is rolled out."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from slmops.contract.base import Message, Word
 from slmops.contract.report import Artifact
-from slmops.contract.sources import Run, Sink, Source
+from slmops.contract.sources import Credentials, Run, Sink, Source
+
+ImageReference = Annotated[str, Field(max_length=512, pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")]
 
 
 class SigningKey(Message):
@@ -26,6 +28,20 @@ class SignRun(Run):
     """In the repository of ``output``, by role; each with the documents that the operator was told of."""
     key: SigningKey
     output: Sink
+
+
+class EvidenceRun(Run):
+    """Publish what the verdict on a rollout rests on, beside each model image that it is about."""
+
+    type: Literal["Evidence"] = "Evidence"
+    images: Annotated[dict[Word, ImageReference], Field(min_length=1, max_length=64)]
+    """Model images by pool. Pools may have the same one; it gets one document then."""
+    document: dict[str, Any]
+    """What is published, as JSON."""
+    credentials: Credentials | None = None
+    """Of the registry, to push with."""
+    key: SigningKey | None = None
+    """What the document is signed with, where that is asked for."""
 
 
 class VerifyRun(Run):

@@ -16,10 +16,12 @@ from slmops.api.conditions import moment, timestamp
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.api.run import RunSpec, Toleration
 from slmops.plan.batch import unrecorded
+from slmops.plan.evidence import evidence
 from slmops.plan.job import Work, work
 from slmops.plan.serving import bound, config_map, daemon_set, model_volume, serve_run, service
 from slmops.plan.sources import Sources, Unresolved
 from slmops.plan.verification import verification
+from slmops.rollout.evidence import EVIDENCE, evidence_job
 from slmops.rollout.fleet import Node
 from slmops.rollout.people import retries
 from slmops.rollout.pods import SERVING, condition, gate_open, may_serve
@@ -56,6 +58,7 @@ def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: 
                     pod_conditions=tuple(_opened([p for state in rollout.pools for p in _expected(state, rollout)])),
                     deadline=WATCH_SECONDS if problem.reason == VERIFYING else None)  # fmt: skip
     old = retired(resource, observed, rollout)
+    looking += evidence(resource, rollout, observed, settings)
     apply: list[Manifest] = [*looking, service(resource, _receives(resource, observed, rollout))]
     pods: list[Manifest] = []
     for pool, state in zip(resource.spec.pools, rollout.pools, strict=True):
@@ -331,6 +334,8 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
             keep = name == resource.metadata.name
         elif role == VERIFY:
             keep = name == looked
+        elif role == EVIDENCE:
+            keep = name == evidence_job(resource)
         elif labels.get(LABEL_POOL) not in pools:
             keep = False
         elif role == "serve":

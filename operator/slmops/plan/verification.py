@@ -25,7 +25,7 @@ def verification(
         return []
     sources = Sources(observed)
     verify = sources.verification(wanted)
-    credentials = sources.credentials(_credentials(resource, observed), REGISTRY_KEY)
+    credentials = sources.credentials(credentials_of(resource, observed), REGISTRY_KEY)
     pools = {image: pool for pool, image in reversed(revision.images.items())}  # an image is looked at once
     run = contract.VerifyRun(
         run="",
@@ -41,7 +41,7 @@ def verification(
     return [item for item in (*made.before, made.job) if observed.child(item["kind"], name) is None]
 
 
-def _credentials(resource: EdgeDeployment, observed: Observed) -> SecretKey | None:
+def credentials_of(resource: EdgeDeployment, observed: Observed) -> SecretKey | None:
     """Of the registry: the spec's own, or those that the QuantizedModel has published with."""
     source = resource.spec.model
     if source.quantized_model is None:

@@ -18,6 +18,7 @@ from slmops.api.edgedeployment import (
     WaveStatus,
 )
 from slmops.contract import Statistics
+from slmops.rollout.evidence import evidence_job
 from slmops.rollout.fleet import Node
 from slmops.rollout.people import ABORT, APPROVE, PROMOTE, RETRY_FAILED, retries
 from slmops.rollout.pods import may_serve
@@ -28,7 +29,7 @@ from slmops.rollout.turns import bench as bench_of
 from slmops.rollout.verdict import figures
 from slmops.rollout.waves import PoolState, wave_seen
 from slmops.state import ANNOTATION_RETRY, JobState, Observed, Plan
-from slmops.status.batch import intake
+from slmops.status.batch import intake, stage
 from slmops.status.signing import told
 
 C = ConditionType
@@ -63,8 +64,13 @@ def edgedeployment_status(
     if shown is not None and before.candidate is not None and shown.revision == before.candidate.revision:
         known = {pool.name: pool for pool in before.pools}
         pools = [_coarse(known.get(pool.name), pool, rollout) for pool in pools]
-    outcome = _outcome(before, rollout, now)
-    facts = [*intake(plan), *_signed(resource, observed, rollout), *_facts(rollout, pools, outcome)]
+    outcome = _published(resource, observed, _outcome(before, rollout, now))
+    facts = [
+        *intake(plan),
+        *_signed(resource, observed, rollout),
+        *_evidenced(resource, observed, outcome),
+        *_facts(rollout, pools, outcome),
+    ]
     return EdgeDeploymentStatus(
         phase=_phase(rollout, facts),
         observed_generation=resource.metadata.generation,
@@ -88,6 +94,26 @@ def _signed(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> l
         return []
     state = verification(resource, observed, rollout.wanted) if rollout.wanted is not None else None
     return [told(state or JobState("Absent"), "Verified", "the images are signed with the key")]
+
+
+def _published(resource: EdgeDeployment, observed: Observed, outcome: OutcomeStatus | None) -> OutcomeStatus | None:
+    """The outcome with its evidence, once that is published."""
+    name = evidence_job(resource)
+    state = observed.job(name) if name is not None else JobState("Absent")
+    if outcome is None or outcome != resource.status.last_outcome or state.phase != "Succeeded" or state.report is None:
+        return outcome
+    found = {pool: artifact.reference for pool, artifact in state.report.artifacts.items()}
+    return outcome.model_copy(update={"evidence": found})
+
+
+def _evidenced(resource: EdgeDeployment, observed: Observed, outcome: OutcomeStatus | None) -> list[Fact]:
+    """Whether what the last verdict rests on is published, where that is asked for."""
+    if resource.spec.evidence is None or outcome is None:
+        return []
+    if outcome.evidence:
+        return [true(C.EVIDENCED, "Published", "; ".join(sorted(set(outcome.evidence.values()))))]
+    name = evidence_job(resource)
+    return [stage(C.EVIDENCED, "Published", observed.job(name))] if name is not None else []
 
 
 def _facts(rollout: Rollout, pools: list[PoolStatus], outcome: OutcomeStatus | None) -> list[Fact]:
