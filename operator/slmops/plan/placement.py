@@ -1,0 +1,122 @@
+"""A pool's DaemonSets, and on which of its nodes each has servers: it is said by host name alone."""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from slmops.api.conditions import moment, timestamp
+from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.plan.serving import bound, config_map, daemon_set
+from slmops.rollout.fleet import Node
+from slmops.rollout.pods import may_serve
+from slmops.rollout.retired import needed, serves_alone
+from slmops.rollout.rollout import Rollout, daemon_set_of
+from slmops.rollout.standing import given_up
+from slmops.rollout.turns import Turn, barred
+from slmops.rollout.waves import PoolState
+from slmops.settings import Settings
+from slmops.state import ANNOTATION_ADMITTED, Manifest, Observed
+
+WATCH_SECONDS = 10.0
+"""How often a rollout under way is looked at without an event: deadlines pass silently."""
+
+
+def begun_turns(state: PoolState, rollout: Rollout) -> list[Turn]:
+    """The turns to work on: on a pause only those that have begun."""
+    turns = [state.turns[node.name] for node in state.active]
+    return [turn for turn in turns if turn.step != "Waiting"] if rollout.decision == "Pause" else turns
+
+
+def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rollout, observed: Observed,
+            settings: Settings, now: datetime) -> list[Manifest]:  # fmt: skip
+    """The DaemonSets of the revision that stays and of the one on trial, with their configurations. A candidate's servers
+    come before the stable ones go."""
+    out: list[Manifest] = []
+    wanted = rollout.wanted
+    assert wanted is not None
+    if rollout.stays == wanted.name:
+        # A late node's server stands before a gate, as a candidate's does.
+        gated = rollout.candidate is None and bool(state.turns)
+        kept_from = _kept_from(resource, state, rollout)
+        return [
+            config_map(resource, pool, wanted),
+            daemon_set(resource, pool, wanted, settings, track="stable", excluded=kept_from, gated=gated),
+        ]
+    taken: set[str] = set()
+    if rollout.candidate is not None:
+        hosts = state.admitted & {node.hostname for node in state.nodes}
+        taken = {node.hostname for node in state.nodes if serves_alone(resource, rollout, state, node)}
+        if not _due(state, rollout, daemon_set_of(resource, observed, pool.name, rollout.candidate), now):
+            taken &= barred(daemon_set_of(resource, observed, pool.name, rollout.stable))
+        if rollout.decision != "RollBack":
+            left = {n.hostname for n in state.nodes if given_up(resource, rollout.failed, state.name, n)}
+            hosts -= left - _given_back(rollout, state, rollout.candidate)
+            hosts |= {turn.node.hostname for turn in begun_turns(state, rollout) if _comes(turn)}
+        if hosts:
+            made = daemon_set(
+                resource, pool, wanted, settings, track="candidate", only=hosts, gated=_unknown(state, hosts)
+            )
+            mine = daemon_set_of(resource, observed, pool.name, wanted.name)
+            out += [config_map(resource, pool, wanted), _admitting(made, mine, hosts <= state.admitted, now)]
+    live = daemon_set_of(resource, observed, pool.name, rollout.stable)
+    if live is not None:
+        out.append(bound(live, pool, "stable", excluded=taken | _kept_from(resource, state, rollout)))
+    return out
+
+
+def _due(state: PoolState, rollout: Rollout, live: Manifest | None, now: datetime) -> bool:
+    """Whether the stable servers go from nodes that they are not needed on any more: together with the next nodes' turn,
+    so that a fleet's nodes cost as few writes as its batches, or after a while where others keep that waiting."""
+    begun = begun_turns(state, rollout)
+    if not begun or any(_comes(turn) and turn.node.hostname not in state.admitted for turn in begun):
+        return True
+    at = moment(((live or {}).get("metadata", {}).get("annotations") or {}).get(ANNOTATION_ADMITTED))
+    return at is None or (now - at).total_seconds() >= WATCH_SECONDS
+
+
+def _comes(turn: Turn) -> bool:
+    """Whether a node gets the candidate's server now: its image was pulled, or no Job is needed for that."""
+    return turn.step == "Starting" or (turn.step == "Waiting" and turn.known)
+
+
+def _unknown(state: PoolState, hosts: Collection[str]) -> bool:
+    """Whether the candidate has yet to pass on some of these host names; elsewhere its servers need no gate, and a fleet
+    of thousands as many writes less."""
+    known = {turn.node.hardware for turn in state.turns.values() if turn.known}
+    return any(node.hardware not in known for node in state.nodes if node.hostname in hosts)
+
+
+def _admitting(made: Manifest, live: Manifest | None, same: bool, now: datetime) -> Manifest:
+    """The candidate's DaemonSet with the time at which it was given its last nodes."""
+    before = ((live or {}).get("metadata", {}).get("annotations") or {}).get(ANNOTATION_ADMITTED)
+    at = before if same and before else timestamp(now)
+    made["metadata"]["annotations"] = {**made["metadata"].get("annotations", {}), ANNOTATION_ADMITTED: at}
+    return made
+
+
+def _kept_from(resource: EdgeDeployment, state: PoolState, rollout: Rollout) -> set[str]:
+    """Host names that do not get the revision that stays: not yet, or because it failed on such hardware."""
+    return {
+        node.hostname
+        for node in state.nodes
+        if rollout.standing.held(state.name, node) and not _let_in(resource, state, rollout, node)
+    }
+
+
+def _let_in(resource: EdgeDeployment, state: PoolState, rollout: Rollout, node: Node) -> bool:
+    """Whether a node gets the revision that stays though it has not passed on such hardware."""
+    if rollout.candidate is None and node.name in state.turns:
+        return state.turns[node.name].step not in ("Waiting", "Pulling")
+    if given_up(resource, rollout.standing.failed, state.name, node):
+        return node.hostname in _given_back(rollout, state, rollout.stays)
+    elsewhere = rollout.wanted is not None and rollout.stays != rollout.wanted.name
+    if elsewhere and rollout.standing.expected(state.name, node) is None:
+        # Its turn comes when the spec is about it again, which may be never: better served by this than by nothing.
+        return True
+    pod = rollout.servers.get(state.name, rollout.stays, node.name)
+    return pod is not None and may_serve(pod)  # before it went away, or before there was a candidate
+
+
+def _given_back(rollout: Rollout, state: PoolState, revision: str | None) -> set[str]:
+    """Host names of nodes that a revision which they are to lose still serves, until what they go back to is ready."""
+    back = {n.hostname for n in state.nodes if rollout.standing.expected(state.name, n) is not None}
+    return back & needed(rollout, state, str(revision)) if revision else set()
