@@ -107,7 +107,7 @@ def _deadline(rollout: Rollout) -> float | None:
     if any(turn.fatal for pool in rollout.pools for turn in pool.turns.values()) and rollout.decision == "Proceed":
         return SOON
     if rollout.candidate is None:
-        return WATCH_SECONDS if rollout.tried else None
+        return WATCH_SECONDS if any(pool.active for pool in rollout.pools) else None
     if rollout.decision == "Pause":
         return rollout.left
     return SOON if rollout.decision == "RollBack" else min(WATCH_SECONDS, rollout.left or WATCH_SECONDS)
