@@ -150,7 +150,10 @@ def test_a_bad_model_is_stopped_at_the_first_wave_and_taken_back(
     outcome = after["status"]["lastOutcome"]
     assert outcome["reason"] == "GateFailed"
     assert "ExactMatch" in outcome["message"]
-    assert "TokensPerSecond" in outcome["message"], "measured beside the one that serves, on the same node"
+    judged = [gate for row in after["status"]["pools"][0]["classes"] for gate in row.get("gates", ())]
+    speed = {gate["outcome"] for gate in judged if gate["metric"] == "TokensPerSecond"}
+    # On a node that is busy with others, nobody can tell by its speed alone.
+    assert speed & {"Failed", "Inconclusive"}, "measured beside the one that serves, on the same node"
     assert len(candidates) == 1, "it reached more than the first wave"
     assert after["spec"] == wanted, "the spec is the user's"
     assert after["metadata"]["generation"] == before["metadata"]["generation"] + 1
@@ -182,6 +185,8 @@ def test_nothing_is_written_when_nothing_changes(chain: Seen, platform: Platform
         found = platform.kubectl.items(kinds)
         return {f"{m['kind']}/{m['metadata']['name']}": m["metadata"]["resourceVersion"] for m in found}
 
+    wait_for("the evidence of what went before", lambda: not platform.kubectl.items(
+        "jobs", "-l", "slmops.dev/role=evidence"), 60, lambda: platform.show("edgedeployment", "farms"))  # fmt: skip
     for kind, name, _ in CHAIN:
         platform.kubectl("annotate", kind, name, "-n", NAMESPACE, "example.com/touch=1", "--overwrite")
     before = versions()

@@ -265,6 +265,8 @@ class OutcomeStatus(ApiModel):
     """What became of the candidate."""
     revision: str
     """The candidate."""
+    images: dict[str, str] = {}
+    """Its model images, by pool."""
     reason: str
     """A stable word for why."""
     message: str = ""

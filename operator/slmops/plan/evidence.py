@@ -7,7 +7,7 @@ from slmops.plan.job import work
 from slmops.plan.signing import RESOURCES
 from slmops.plan.sources import REGISTRY_KEY, Sources
 from slmops.plan.verification import DEADLINE, credentials_of
-from slmops.rollout.evidence import EVIDENCE, document, evidence_job, judged_images
+from slmops.rollout.evidence import EVIDENCE, document, evidence_job
 from slmops.rollout.rollout import Rollout
 from slmops.settings import Settings
 from slmops.state import Manifest, Observed
@@ -15,17 +15,14 @@ from slmops.state import Manifest, Observed
 
 def evidence(resource: EdgeDeployment, rollout: Rollout, observed: Observed, settings: Settings) -> list[Manifest]:
     """What is missing of it. Made once: its document is of the moment of the verdict."""
-    name, wanted = evidence_job(resource), resource.spec.evidence
-    if name is None or wanted is None or observed.child("Job", name) is not None:
-        return []
-    images = judged_images(resource, rollout)
-    if not images:
+    name, wanted, outcome = evidence_job(resource), resource.spec.evidence, resource.status.last_outcome
+    if name is None or wanted is None or outcome is None or observed.child("Job", name) is not None:
         return []
     sources = Sources(observed)
     credentials = wanted.credentials or credentials_of(resource, observed)
     access = sources.credentials(credentials, REGISTRY_KEY)
     run = contract.EvidenceRun(
-        run="", images=images, document=document(resource, observed, rollout), credentials=access,
+        run="", images=outcome.images, document=document(resource, observed, rollout), credentials=access,
         key=sources.signing_key(wanted.sign) if wanted.sign is not None else None,
     )  # fmt: skip
     tolerations = list({t.model_dump_json(): t for pool in resource.spec.pools for t in pool.tolerations}.values())

@@ -3,7 +3,7 @@ when. It is made from what the benchmarks left behind, while that is there."""
 
 from typing import Any
 
-from slmops.api.edgedeployment import EdgeDeployment, RevisionStatus
+from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.people import APPROVE, PROMOTE
 from slmops.rollout.rollout import Rollout
 from slmops.rollout.turns import bench, job_name
@@ -19,19 +19,11 @@ MOST = 200
 def evidence_job(resource: EdgeDeployment) -> str | None:
     """Name of the Job that publishes the evidence of the last verdict; None where none is to be."""
     outcome = resource.status.last_outcome
-    if resource.spec.evidence is None or outcome is None or outcome.outcome not in JUDGED or outcome.evidence:
+    if resource.spec.evidence is None or outcome is None or outcome.evidence or not outcome.images:
+        return None
+    if outcome.outcome not in JUDGED:
         return None
     return f"{resource.metadata.name}-{EVIDENCE}-{digest8([outcome.revision, outcome.outcome, outcome.at])}"
-
-
-def judged_images(resource: EdgeDeployment, rollout: Rollout) -> dict[str, str]:
-    """Model images of the revision that was judged, by pool; none where nobody knows them any more."""
-    status, outcome = resource.status, resource.status.last_outcome
-    assert outcome is not None
-    if rollout.wanted is not None and rollout.wanted.name == outcome.revision:
-        return rollout.wanted.images
-    known: list[RevisionStatus] = [found for found in (status.stable, *status.history) if found is not None]
-    return next((found.images for found in known if found.revision == outcome.revision), {})
 
 
 def document(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> dict[str, Any]:
@@ -45,7 +37,6 @@ def document(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> 
             "generation": resource.metadata.generation,
         },
         "outcome": outcome.dump(),
-        "images": judged_images(resource, rollout),
         "stable": status.stable.dump() if status.stable is not None else None,
         "asked": {
             "gates": [gate.dump() for gate in spec.gates],

@@ -245,7 +245,12 @@ def _outcome(before: EdgeDeploymentStatus, rollout: Rollout, now: datetime) -> O
     same = before.last_outcome
     if same is not None and (same.outcome, same.revision) == (outcome, name):
         return same
-    return OutcomeStatus(outcome=outcome, revision=name, reason=reason, message=message[:2048], at=timestamp(now))
+    images = before.candidate.images if before.candidate is not None and before.candidate.revision == name else {}
+    if rollout.wanted is not None and rollout.wanted.name == name:
+        images = rollout.wanted.images
+    return OutcomeStatus(
+        outcome=outcome, revision=name, images=images, reason=reason, message=message[:2048], at=timestamp(now)
+    )
 
 
 def _wave(resource: EdgeDeployment, rollout: Rollout, now: datetime) -> WaveStatus | None:

@@ -28,7 +28,7 @@ def test_a_promotion_leaves_its_evidence_in_the_registry_and_its_digest_in_the_s
     (reference,) = outcome.pop("evidence").values()
     assert reference.startswith("registry.example/slm/good-1@sha256:")
     assert document["outcome"] | {"evidence": {}} == outcome | {"evidence": {}}
-    assert document["images"] == {"farms": image("good-1")}
+    assert document["outcome"]["images"] == {"farms": image("good-1")}
     assert [(each["node"], each["class"], each["verdict"]) for each in document["nodes"]] == [
         ("n1", "big", "Passed"), ("n3", "small", "Passed"),
     ]  # fmt: skip
@@ -49,7 +49,7 @@ def test_a_failure_and_a_persons_words_are_evidence_too() -> None:
     world.settle()
     document = world.published[-1]
     assert document["outcome"]["outcome"] == "RolledBack"
-    assert document["images"] == {"farms": image("lame-1")}
+    assert document["outcome"]["images"] == {"farms": image("lame-1")}
     assert {each["node"]: each["verdict"] for each in document["nodes"]} == {"n1": "Passed", "n3": "Failed"}
     assert document["stable"]["images"] == {"farms": image("good-1")}
     world.deploy("noisy-1")
