@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from bench.api import AGENT
+
 WRITES = {"create", "update", "patch", "delete", "deletecollection"}
 LEASES = "leases"
 """Renewing the leader's Lease every two seconds is no work on a resource; left out of every count and said so."""
@@ -27,7 +29,7 @@ class Write:
 
 
 def writes(log: Path, namespace: str, agents: Sequence[str], since: float) -> list[Write]:
-    """The writes of clients with these user agents in a namespace, oldest first."""
+    """The writes of clients with these user agents in a namespace, oldest first; none of the bench's own."""
     found = []
     for file in sorted(log.parent.glob(f"{log.stem}*{log.suffix}")):
         if file.stat().st_mtime >= since:
@@ -61,6 +63,7 @@ def _write(line: str, namespace: str, agents: Sequence[str]) -> Write | None:
         or about.get("namespace") != namespace
         or about.get("resource") == LEASES
         or not agent.startswith(tuple(agents))
+        or agent.startswith(AGENT)
     ):
         return None
     resource = "/".join(part for part in (about.get("resource"), about.get("subresource")) if part)

@@ -105,7 +105,6 @@ async def _measure(kubectl: Kubectl, objects: int) -> list[Figure]:
             steady, most = process.memory()
             cpu = process.cpu()
         found = writes(CLUSTER.audit_log, NAMESPACE, ("slmops",), since)
-        found = [write for write in found if not write.agent.startswith("slmops-bench")]
     print(f"operator: {objects} first passes in {first_passes:.0f} s, RSS then {mb(after_first)}; after a comparison "
           f"{mb(steady)}, at most {mb(most)}; {cpu:.0f} s CPU in all; writes: {by_resource(found) or 'none'}")  # fmt: skip
     return [
@@ -116,10 +115,10 @@ async def _measure(kubectl: Kubectl, objects: int) -> list[Figure]:
 
 
 async def _until(process: Process, port: int, done: Callable[[dict[str, float]], bool]) -> None:
-    async with asyncio.timeout(LIMIT):
-        while not done(await asyncio.to_thread(_metrics, port)):
-            process.check()
-            await asyncio.sleep(1)
+    async def look() -> bool:
+        return done(await asyncio.to_thread(_metrics, port))
+
+    await process.until(look, LIMIT)
 
 
 def _metrics(port: int) -> dict[str, float]:

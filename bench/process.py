@@ -1,9 +1,10 @@
 """A process under measurement: its CPU time and its memory, as the kernel counts them."""
 
+import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -38,6 +39,13 @@ class Process:
         if (code := self._process.poll()) is not None:
             words = "\n".join(self._log.read_text(errors="replace").splitlines()[-15:])
             raise RuntimeError(f"{self.name} ended with {code}:\n{words}")
+
+    async def until(self, done: Callable[[], Awaitable[object]], seconds: float, pause: float = 1.0) -> None:
+        """Wait until something is so, and look after the process meanwhile. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while not await done():
+                self.check()
+                await asyncio.sleep(pause)
 
     def cpu(self) -> float:
         """Seconds of CPU time so far, its ended children's too."""

@@ -115,8 +115,7 @@ async def _measure(api: Api, process: Process, nodes: int) -> Measured:
     most = await _until(api, process, lambda s: _promoted(s, "2") and _updated(s) == nodes)
     ours, used = time.monotonic() - begun, process.cpu() - cpu
     await asyncio.sleep(2)  # Events come behind the writes that they tell of
-    found = writes(CLUSTER.audit_log, NAMESPACE, ("slmops",), since)
-    made = by_resource(write for write in found if not write.agent.startswith("slmops-bench"))
+    made = by_resource(writes(CLUSTER.audit_log, NAMESPACE, ("slmops",), since))
     halted = await _halt(api, process, nodes)
     return Measured(nodes, bare, ours, used, process.memory()[1], made, most, halted)
 
@@ -140,24 +139,23 @@ async def _bare(api: Api, process: Process, nodes: int) -> float:
     took = time.monotonic() - begun
     await api.delete(f"{SETS}/bare")
     await api.delete(f"{SERVICES}/bare")
-    pods = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dbare&limit=1"
-    async with asyncio.timeout(LIMIT):
-        while (await api.get(pods))["items"]:  # noqa: ASYNC110  (kubectl's own way)
-            await asyncio.sleep(1)
+
+    async def gone() -> bool:
+        pods = await api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3Dbare&limit=1")
+        return not pods["items"]
+
+    await process.until(gone, LIMIT)
     return took
 
 
 async def _rolled(api: Api, process: Process, nodes: int) -> None:
-    async with asyncio.timeout(LIMIT):
-        while True:
-            process.check()
-            found = await api.get(f"{SETS}/bare")
-            status = found.get("status") or {}
-            if status.get("observedGeneration") == found["metadata"]["generation"] and nodes == status.get(
-                "updatedNumberScheduled"
-            ) == status.get("numberReady"):
-                return
-            await asyncio.sleep(POLL)
+    async def rolled() -> bool:
+        found = await api.get(f"{SETS}/bare")
+        status = found.get("status") or {}
+        seen = status.get("observedGeneration") == found["metadata"]["generation"]
+        return seen and nodes == status.get("updatedNumberScheduled") == status.get("numberReady")
+
+    await process.until(rolled, LIMIT, POLL)
 
 
 async def _halt(api: Api, process: Process, nodes: int) -> float:
@@ -167,10 +165,11 @@ async def _halt(api: Api, process: Process, nodes: int) -> float:
     revision = (await api.get(f"{EDGE}/{NAME}"))["status"]["candidate"]["revision"]
     begun = time.monotonic()
     await api.merge(f"{EDGE}/{NAME}", {"metadata": {"annotations": {"slmops.dev/abort": revision}}})
-    async with asyncio.timeout(LIMIT):
-        while not all(_everywhere(found) for found in (await api.get(SETS))["items"] if _track(found) == "stable"):
-            process.check()
-            await asyncio.sleep(POLL)
+
+    async def back() -> bool:
+        return all(_everywhere(found) for found in (await api.get(SETS))["items"] if _track(found) == "stable")
+
+    await process.until(back, LIMIT, POLL)
     took = time.monotonic() - begun
     await _until(api, process, lambda s: s["phase"] == "Degraded" and s["pools"][0]["nodes"]["ready"] == nodes)
     return took
@@ -188,16 +187,19 @@ def _everywhere(daemon_set: Manifest) -> bool:
 async def _until(api: Api, process: Process, done: Callable[[Manifest], Any]) -> int:
     """Wait until the status is so. Returns the most bytes that it had."""
     most = 0
-    async with asyncio.timeout(LIMIT):
-        while True:
-            process.check()
-            status = (await api.get(f"{EDGE}/{NAME}")).get("status") or {}
-            most = max(most, len(json.dumps(status, separators=(",", ":"))))
-            if status and done(status):
-                return most
-            if status.get("phase") in ("Paused", "Degraded"):
-                raise RuntimeError(f"the rollout came to nothing: {status['conditions']}")
-            await asyncio.sleep(POLL)
+
+    async def look() -> bool:
+        nonlocal most
+        status = (await api.get(f"{EDGE}/{NAME}")).get("status") or {}
+        most = max(most, len(json.dumps(status, separators=(",", ":"))))
+        if status and done(status):
+            return True
+        if status.get("phase") in ("Paused", "Degraded"):
+            raise RuntimeError(f"the rollout came to nothing: {status['conditions']}")
+        return False
+
+    await process.until(look, LIMIT, POLL)
+    return most
 
 
 def _updated(status: Manifest) -> int:

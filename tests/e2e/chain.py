@@ -33,6 +33,11 @@ class Seen:
     """UIDs by Job name: more than one means that work was done again."""
     resources: dict[tuple[str, str], Manifest] = field(default_factory=dict)
 
+    def images(self, name: str) -> dict[str, str]:
+        """The model images of a QuantizedModel, by variant."""
+        variants = self.resources["quantizedmodel", name]["status"]["variants"]
+        return {variant["name"]: variant["reference"] for variant in variants}
+
 
 @pytest.fixture(scope="session")
 def chain(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Seen:
@@ -86,7 +91,7 @@ def chain(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Seen:
 
 def _stage(platform: Platform) -> str:
     """The stage of the chain that is in its middle now."""
-    farms = (platform.kubectl.get("edgedeployment", "farms") or {}).get("status") or {}
+    farms = platform.status("edgedeployment", "farms")
     if farms.get("candidate"):
         return "rollout"
     for pod in platform.kubectl.items("pods", "--field-selector=status.phase=Running"):

@@ -67,6 +67,10 @@ class Platform:
         generation = (manifest or {}).get("metadata", {}).get("generation")
         return found if found.get("observedGeneration") == generation else {}
 
+    def status(self, kind: str, name: str) -> Manifest:
+        """The status of a resource; empty before there is one."""
+        return dict((self.kubectl.get(kind, name) or {}).get("status") or {})
+
     def wait(self, kind: str, name: str, type: str, status: str, seconds: float) -> Manifest:
         """Wait until a condition has a status; the resource then."""
 

@@ -20,8 +20,7 @@ QUESTIONS = 20
 
 
 def test_its_sdk_lists_loads_and_chats_with_a_model_image(platform: Platform, chain: Seen, tmp_path: Path) -> None:
-    variants = chain.resources["quantizedmodel", "farm-irrigation"]["status"]["variants"]
-    reference = next(variant["reference"] for variant in variants if variant["name"] == "cpu-int4")
+    reference = chain.images("farm-irrigation")["cpu-int4"]
     with tarfile.open(fileobj=io.BytesIO(platform.crane("export", reference, "-"))) as tar:
         tar.extractall(tmp_path / "image", filter="data")
     (folder,) = (tmp_path / "image" / "models").iterdir()

@@ -51,7 +51,7 @@ def people(platform: Platform) -> Iterator[Callable[..., int]]:
 
 
 def status(platform: Platform) -> Manifest:
-    return (platform.kubectl.get("edgedeployment", NAME) or {}).get("status") or {}
+    return platform.status("edgedeployment", NAME)
 
 
 def phase(platform: Platform, wanted: str) -> None:
@@ -64,8 +64,7 @@ def deployed(image: str) -> Manifest:
 
 
 def images(chain: Seen) -> list[str]:
-    variants = chain.resources["quantizedmodel", "farm-irrigation"]["status"]["variants"]
-    return [variant["reference"] for variant in variants]
+    return list(chain.images("farm-irrigation").values())
 
 
 def test_a_wave_begins_when_somebody_who_may_approves_it(

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from demo.steps import Manifest, wait_for
+from demo.steps import Manifest, condition, wait_for
 from tests.cluster import Cluster, controlplane
 from tests.cluster.shell import stop
 from tests.e2e.chain import Seen
@@ -26,11 +26,8 @@ PORTS = {"judged": 8101, "one": 8102, "two": 8103, "moving": 8104}
 @pytest.fixture(scope="module")
 def models(chain: Seen) -> dict[str, str]:
     """Images: two that are good, and one that is large, slow, and knows nothing of what is asked."""
-    tuned = {
-        v["name"]: v["reference"] for v in chain.resources["quantizedmodel", "farm-irrigation"]["status"]["variants"]
-    }
-    (teacher,) = chain.resources["quantizedmodel", "teacher"]["status"]["variants"]
-    return {"good": tuned["cpu-int4"], "other": tuned["cpu-int8"], "bad": teacher["reference"]}
+    tuned, (teacher,) = chain.images("farm-irrigation"), chain.images("teacher").values()
+    return {"good": tuned["cpu-int4"], "other": tuned["cpu-int8"], "bad": teacher}
 
 
 def deployed(platform: Platform, name: str, image: str, *gates: Manifest, **spec: Any) -> Manifest:
@@ -59,7 +56,7 @@ def leave(platform: Platform, node: str) -> None:
 
 
 def status(platform: Platform, name: str) -> Manifest:
-    return (platform.kubectl.get("edgedeployment", name) or {}).get("status") or {}
+    return platform.status("edgedeployment", name)
 
 
 def reach(platform: Platform, name: str, what: str, so: Callable[[Manifest], Any], seconds: float = 180) -> Manifest:
@@ -91,7 +88,7 @@ def has(platform: Platform, name: str, wanted: dict[str, str]) -> None:
 
 
 def ready(pod: Manifest) -> bool:
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
+    return bool(condition(pod, "Ready").get("status") == "True")
 
 
 @contextmanager

@@ -18,8 +18,7 @@ NAME, PORT = "two-colours", 30091
 @pytest.fixture(scope="module")
 def images(platform: Platform, chain: Seen) -> Iterator[list[str]]:
     """Two model images."""
-    variants = chain.resources["quantizedmodel", "farm-irrigation"]["status"]["variants"]
-    yield [variant["reference"] for variant in variants]
+    yield list(chain.images("farm-irrigation").values())
     platform.kubectl("delete", "edgedeployment", NAME, "-n", NAMESPACE, "--ignore-not-found")
 
 
@@ -28,7 +27,7 @@ def deployed(image: str) -> Manifest:
 
 
 def status(platform: Platform) -> Manifest:
-    return (platform.kubectl.get("edgedeployment", NAME) or {}).get("status") or {}
+    return platform.status("edgedeployment", NAME)
 
 
 def revision(platform: Platform, role: str) -> str:

@@ -9,6 +9,8 @@ that disturb each other they are too narrow all the same: so few draws cannot sh
 
 Ratios are averaged by their geometric mean (Fleming and Wallace 1986, doi 10.1145/5666.5673): twice as fast and half as
 fast are as fast, whichever of the two one divides by.
+
+The kit's own intervals (``slmkit.metrics``) are of whole data sets and need numpy and scipy, which this image does without.
 """
 
 import math

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from slm_trainer.encoding import encode, ends, name_ends, until
+from slm_trainer.encoding import encode, ends, name_ends, prompt_tokens, until
 from slmkit.apart import Seen, finite, measure_apart, peak_memory, tell
 from slmkit.data import Example
 from slmkit.metrics import Measured, judged
@@ -71,8 +71,7 @@ def answer(model: Any, tokenizer: Any, example: Example, limit: int) -> str:
     """
     import torch
 
-    text = tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True)
-    read = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"].to(model.device)
+    read = torch.tensor([prompt_tokens(tokenizer, example)], device=model.device)
     stops, cache, said = set(ends(model, tokenizer)), None, list[int]()
     with torch.inference_mode():
         while len(said) < limit:

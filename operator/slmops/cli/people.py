@@ -10,7 +10,6 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from slmops.rollout.people import ABORT, APPROVE, PROMOTE, RETRY_FAILED, ROLLBACK
@@ -32,16 +31,16 @@ def main(arguments: Sequence[str] | None = None, run: Run | None = None) -> int:
     for name, (_, about) in COMMANDS.items():
         command = commands.add_parser(name, help=about, description=about)
         command.add_argument("name", help="the EdgeDeployment")
-        if name == "rollback":
-            command.add_argument("revision", nargs="?", help="one of those that are kept; the latest when absent")
+    commands.choices["rollback"].add_argument(
+        "revision", nargs="?", help="one of those that are kept; the latest when absent"
+    )
     options, rest = parser.parse_known_args(arguments)
     kubectl = run or _kubectl
     try:
         found = json.loads(kubectl(["get", "edgedeployment", options.name, "-o", "json", *rest]))
         act, _ = COMMANDS[options.command]
-        if options.command == "rollback":
-            act = partial(_rollback, former=options.revision)
-        print(act(found, lambda *command: kubectl([*command, *rest])))
+        more = [options.revision] if "revision" in options else []
+        print(act(found, lambda *command: kubectl([*command, *rest]), *more))
     except Refused as refused:
         print(f"kubectl slm: {refused}", file=sys.stderr)
         return 1
@@ -109,7 +108,7 @@ def _abort(found: Manifest, kubectl: Kubectl) -> str:
     return f"revision {name} is given up; its nodes go back to the stable one"
 
 
-def _rollback(found: Manifest, kubectl: Kubectl, former: str | None = None) -> str:
+def _rollback(found: Manifest, kubectl: Kubectl, former: str | None) -> str:
     status, name = found.get("status") or {}, found["metadata"]["name"]
     kept = [known["revision"] for known in status.get("history") or ()]
     if not kept or former not in (None, *kept):
@@ -166,7 +165,7 @@ def _doing(found: Manifest) -> str:
     return f"it is {status.get('phase') or 'not seen by the operator yet'}"
 
 
-COMMANDS: dict[str, tuple[Callable[[Manifest, Kubectl], str], str]] = {
+COMMANDS: dict[str, tuple[Callable[..., str], str]] = {
     "status": (_status, "what runs, what is on trial, and what it waits for"),
     "approve": (_approve, "let the wave begin that waits for it"),
     "promote": (_promote, "give the candidate to all nodes: no soak, no window, no approval, and doubts are accepted"),

@@ -38,6 +38,8 @@ Word = Annotated[str, Field(max_length=63)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]
 Amount = Annotated[float, Field(ge=0, le=LARGEST)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Reference = Annotated[str, Field(max_length=512, pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")]
+"""``registry/repository@sha256:…``"""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slmops.contract.base import LARGEST, Amount, Count, Digest, Message, Metric, Share, Text, Word
+from slmops.contract.base import LARGEST, Amount, Count, Digest, Message, Metric, Reference, Share, Text, Word
 from slmops.contract.bench import Statistics, TargetFigures
 
 
@@ -49,8 +49,7 @@ class Reason(StrEnum):
 class Artifact(Message):
     """Something that a run pushed."""
 
-    reference: Annotated[str, Field(max_length=512, pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")]
-    """``registry/repository@sha256:…``"""
+    reference: Reference
     size: Count
     """Bytes, all layers."""
     documents: Annotated[tuple[Digest, ...], Field(max_length=4)] = ()

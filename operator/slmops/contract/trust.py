@@ -4,11 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from slmops.contract.base import Message, Word
+from slmops.contract.base import Message, Reference, Word
 from slmops.contract.report import Artifact
 from slmops.contract.sources import Credentials, Run, Sink, Source
-
-ImageReference = Annotated[str, Field(max_length=512, pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")]
 
 
 class SigningKey(Message):
@@ -34,7 +32,7 @@ class EvidenceRun(Run):
     """Publish what the verdict on a rollout rests on, beside each model image that it is about."""
 
     type: Literal["Evidence"] = "Evidence"
-    images: Annotated[dict[Word, ImageReference], Field(min_length=1, max_length=64)]
+    images: Annotated[dict[Word, Reference], Field(min_length=1, max_length=64)]
     """Model images by pool. Pools may have the same one; it gets one document then."""
     document: dict[str, Any]
     """What is published, as JSON."""

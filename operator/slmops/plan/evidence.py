@@ -2,11 +2,8 @@
 
 from slmops import contract
 from slmops.api.edgedeployment import EdgeDeployment
-from slmops.api.run import RunSpec
-from slmops.plan.job import work
-from slmops.plan.signing import RESOURCES
+from slmops.plan.central import central_job, credentials_of
 from slmops.plan.sources import REGISTRY_KEY, Sources
-from slmops.plan.verification import DEADLINE, credentials_of
 from slmops.rollout.evidence import EVIDENCE, document, evidence_job
 from slmops.rollout.rollout import Rollout
 from slmops.settings import Settings
@@ -25,8 +22,4 @@ def evidence(resource: EdgeDeployment, rollout: Rollout, observed: Observed, set
         run="", images=outcome.images, document=document(resource, observed, rollout), credentials=access,
         key=sources.signing_key(wanted.sign) if wanted.sign is not None else None,
     )  # fmt: skip
-    tolerations = list({t.model_dump_json(): t for pool in resource.spec.pools for t in pool.tolerations}.values())
-    place = RunSpec(deadline=DEADLINE, resources=RESOURCES).model_copy(update={"tolerations": tolerations})
-    made = work(resource, EVIDENCE, run, image=settings.images.bench, run_spec=place, sources=sources, settings=settings,
-                name=name)  # fmt: skip
-    return [item for item in (*made.before, made.job) if observed.child(item["kind"], name) is None]
+    return central_job(resource, EVIDENCE, name, run, sources, observed, settings)

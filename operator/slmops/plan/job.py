@@ -34,6 +34,7 @@ from slmops.state import (
     LABEL_NAME,
     LABEL_ROLE,
     Manifest,
+    Observed,
     Step,
     digest8,
 )
@@ -65,6 +66,11 @@ class Work:
     def before(self) -> tuple[Manifest, ...]:
         """What has to be there before the first pod is."""
         return (self.policy, self.config_map) if self.policy else (self.config_map,)
+
+    def missing(self, observed: Observed) -> list[Manifest]:
+        """What of it is not there yet, in order: for Jobs that are made once and then left alone."""
+        wanted = (*self.before, self.job)
+        return [item for item in wanted if observed.child(item["kind"], self.step.name) is None]
 
 
 def work(

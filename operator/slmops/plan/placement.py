@@ -7,11 +7,10 @@ from slmops.api.conditions import moment, timestamp
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.plan.serving import bound, config_map, daemon_set
 from slmops.rollout.fleet import Node
-from slmops.rollout.pods import may_serve
 from slmops.rollout.retired import needed, serves_alone
-from slmops.rollout.rollout import Rollout, daemon_set_of
+from slmops.rollout.rollout import Rollout
 from slmops.rollout.standing import given_up
-from slmops.rollout.turns import Turn, barred
+from slmops.rollout.turns import Turn, barred, daemon_set_of
 from slmops.rollout.waves import PoolState
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_ADMITTED, Manifest, Observed
@@ -41,12 +40,14 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
             config_map(resource, pool, wanted),
             daemon_set(resource, pool, wanted, settings, track="stable", excluded=kept_from, gated=gated),
         ]
+    names = (rollout.candidate, rollout.stable)
+    mine, live = (daemon_set_of(resource, observed, pool.name, name) for name in names)
     taken: set[str] = set()
     if rollout.candidate is not None:
         hosts = state.admitted & {node.hostname for node in state.nodes}
         taken = {node.hostname for node in state.nodes if serves_alone(resource, rollout, state, node)}
-        if not _due(state, rollout, daemon_set_of(resource, observed, pool.name, rollout.candidate), now):
-            taken &= barred(daemon_set_of(resource, observed, pool.name, rollout.stable))
+        if not _due(state, rollout, mine, now):
+            taken &= barred(live)
         if rollout.decision != "RollBack":
             left = {n.hostname for n in state.nodes if given_up(resource, rollout.failed, state.name, n)}
             hosts -= left - _given_back(rollout, state, rollout.candidate)
@@ -55,9 +56,7 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
             made = daemon_set(
                 resource, pool, wanted, settings, track="candidate", only=hosts, gated=_unknown(state, hosts)
             )
-            mine = daemon_set_of(resource, observed, pool.name, wanted.name)
             out += [config_map(resource, pool, wanted), _admitting(made, mine, hosts <= state.admitted, now)]
-    live = daemon_set_of(resource, observed, pool.name, rollout.stable)
     if live is not None:
         out.append(bound(live, pool, "stable", excluded=taken | _kept_from(resource, state, rollout)))
     return out
@@ -112,8 +111,8 @@ def _let_in(resource: EdgeDeployment, state: PoolState, rollout: Rollout, node: 
     if elsewhere and rollout.standing.expected(state.name, node) is None:
         # Its turn comes when the spec is about it again, which may be never: better served by this than by nothing.
         return True
-    pod = rollout.servers.get(state.name, rollout.stays, node.name)
-    return pod is not None and may_serve(pod)  # before it went away, or before there was a candidate
+    # Before it went away, or before there was a candidate.
+    return rollout.servers.serves(state.name, rollout.stays, node.name)
 
 
 def _given_back(rollout: Rollout, state: PoolState, revision: str | None) -> set[str]:

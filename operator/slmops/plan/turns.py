@@ -30,11 +30,7 @@ def turn_jobs(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout
         made = _bench(resource, pool, turn, rollout, observed, settings)
     else:
         return []
-    job = observed.child("Job", made.step.name)
-    if job is not None:
-        return []
-    missing = [item for item in made.before if observed.child(item["kind"], made.step.name) is None]
-    return [*missing, made.job]
+    return [] if observed.child("Job", made.step.name) is not None else made.missing(observed)
 
 
 def _run_spec(resource: EdgeDeployment, pool: Pool, deadlines: int = 1) -> RunSpec:

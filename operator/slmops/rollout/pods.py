@@ -41,9 +41,10 @@ class Servers:
         """The pod of a revision on a node."""
         return self._pods.get((pool, revision or "", node))
 
-    def of_revision(self, revision: str | None) -> list[Manifest]:
-        """All pods of a revision."""
-        return [pod for (_, name, _), pod in self._pods.items() if name == revision]
+    def serves(self, pool: str, revision: str | None, node: str) -> bool:
+        """Whether a node has a server of a revision that may get traffic, as far as is known of it."""
+        pod = self.get(pool, revision, node)
+        return pod is not None and may_serve(pod)
 
     def ready(self, pool: str) -> dict[str, set[str]]:
         """Revisions that serve, by node."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.fleet import Node
-from slmops.rollout.pods import condition, gate_open, may_serve
-from slmops.rollout.rollout import Rollout, daemon_set_of
+from slmops.rollout.pods import condition, gate_open
+from slmops.rollout.rollout import Rollout
 from slmops.rollout.standing import given_up
+from slmops.rollout.turns import daemon_set_of
 from slmops.rollout.waves import PoolState
 from slmops.state import LABEL_POOL, LABEL_REVISION, Manifest, Observed
 
@@ -69,8 +70,7 @@ def needed(rollout: Rollout, pool: PoolState, revision: str) -> set[str]:
     """Host names of nodes that it serves and nobody else does."""
     hosts = set()
     for node in pool.nodes:
-        pod = rollout.servers.get(pool.name, revision, node.name)
-        if pod is None or not may_serve(pod):
+        if not rollout.servers.serves(pool.name, revision, node.name):
             continue
         names = {rollout.stays, rollout.on_trial, rollout.standing.expected(pool.name, node)} - {revision}
         others = [rollout.servers.get(pool.name, name, node.name) for name in names]

@@ -13,13 +13,13 @@ from slmops.rollout.fleet import Node, pool_nodes
 from slmops.rollout.people import ABORT, aborted, approval, in_full
 from slmops.rollout.pods import Servers
 from slmops.rollout.revision import Revision, wanted
-from slmops.rollout.standing import ByClass, Standing, at_promotion, given_up, group, recorded, serves
+from slmops.rollout.standing import ByClass, Standing, at_promotion, given_up, group, recorded
 from slmops.rollout.trust import untrusted
-from slmops.rollout.turns import Asked, Trial, Turn, admitted, barred, bench, lost, set_name, turn
+from slmops.rollout.turns import Asked, Trial, Turn, admitted, barred, bench, daemon_set_of, lost, turn
 from slmops.rollout.waves import PoolState, in_wave, late_ones, soak_left, too_many, wave_of
 from slmops.rollout.window import hours, opens_in, unknown_zone
 from slmops.settings import Settings
-from slmops.state import ANNOTATION_ADMITTED, LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem
+from slmops.state import ANNOTATION_ADMITTED, LABEL_REVISION, LABEL_TRACK, Observed, Problem
 
 Decision = Literal["Nothing", "Wait", "Proceed", "Soak", "Pause", "RollBack", "Promote"]
 
@@ -134,7 +134,7 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
         waits = not fast and (idle.stable is not None or strategy.type == "Canary")
         if waits and (left := soak_left(resource, asked.name, wave, now)) > 0:
             return make("Soak", "Soaking", left=left)
-        standing = at_promotion(resource, pools, idle.servers, asked.name, idle.standing, failed, _there(observed))
+        standing = at_promotion(resource, pools, idle.servers, asked.name, idle.standing, failed, observed)
         reason = "KnownGood" if known else "SomeClassesPassed" if failed else "AllNodesPassed"
         return make("Promote", reason, _of_classes(failed), standing=standing)
     if not fast and (left := opens_in(strategy.window, now)) > 0:
@@ -200,14 +200,8 @@ def _standing(
     if stable is not None and candidate is not None and candidate.revision == stable:
         # Promoted by a pass that was cut off before it said so.
         before = recorded(known) if known else Standing(None)
-        return at_promotion(resource, pools, servers, stable, before, candidate.failed, _there(observed))
+        return at_promotion(resource, pools, servers, stable, before, candidate.failed, observed)
     return Standing(stable)
-
-
-def _there(observed: Observed) -> set[tuple[str, str]]:
-    """Pools, and revisions that have a DaemonSet there."""
-    sets = (child["metadata"].get("labels") or {} for child in observed.of_kind("DaemonSet"))
-    return {(labels.get(LABEL_POOL, ""), labels.get(LABEL_REVISION, "")) for labels in sets}
 
 
 def _of_classes(failed: ByClass) -> str:
@@ -257,17 +251,12 @@ def overlap(pools: list[PoolState]) -> Problem | None:
     return None
 
 
-def daemon_set_of(resource: EdgeDeployment, observed: Observed, pool: str, revision: str | None) -> Manifest | None:
-    """A pool's DaemonSet of a revision."""
-    return observed.child("DaemonSet", set_name(resource, pool, revision)) if revision else None
-
-
 def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[Node], idle: Rollout, asked: Asked,
           now: datetime, whose: Sequence[Node], late: bool = False) -> PoolState:  # fmt: skip
     revision = asked.revision
     proven = {*asked.classes.get(pool.name, ()), *_proven(resource, observed, pool.name, nodes, asked)}
     if resource.spec.benchmark is None:
-        proven |= {node.hardware for node in nodes if serves(idle.servers, pool.name, revision, node)}
+        proven |= {node.hardware for node in nodes if idle.servers.serves(pool.name, revision, node.name)}
     back = {node.name: name for node in whose if (name := idle.standing.expected(pool.name, node)) is not None}
     there = {name for name in set(back.values()) if daemon_set_of(resource, observed, pool.name, name)}
     incumbents = {node: name for node, name in back.items() if name in there}

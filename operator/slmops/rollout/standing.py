@@ -5,13 +5,15 @@ is new, gets it once it has passed there as well; until then the node keeps what
 where the strategy lets classes or pools fail alone.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from slmops.api.edgedeployment import MAX_CLASSES, EdgeDeployment, RevisionStatus
 from slmops.rollout.fleet import Node
-from slmops.rollout.pods import Servers, may_serve
+from slmops.rollout.pods import Servers
+from slmops.rollout.turns import daemon_set_of
 from slmops.rollout.waves import PoolState
+from slmops.state import Observed
 
 ByClass = Mapping[str, Mapping[str, str]]
 """Pool, hardware class, and something about it."""
@@ -51,15 +53,15 @@ def recorded(known: RevisionStatus) -> Standing:
 
 
 def at_promotion(resource: EdgeDeployment, pools: Iterable[PoolState], servers: Servers, revision: str,
-                 before: Standing, failed: ByClass, there: Collection[tuple[str, str]]) -> Standing:  # fmt: skip
-    """The standing of a revision that is promoted: it has passed wherever it serves, and where it did so once. ``there``:
-    pools and revisions of which they have servers."""
+                 before: Standing, failed: ByClass, observed: Observed) -> Standing:  # fmt: skip
+    """The standing of a revision that is promoted: it has passed wherever it serves, and where it did so once. The rest
+    keeps what its pool has a DaemonSet of."""
     if resource.spec.benchmark is None and resource.spec.strategy.promotion_scope == "All":
         return Standing(revision)
     known = next((former.classes for former in resource.status.history if former.revision == revision), {})
     passed, behind = {}, {}
     for pool in pools:
-        serve = {node.hardware for node in pool.nodes if serves(servers, pool.name, revision, node)}
+        serve = {node.hardware for node in pool.nodes if servers.serves(pool.name, revision, node.name)}
         whole = resource.spec.strategy.promotion_scope == "Pool" and pool.name in failed
         found = (
             frozenset() if whole else frozenset({*known.get(pool.name, ()), *serve} - set(failed.get(pool.name, {})))
@@ -69,15 +71,11 @@ def at_promotion(resource: EdgeDeployment, pools: Iterable[PoolState], servers: 
         passed[pool.name] = found
         rest = {n.hardware: before.expected(pool.name, n) for n in pool.nodes if n.hardware not in found}
         behind[pool.name] = {
-            hardware: name for hardware, name in sorted(rest.items()) if name and (pool.name, name) in there
+            hardware: name
+            for hardware, name in sorted(rest.items())
+            if name and daemon_set_of(resource, observed, pool.name, name)
         }
     return Standing(revision, passed, {pool: found for pool, found in behind.items() if found}, failed)
-
-
-def serves(servers: Servers, pool: str, revision: str, node: Node) -> bool:
-    """Whether a node has a server of a revision that may get traffic."""
-    pod = servers.get(pool, revision, node.name)
-    return pod is not None and may_serve(pod)
 
 
 def given_up(resource: EdgeDeployment, failed: ByClass, pool: str, node: Node) -> bool:

@@ -259,6 +259,11 @@ def set_name(resource: EdgeDeployment, pool: str, revision: str) -> str:
     return f"{resource.metadata.name}-{pool[:12].rstrip('-')}-{digest8([pool, revision])}"
 
 
+def daemon_set_of(resource: EdgeDeployment, observed: Observed, pool: str, revision: str | None) -> Manifest | None:
+    """A pool's DaemonSet of a revision."""
+    return observed.child("DaemonSet", set_name(resource, pool, revision)) if revision else None
+
+
 def admitted(daemon_set: Manifest | None) -> set[str]:
     """Host names that a candidate's DaemonSet is bound to."""
     return _hosts(daemon_set, "In")

@@ -15,9 +15,10 @@ from slmops.api.edgedeployment import (
 )
 from slmops.rollout.evidence import evidence_job
 from slmops.rollout.people import ABORT, APPROVE, PROMOTE, RETRY_FAILED, retries
-from slmops.rollout.rollout import Rollout, daemon_set_of
+from slmops.rollout.rollout import Rollout
 from slmops.rollout.standing import ByClass
 from slmops.rollout.trust import verification
+from slmops.rollout.turns import daemon_set_of
 from slmops.rollout.waves import wave_seen
 from slmops.state import ANNOTATION_RETRY, JobState, Observed, Plan
 from slmops.status.batch import intake, stage

@@ -11,7 +11,6 @@ from slmops.api.edgedeployment import (
 )
 from slmops.contract import Statistics
 from slmops.rollout.fleet import Node
-from slmops.rollout.pods import may_serve
 from slmops.rollout.rollout import Rollout
 from slmops.rollout.turns import bench as bench_of
 from slmops.rollout.verdict import figures
@@ -45,17 +44,11 @@ def pool_status(
         nodes=NodeCounts(
             total=len(state.nodes), updated=sum(current in revisions for revisions in found),
             ready=sum(bool(revisions) for revisions in found), offline=offline,
-            behind=sum(not _has(rollout, state, current, node) for node in state.nodes),
+            behind=sum(not rollout.servers.serves(state.name, current, node.name) for node in state.nodes),
             failed=sum(turn.own for turn in state.turns.values()) or None,
         ),
         classes=_classes(resource, observed, state, judged, rollout.failing.get(state.name, {})),
     )  # fmt: skip
-
-
-def _has(rollout: Rollout, state: PoolState, revision: str | None, node: Node) -> bool:
-    """Whether a node has a revision, as far as is known of it."""
-    pod = rollout.servers.get(state.name, revision, node.name)
-    return pod is not None and may_serve(pod)
 
 
 def _classes(
