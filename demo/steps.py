@@ -29,11 +29,11 @@ REGISTRY = "registry.slm.local:5000"
 """What the examples name: the local cluster's."""
 CHAIN = (
     ("quantizedmodel", "teacher", "Succeeded"),
-    ("edgedeployment", "teacher", "Ready"),
+    ("edgedeployment", "teacher", "Promoted"),
     ("distillation", "farm-assistant", "Succeeded"),
     ("finetune", "farm-irrigation", "Succeeded"),
     ("quantizedmodel", "farm-irrigation", "Succeeded"),
-    ("edgedeployment", "farms", "Ready"),
+    ("edgedeployment", "farms", "Promoted"),
 )
 """What the examples come to, in the order in which it comes true: kind, name, condition."""
 Manifest = dict[str, Any]

@@ -66,8 +66,8 @@ def times(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int) -
 def answer(model: Any, tokenizer: Any, example: Example, limit: int) -> str:
     """The greedy answer to one prompt, by the model's forward passes alone.
 
-    ``generate`` of transformers takes milliseconds a call and tenths of one a token for whatever it can do besides: nothing
-    for a large model, a fourth of the time of a small one.
+    ``generate`` of transformers looks to each token for whatever it can do besides: on one core that is a sixth of the time
+    of a model of 400,000 parameters, and a twentieth of one of 12 million.
     """
     import torch
 
