@@ -308,6 +308,8 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "waves of what has none": (EDGE, {"spec.strategy.type": "BlueGreen"}),
     "something to hold that nothing was switched for": (EDGE, {"spec.strategy.hold": "10m"}),
     "half of what is switched at once": (EDGE, {"spec.strategy": {"type": "BlueGreen", "promotionScope": "Pool"}}),
+    "share of what is no comparison": (EDGE, {"spec.strategy": {"type": "AllAtOnce", "split": "50%"}}),
+    "comparison with nothing": (EDGE, {"spec.strategy": {"type": "AB", "split": "100%"}}),
     "nobody's turn": (EDGE, {"spec.strategy.maxUnavailable": "0%"}),
     "window that is never open": (EDGE, {"spec.strategy.window": {"from": "22:00", "to": "22:00"}}),
     "window without its end": (EDGE, {"spec.strategy.window": {"from": "22:00"}}),

@@ -64,23 +64,29 @@ class Strategy(ApiModel):
             "the last wave must be 100% of the nodes",
             "waves",
         ),
-        Rule("!has(self.waves) || self.type == 'Canary'", "waves go with type Canary: the others have one of all nodes",
+        Rule("!has(self.waves) || self.type == 'Canary'", "waves go with type Canary: the others have their own",
              "waves"),
         Rule("!has(self.promotionScope) || self.promotionScope == 'All' || self.type != 'BlueGreen'",
-             "promotionScope goes with types Canary and AllAtOnce: BlueGreen switches all nodes", "promotionScope"),
-        Rule("!has(self.hold) || self.type == 'BlueGreen'", "hold goes with type BlueGreen", "hold"),
+             "promotionScope goes with types Canary, AB and AllAtOnce: BlueGreen switches all nodes", "promotionScope"),
+        Rule("!has(self.hold) || self.type in ['BlueGreen', 'AB']", "hold goes with types BlueGreen and AB", "hold"),
+        Rule("!has(self.split) || self.type == 'AB'", "split goes with type AB", "split"),
+        Rule("!has(self.split) || (self.split != 0 && self.split != '0%' && self.split != '100%')",
+             "split leaves some nodes to each revision: take a share between 1% and 99%", "split"),
         Rule("!has(self.maxUnavailable) || (self.maxUnavailable != 0 && self.maxUnavailable != '0%')",
              "maxUnavailable needs at least one node", "maxUnavailable"),
     )  # fmt: skip
 
-    type: Literal["Canary", "BlueGreen", "AllAtOnce"] = "Canary"
+    type: Literal["Canary", "BlueGreen", "AB", "AllAtOnce"] = "Canary"
     """Canary: wave by wave, each node serves the candidate as soon as it has passed. BlueGreen: the candidate comes to all
     nodes beside the stable revision, and once all have passed, the Service is switched to it at once, and back at once
-    where it fails or is given up before the promotion; nodes need the memory for both. AllAtOnce: all nodes at the same
-    time."""
+    where it fails or is given up before the promotion; nodes need the memory for both. AB: the candidate comes to a share
+    of the nodes and stays there beside the stable revision on the others, until a person has it promoted, by the annotation
+    slmops.dev/approve: REVISION/rest, or given up. AllAtOnce: all nodes at the same time."""
     hold: Duration | None = None
-    """How long both revisions stay beside each other after the Service was switched (BlueGreen); the first revision of all
-    has none beside it."""
+    """How long both revisions stay beside each other: after the Service was switched (BlueGreen), or before a person is
+    asked which one is to stay (AB). The first revision of all has none beside it."""
+    split: IntOrPercent | None = None
+    """Nodes of each pool that get the candidate (AB), one of each hardware class in any case; half of them when absent."""
     waves: Annotated[
         list[Wave], Field(min_length=1, max_length=20, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
     ] = [Wave(name="canary", nodes=1), Wave(name="rest", nodes="100%")]
@@ -101,7 +107,13 @@ class Strategy(ApiModel):
     @property
     def steps(self) -> list[Wave]:
         """The waves that this comes to."""
-        return self.waves if self.type == "Canary" else [Wave(name="all", nodes="100%", soak=self.hold)]
+        if self.type == "Canary":
+            return self.waves
+        everywhere = Wave(name="all", nodes="100%", soak=self.hold)
+        if self.type != "AB":
+            return [everywhere]
+        split = Wave(name="split", nodes=self.split or "50%", soak=self.hold)
+        return [split, Wave(name="rest", nodes="100%", approval="Required")]
 
     @property
     def at_once(self) -> int | str:

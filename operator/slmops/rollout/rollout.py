@@ -104,7 +104,9 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
               [node for node in state.nodes if not given_up(resource, failed, pool.name, node)])
         for pool, state in zip(resource.spec.pools, idle.pools, strict=True)
     ]  # fmt: skip
-    wave = wave_of(resource, drafts, asked.name, fast, now)
+    # Beside nothing there is nothing to compare, and nothing to hold.
+    on = fast or (strategy.type == "AB" and idle.stable is None)
+    wave = wave_of(resource, drafts, asked.name, on, now)
     pools = [in_wave(resource, draft, wave) for draft in drafts]
     alone = strategy.promotion_scope != "All" and resource.spec.rollback.automatic
     failing = _failing(failed, pools) if alone else failed
@@ -127,7 +129,7 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
         return make("Wait", "NoNodes", _of_classes(failed) or "no node of the pools is Ready")
     if resource.spec.paused:
         return make("Pause", "Paused", "spec.paused is set")
-    if not fast and (needed := approval(resource, asked.name, wave)) is not None:
+    if not on and (needed := approval(resource, asked.name, wave)) is not None:
         return make("Pause", "ApprovalRequired", f"wave {strategy.steps[wave].name} needs an approval", approval=needed)
     if all(pool.wave_done for pool in pools):
         # The first revision of all has nothing beside it that is to be held.

@@ -166,7 +166,8 @@ def _way_on(rollout: Rollout) -> str:
     if rollout.reason == "OutsideWindow":
         return "What has begun goes on."
     if rollout.approval is not None:
-        return f"To allow it, set the annotation {APPROVE}={rollout.approval}."
+        return (f"To allow it, set the annotation {APPROVE}={rollout.approval}; to give the candidate up, "
+                f"{ABORT}={rollout.candidate}.")  # fmt: skip
     return (f"Set the annotation {RETRY_FAILED} to another word to give the nodes another turn, {PROMOTE} or {ABORT} to "
             f"{rollout.candidate} to decide, or change the spec.")  # fmt: skip
 

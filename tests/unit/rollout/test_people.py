@@ -51,7 +51,8 @@ def test_a_wave_waits_for_its_approval_and_says_how_to_give_it() -> None:
     told = world.condition("Progressing")
     assert (told["status"], told["reason"]) == ("Unknown", "ApprovalRequired")
     assert told["message"] == (
-        f"wave half needs an approval. To allow it, set the annotation slmops.dev/approve={name}/half."
+        f"wave half needs an approval. To allow it, set the annotation slmops.dev/approve={name}/half; to give the "
+        f"candidate up, slmops.dev/abort={name}."
     )
 
 

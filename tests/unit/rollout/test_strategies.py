@@ -1,4 +1,4 @@
-"""Strategies beside waves: blue and green, and all at once."""
+"""Strategies beside waves: blue and green, two revisions side by side, and all at once."""
 
 from typing import Any
 
@@ -112,3 +112,65 @@ def test_all_at_once_is_every_node_at_the_same_time() -> None:
     assert [world.serving(name) for name in NAMES] == [["good-2"]] * 3
     (service,) = world.of_kind("Service")
     assert "slmops.dev/revision" not in service["spec"]["selector"]
+
+
+def split(**strategy: Any) -> World:
+    """Five nodes of two classes; half of them get another model, for an hour."""
+    nodes = {"n0": "small", "n1": "small", "n2": "small", "n3": "big", "n4": "big"}
+    world = World(nodes, strategy={"type": "AB", "hold": "1h"} | strategy)
+    world.settle()
+    assert world.status["phase"] == "Ready", "the first one of all has nothing beside it"
+    world.deploy("good-2")
+    turns(world)
+    return world
+
+
+def turns(world: World) -> None:
+    """Much less than the hour passes."""
+    for _ in range(60):
+        world.turn()
+
+
+def served(world: World) -> list[str]:
+    return sorted(model for name in world.nodes for model in world.serving(name))
+
+
+def test_two_revisions_stay_side_by_side_until_a_person_decides() -> None:
+    world = split()
+    assert served(world) == ["good-1"] * 2 + ["good-2"] * 3
+    assert {"good-2"} <= {model for name in ("n3", "n4") for model in world.serving(name)}, "one of each class"
+    assert world.condition("Progressing")["reason"] == "Soaking"
+    (service,) = world.of_kind("Service")
+    assert "slmops.dev/revision" not in service["spec"]["selector"], "both are asked"
+    world.advance(3600)
+    world.settle()
+    assert world.status["phase"] == "Waiting"
+    candidate = world.status["candidate"]["revision"]
+    for word in ("approve", "abort"):
+        assert f"slmops.dev/{word}={candidate}" in world.condition("Progressing")["message"]
+    world.advance(10 * 86400)
+    world.settle()
+    assert served(world) == ["good-1"] * 2 + ["good-2"] * 3, "nothing is promoted by itself"
+    world.say(approve=f"{candidate}/rest")
+    world.settle()
+    assert served(world) == ["good-2"] * 5
+    assert world.status["lastOutcome"]["outcome"] == "Promoted"
+
+
+def test_what_was_compared_and_is_not_wanted_goes() -> None:
+    world = split(split=1)
+    assert served(world) == ["good-1"] * 3 + ["good-2"] * 2, "one of each class in any case"
+    world.say(abort=world.status["candidate"]["revision"])
+    world.settle()
+    assert served(world) == ["good-1"] * 5
+    assert world.status["lastOutcome"]["outcome"] == "Aborted"
+
+
+def test_an_early_approval_does_not_cut_the_comparison_short() -> None:
+    world = split()
+    world.say(approve=f"{world.status['candidate']['revision']}/rest")
+    turns(world)
+    assert served(world) == ["good-1"] * 2 + ["good-2"] * 3
+    world.advance(3600)
+    world.settle()
+    assert served(world) == ["good-2"] * 5
