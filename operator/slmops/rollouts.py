@@ -9,6 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from slmops.api.base import quantity
 from slmops.api.conditions import moment
 
 BUCKETS = (60, 300, 900, 1800, 3600, 2 * 3600, 6 * 3600, 12 * 3600, 86400, 2 * 86400, 7 * 86400)
@@ -25,6 +26,8 @@ class _Seen:
     """When the candidate became one."""
     state: str | None
     at: float
+    pulls: tuple[str, int, str] | None
+    """Candidate, wave, and what its nodes pull in all."""
     pools: set[str] = field(default_factory=set)
 
 
@@ -53,6 +56,10 @@ class Rollouts:
             "slmops_rollout_nodes", "Nodes of a pool: all, and those that are in a state.",
             ["namespace", "name", "pool", "state"], registry=registry,
         )  # fmt: skip
+        self._pulls = Counter(
+            "slmops_rollout_pull_bytes_total", "Bytes of model images that nodes of waves that have begun had to pull.",
+            registry=registry,
+        )  # fmt: skip
         names = ["namespace", "name"]
         self._wave = Gauge("slmops_rollout_wave", "The wave that a rollout is in, from 1.", names, registry=registry)
         self._waves = Gauge("slmops_rollout_waves", "Waves of a rollout under way.", names, registry=registry)
@@ -76,7 +83,7 @@ class Rollouts:
         found = _Seen(
             outcome=outcome and (outcome["outcome"], outcome["revision"], outcome["at"]),
             verdicts=_verdicts(status), begun=(status.get("candidate") or {}).get("since"), state=_state(status), at=now,
-            pools=set(pools),
+            pulls=_pulls(status), pools=set(pools),
         )  # fmt: skip
         self._seen[key] = found
         for pool, about in pools.items():
@@ -97,6 +104,8 @@ class Rollouts:
             begun, ended = moment(before.begun), moment(outcome["at"])
             if begun and ended:
                 self._durations.labels(outcome["outcome"]).observe(max(0.0, (ended - begun).total_seconds()))
+        if found.pulls and found.pulls != before.pulls:
+            self._pulls.inc(float(quantity(found.pulls[2])))
         for pool in status.get("pools") or ():
             for each in pool.get("classes") or ():
                 whom = (pool["name"], each["name"])
@@ -120,6 +129,11 @@ class Rollouts:
 
     def _drop(self, gauge: Gauge, key: Key) -> None:
         gauge.remove_by_labels({"namespace": key[0], "name": key[1]})
+
+
+def _pulls(status: Mapping[str, Any]) -> tuple[str, int, str] | None:
+    wave, candidate = status.get("wave") or {}, status.get("candidate")
+    return (candidate["revision"], wave["index"], wave["pulls"]) if candidate and wave.get("pulls") else None
 
 
 def _verdicts(status: Mapping[str, Any]) -> dict[object, str]:

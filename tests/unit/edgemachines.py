@@ -158,7 +158,8 @@ class Machines:
     def _pull(self, pod: Manifest) -> contract.Report:
         if model_of(pod).startswith("broken"):
             return contract.Report(outcome="Failed", reason=contract.Reason.UNSUPPORTED_MODEL, message="no *.onnx")
-        return contract.Report(outcome="Succeeded")
+        weights = (3 if model_of(pod).startswith("huge") else 1) << 29
+        return contract.Report(outcome="Succeeded", evaluation={"model": contract.Figures(weight_bytes=weights)})
 
     def _verify(self, pod: Manifest) -> contract.Report:
         (name,) = [v["configMap"]["name"] for v in pod["spec"]["volumes"] if v["name"] == "config"]

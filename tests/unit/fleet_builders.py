@@ -10,10 +10,10 @@ from slmops import contract
 from slmops.api.conditions import timestamp
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.plan import serving
+from slmops.rollout.children import job_name
 from slmops.rollout.fleet import Node, pool_nodes
 from slmops.rollout.pods import SERVING
 from slmops.rollout.revision import Revision, wanted
-from slmops.rollout.turns import job_name
 from slmops.settings import Settings
 from slmops.state import (
     ANNOTATION_REPORT,

@@ -106,3 +106,15 @@ def test_nodes_and_waves_are_told_and_forgotten() -> None:
     assert {series["pool"] for series in scrape.series()} == {"barns"}, "the wave is over, the pool is another"
     scrape.gone()
     assert scrape.series() == []
+
+
+def test_what_a_wave_pulls_is_counted_once_it_is_known() -> None:
+    scrape = Scrape()
+    wave = {"name": "half", "index": 2, "of": 3}
+    scrape.seen()
+    for pulls in (None, "1.5Gi", "1.5Gi"):
+        scrape.seen(**on_trial(wave=wave | ({"pulls": pulls} if pulls else {})))
+    assert scrape.value("_pull_bytes_total") == 1.5 * 2**30
+    scrape.seen(**on_trial(wave=wave | {"index": 3, "pulls": "0"}))
+    scrape.seen()
+    assert scrape.value("_pull_bytes_total") == 1.5 * 2**30

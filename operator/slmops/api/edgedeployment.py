@@ -181,6 +181,9 @@ class RevisionStatus(ApiModel):
     """Short name of the revision."""
     images: dict[str, str] = {}
     """Model image by pool."""
+    sizes: dict[str, str] = {}
+    """Size of the model image by pool: what a node pulls that does not have it. Of an image that no QuantizedModel knows it
+    is told once the first node has it."""
     since: str
     """When it became what it is."""
     retry: str | None = None
@@ -203,6 +206,9 @@ class WaveStatus(ApiModel):
     """Its place, from 1."""
     of: int
     """Waves in all."""
+    pulls: str | None = None
+    """What the nodes that the wave adds pull of model images, all together and at most. Absent while the size of an image is
+    not known."""
     completed_at: str | None = None
     """When its last node was done; the soak counts from here."""
     approval: str | None = None
@@ -220,6 +226,8 @@ class NodeCounts(ApiModel):
     """Nodes with a ready server."""
     offline: int
     """Nodes that are not Ready."""
+    pressed: int | None = None
+    """Nodes that are short of memory or disk, where no turn begins until that is over; absent where there are none."""
     behind: int = 0
     """Nodes, offline ones too, that do not have the revision that is counted as updated."""
     failed: int | None = None

@@ -16,6 +16,7 @@ from slmops.plan.serving import bound, service
 from slmops.plan.sources import Sources, Unresolved
 from slmops.plan.turns import turn_jobs
 from slmops.plan.verification import verification
+from slmops.rollout.children import job_name
 from slmops.rollout.evidence import EVIDENCE, evidence_job
 from slmops.rollout.people import retries
 from slmops.rollout.pods import SERVING, gate_open
@@ -24,7 +25,7 @@ from slmops.rollout.rollout import Rollout, read
 from slmops.rollout.standing import given_up
 from slmops.rollout.trust import VERIFY, VERIFYING
 from slmops.rollout.trust import job_name as verification_name
-from slmops.rollout.turns import Turn, job_name, void
+from slmops.rollout.turns import Turn, void
 from slmops.rollout.waves import PoolState
 from slmops.settings import Settings
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, Problem

@@ -6,11 +6,12 @@ from datetime import datetime
 from slmops.api.conditions import moment, timestamp
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.plan.serving import bound, config_map, daemon_set
+from slmops.rollout.children import barred, daemon_set_of
 from slmops.rollout.fleet import Node
 from slmops.rollout.retired import needed, serves_alone
 from slmops.rollout.rollout import Rollout
 from slmops.rollout.standing import given_up
-from slmops.rollout.turns import Turn, barred, daemon_set_of
+from slmops.rollout.turns import Turn
 from slmops.rollout.waves import PoolState
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_ADMITTED, Manifest, Observed

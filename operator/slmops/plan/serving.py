@@ -9,21 +9,19 @@ from collections.abc import Collection
 from typing import Any
 
 from slmops import contract
-from slmops.api.base import quantity
 from slmops.api.edgedeployment import EdgeDeployment, Pool
-from slmops.api.run import Resources
 from slmops.plan.job import child_labels, pod_spec
+from slmops.rollout.children import set_name
+from slmops.rollout.fit import server_resources
 from slmops.rollout.fleet import HOSTNAME
 from slmops.rollout.pods import SERVING
 from slmops.rollout.revision import Revision
-from slmops.rollout.turns import set_name
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_RETRY, LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest
 
 ROLE = "serve"
 LINGER_SECONDS = 3
 """A server that goes still answers for so long: the nodes learn a moment later that requests go elsewhere."""
-DEFAULTS = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
 
 
 def model_volume(image: str) -> tuple[Manifest, Manifest]:
@@ -80,7 +78,7 @@ def daemon_set(
     pod = pod_spec(
         image=runtime.image or settings.images.edge,
         config_map=meta["name"],
-        resources=_resources(pool.resources or runtime.resources),
+        resources=server_resources(resource, pool),
         volumes=[volume],
         mounts=[mount],
         port=runtime.port,
@@ -153,16 +151,6 @@ def service(resource: EdgeDeployment, revision: str | None = None) -> Manifest:
         },
         "spec": spec,
     }
-
-
-def _resources(wanted: Resources) -> dict[str, dict[str, str]]:
-    """What the user asked for, filled with defaults that never contradict it: no request may exceed its limit."""
-    requests, limits = ({k: str(v) for k, v in part.items()} for part in (wanted.requests, wanted.limits))
-    for name, default in DEFAULTS.limits.items():
-        limits.setdefault(name, max(str(default), requests.get(name, "0"), key=quantity))
-    for name, default in DEFAULTS.requests.items():
-        requests.setdefault(name, min(str(default), limits.get(name, str(default)), key=quantity))
-    return {"requests": requests, "limits": limits}
 
 
 def _labels(resource: EdgeDeployment, pool: str, revision: str) -> dict[str, str]:

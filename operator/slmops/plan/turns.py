@@ -10,9 +10,10 @@ from slmops.api.run import RunSpec, Toleration
 from slmops.plan.job import Work, work
 from slmops.plan.serving import model_volume, serve_run
 from slmops.plan.sources import Sources
+from slmops.rollout.children import job_name, set_name
 from slmops.rollout.pods import condition
 from slmops.rollout.rollout import Rollout
-from slmops.rollout.turns import Turn, job_name, set_name
+from slmops.rollout.turns import Turn
 from slmops.settings import Settings
 from slmops.state import LABEL_POOL, LABEL_REVISION, Manifest, Observed
 

@@ -13,6 +13,7 @@ from slmops.state import Manifest
 
 HOSTNAME = "kubernetes.io/hostname"
 CLASS_LABEL = "slmops.dev/hardware-class"
+PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 ACCELERATORS = {"nvidia.com/gpu": "-nvidia", "amd.com/gpu": "-amd", "gpu.intel.com/i915": "-intel"}
 
 
@@ -29,6 +30,12 @@ class Node:
     """Whether its kubelet reports Ready. A node that does not is offline: skipped, and caught up later."""
     since: str | None = None
     """Since when it is ready, or is not."""
+    memory: str | None = None
+    """Memory for pods, as the kubelet writes it."""
+    disk: str | None = None
+    """Disk for pods and images, as the kubelet writes it."""
+    pressed: bool = False
+    """Whether it is short of memory or disk. No pod can begin there until that is over."""
 
 
 def hardware_class(node: Manifest) -> str:
@@ -56,11 +63,20 @@ def _number(value: object) -> Decimal:
         return Decimal(0)
 
 
-def _ready(node: Manifest) -> tuple[bool, str | None]:
-    """Whether the kubelet reports Ready, and since when that is so."""
-    conditions = (node.get("status") or {}).get("conditions") or []
-    found: Manifest = next((c for c in conditions if c.get("type") == "Ready"), {})
-    return found.get("status") == "True", found.get("lastTransitionTime")
+def _as_node(node: Manifest) -> Node:
+    metadata, status = node["metadata"], node.get("status") or {}
+    conditions: dict[str, Manifest] = {c.get("type", ""): c for c in status.get("conditions") or []}
+    ready, room = conditions.get("Ready", {}), status.get("allocatable") or {}
+    return Node(
+        name=metadata["name"],
+        hostname=(metadata.get("labels") or {}).get(HOSTNAME, metadata["name"]),
+        hardware=hardware_class(node),
+        ready=ready.get("status") == "True",
+        since=ready.get("lastTransitionTime"),
+        memory=room.get("memory"),
+        disk=room.get("ephemeral-storage"),
+        pressed=any((conditions.get(name) or {}).get("status") == "True" for name in PRESSURES),
+    )
 
 
 def pool_nodes(pool: Pool, nodes: Iterable[Manifest]) -> list[Node]:
@@ -71,8 +87,7 @@ def pool_nodes(pool: Pool, nodes: Iterable[Manifest]) -> list[Node]:
         if "node-role.kubernetes.io/control-plane" in labels:
             continue
         if all(labels.get(key) == value for key, value in pool.selector.match_labels.items()):
-            name = node["metadata"]["name"]
-            found.append(Node(name, labels.get(HOSTNAME, name), hardware_class(node), *_ready(node)))
+            found.append(_as_node(node))
     return sorted(found, key=lambda node: node.name)
 
 

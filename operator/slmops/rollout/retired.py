@@ -7,11 +7,11 @@ only once another server there is ready: to stop serving is worse than to serve 
 from dataclasses import dataclass
 
 from slmops.api.edgedeployment import EdgeDeployment
+from slmops.rollout.children import daemon_set_of
 from slmops.rollout.fleet import Node
 from slmops.rollout.pods import condition, gate_open
 from slmops.rollout.rollout import Rollout
 from slmops.rollout.standing import given_up
-from slmops.rollout.turns import daemon_set_of
 from slmops.rollout.waves import PoolState
 from slmops.state import LABEL_POOL, LABEL_REVISION, Manifest, Observed
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from slmops.api.conditions import ConditionType
 from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.rollout.fit import told_bytes, too_large
 from slmops.rollout.people import ROLLBACK, rolled_back
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_RETRY, LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem, digest8
@@ -62,6 +63,11 @@ def _by_spec(resource: EdgeDeployment, observed: Observed, settings: Settings) -
         if isinstance(image, Problem):
             return image
         images[pool.name] = image
+    sizes = told_bytes(resource, observed, images)
+    for pool in resource.spec.pools:
+        if why := too_large(resource, pool, sizes.get(pool.name)):
+            return _problem("ModelTooLarge", f"{why}, or take a smaller variant in spec.pools[{pool.name}].variant",
+                            waiting=False)  # fmt: skip
     shape = _shape(resource, settings, images)
     asked = resource.metadata.annotations.get(ANNOTATION_RETRY)
     name, retry = _named(resource, observed, shape, asked)

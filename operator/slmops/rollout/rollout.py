@@ -9,13 +9,15 @@ from typing import Any, Literal
 
 from slmops.api.conditions import ConditionType
 from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.rollout.children import admitted, barred, daemon_set_of
+from slmops.rollout.fit import image_bytes
 from slmops.rollout.fleet import Node, pool_nodes
 from slmops.rollout.people import ABORT, aborted, approval, in_full
 from slmops.rollout.pods import Servers
 from slmops.rollout.revision import Revision, wanted
 from slmops.rollout.standing import ByClass, Standing, at_promotion, given_up, group, recorded
 from slmops.rollout.trust import untrusted
-from slmops.rollout.turns import Asked, Trial, Turn, admitted, barred, bench, daemon_set_of, lost, turn
+from slmops.rollout.turns import Asked, Trial, Turn, bench, lost, turn
 from slmops.rollout.waves import PoolState, in_wave, late_ones, soak_left, too_many, wave_of
 from slmops.rollout.window import hours, opens_in, unknown_zone
 from slmops.settings import Settings
@@ -51,6 +53,9 @@ class Rollout:
     """Where the candidate, or else the stable revision, has failed, and why, as status has it."""
     failing: ByClass = field(default_factory=dict)
     """The same, with what is seen now."""
+
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the candidate's model image by pool, where they are known."""
 
     @property
     def stays(self) -> str | None:
@@ -94,7 +99,8 @@ def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: 
 def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked: Revision, now: datetime) -> Rollout:
     strategy = resource.spec.strategy
     known = next((former for former in resource.status.history if former.revision == asked.name), None)
-    about = Asked(asked.name, known.classes if known else {}, trusted=in_full(resource, asked.name))
+    sizes = image_bytes(resource, observed, asked.images, asked.name)
+    about = Asked(asked.name, known.classes if known else {}, in_full(resource, asked.name), sizes)
     fast = known is not None or about.trusted
     seen = resource.status.candidate
     before = seen if seen is not None and seen.revision == asked.name else known
@@ -111,7 +117,7 @@ def _on_trial(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked
     alone = strategy.promotion_scope != "All" and resource.spec.rollback.automatic
     failing = _failing(failed, pools) if alone else failed
     begun = replace(idle, candidate=asked.name, pools=pools, wave=wave, known_good=known is not None, failed=failed,
-                    failing=failing)  # fmt: skip
+                    failing=failing, sizes=sizes)  # fmt: skip
 
     def make(decision: Decision, reason: str, message: str = "", **more: Any) -> Rollout:
         return replace(begun, decision=decision, reason=reason, message=message, **more)
@@ -162,7 +168,8 @@ def _bad(resource: EdgeDeployment, rollout: Rollout) -> Turn | None:
 
 def _settled(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked: Revision, now: datetime) -> Rollout:
     """The wanted revision is the stable one: nodes that are late get it, where it passes."""
-    about = Asked(asked.name, idle.standing.passed, trusted=in_full(resource, asked.name))
+    sizes = image_bytes(resource, observed, asked.images, asked.name)
+    about = Asked(asked.name, idle.standing.passed, in_full(resource, asked.name), sizes)
     failed = idle.standing.failed
     wait = resource.spec.paused or opens_in(resource.spec.strategy.window, now) > 0
     standing, pools = idle.standing, []
@@ -260,13 +267,15 @@ def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[
     if resource.spec.benchmark is None:
         proven |= {node.hardware for node in nodes if idle.servers.serves(pool.name, revision, node.name)}
     back = {node.name: name for node in whose if (name := idle.standing.expected(pool.name, node)) is not None}
-    there = {name for name in set(back.values()) if daemon_set_of(resource, observed, pool.name, name)}
+    sets = {name: daemon_set_of(resource, observed, pool.name, name) for name in set(back.values())}
+    there = {name: found for name, found in sets.items() if found is not None}
     incumbents = {node: name for node, name in back.items() if name in there}
     bound = daemon_set_of(resource, observed, pool.name, revision)
     hosts = {node.hostname for node in nodes} - barred(bound) if late else admitted(bound)
     since = (bound["metadata"].get("annotations") or {}).get(ANNOTATION_ADMITTED) if bound is not None else None
-    trial = Trial(resource, observed, idle.servers, pool.name, asked, incumbents, hosts, since, now, late)
-    turns = {node.name: turn(trial, node, proven) for node in whose if node.ready}
+    trial = Trial(resource, observed, idle.servers, pool, asked, incumbents, hosts, since, now, there, late)
+    able = (node for node in whose if node.ready and (not node.pressed or trial.begun(node)))
+    turns = {node.name: turn(trial, node, proven) for node in able}
     gone = (lost(trial, node) for node in whose if not node.ready and not late)
     turns |= {found.node.name: found for found in gone if found is not None}
     return PoolState(pool.name, nodes, turns, admitted=hosts)

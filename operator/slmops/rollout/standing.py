@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from slmops.api.edgedeployment import MAX_CLASSES, EdgeDeployment, RevisionStatus
+from slmops.rollout.children import daemon_set_of
 from slmops.rollout.fleet import Node
 from slmops.rollout.pods import Servers
-from slmops.rollout.turns import daemon_set_of
 from slmops.rollout.waves import PoolState
 from slmops.state import Observed
 

@@ -22,12 +22,14 @@ from typing import Literal
 from slmops.api.base import ratio, seconds
 from slmops.api.batch import GateStatus, Outcome
 from slmops.api.conditions import moment
-from slmops.api.edgedeployment import EdgeDeployment
+from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.contract import Report
-from slmops.rollout.fleet import HOSTNAME, Node
+from slmops.rollout.children import job_name
+from slmops.rollout.fit import misfit, need, pulled, too_large
+from slmops.rollout.fleet import Node
 from slmops.rollout.pods import Servers, condition, crashed, gate_open, is_gated, may_serve, refused, since
 from slmops.rollout.verdict import explained, judge
-from slmops.state import IMAGE_UNAVAILABLE, JobState, Manifest, Observed, digest8, image_missing, waiting_for
+from slmops.state import IMAGE_UNAVAILABLE, JobState, Manifest, Observed, image_missing, waiting_for
 
 Cause = Literal["Artifact", "Node", "Registry", "Benchmark"]
 """Who is to blame: the model and its server, which every node has the same; the node; the way to the registry; or whoever
@@ -74,6 +76,8 @@ class Asked:
     """Hardware on which it has passed before, by pool, where it was stable once."""
     trusted: bool = False
     """Somebody takes doubts of the benchmark on himself."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the model image by pool, where they are known."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Trial:
     resource: EdgeDeployment
     observed: Observed
     servers: Servers
-    pool: str
+    of: Pool
     asked: Asked
     incumbents: Mapping[str, str]
     """What nodes go back to, by name."""
@@ -92,14 +96,32 @@ class Trial:
     admitted_at: str | None
     """When the last of them was admitted."""
     now: datetime
+    beside: Mapping[str, Manifest] = field(default_factory=dict)
+    """DaemonSets of what nodes go back to, by revision."""
     promoted: bool = False
     """The candidate was promoted already, and its DaemonSet goes to any node that is new: a pod that nobody has let in
     is none."""
 
     @property
+    def pool(self) -> str:
+        """The pool's name."""
+        return self.of.name
+
+    @property
     def revision(self) -> str:
         """The candidate's name."""
         return self.asked.revision
+
+    def misfit(self, node: Node) -> str:
+        """Why it can never come to a node."""
+        wanted = need(self.resource, self.of, self.asked.sizes.get(self.pool))
+        return misfit(wanted, node, self.beside.get(self.incumbents.get(node.name, "")))
+
+    def begun(self, node: Node) -> bool:
+        """Whether anything of it is on a node."""
+        if self.servers.get(self.pool, self.revision, node.name) is not None:
+            return True
+        return self.observed.child("Job", job_name(self.resource, "pull", self.pool, self.revision, node)) is not None
 
     def late(self, node: Node, started: str | None) -> str:
         """What to say of something that began then and should be done by now."""
@@ -177,6 +199,8 @@ def _no_pod(make: "partial[Turn]", late: str) -> Turn:
 def _before_pod(trial: Trial, node: Node, make: "partial[Turn]", known: bool) -> Turn:
     name = job_name(trial.resource, "pull", trial.pool, trial.revision, node)
     job, state = trial.observed.child("Job", name), trial.observed.job(name)
+    if job is None and (why := trial.misfit(node)):
+        return make("Failed", why, "NodeTooSmall", cause="Node")
     if job is None and known and node.hostname in trial.admitted:
         # On hardware where the candidate has passed the DaemonSet itself brings the image.
         late = trial.late(node, trial.admitted_at)
@@ -188,6 +212,8 @@ def _before_pod(trial: Trial, node: Node, make: "partial[Turn]", known: bool) ->
         return make("Failed", f"the model image cannot be used: {_why(trial.resource, state)}", state.reason,
                     cause="Artifact" if said else "Node")  # fmt: skip
     if state.phase == "Succeeded":
+        if why := too_large(trial.resource, trial.of, pulled(state)):
+            return make("Failed", why, "ModelTooLarge", cause="Artifact")
         ended = (job.get("status") or {}).get("completionTime")
         if node.hostname in trial.admitted and (late := trial.late(node, ended)):
             return _no_pod(make, late)
@@ -243,46 +269,3 @@ def void(job: Manifest, state: JobState, node: Node) -> bool:
     """Whether a Job failed on a node that was away meanwhile: that says nothing, and it is done again."""
     begun, since = moment(job["metadata"].get("creationTimestamp")), moment(node.since)
     return state.phase == "Failed" and node.ready and begun is not None and since is not None and begun < since
-
-
-def job_name(resource: EdgeDeployment, role: str, pool: str, revision: str, node: Node) -> str:
-    """A Job is told by whom it is for, not by its configuration: pod addresses change, a verdict must not.
-
-    A node that came back as other hardware is another one to the benchmark.
-    """
-    whom = [pool, revision, node.name, *([node.hardware] if role == "bench" else [])]
-    return f"{resource.metadata.name}-{role}-{digest8(whom)}"
-
-
-def set_name(resource: EdgeDeployment, pool: str, revision: str) -> str:
-    """Name of a pool's DaemonSet, and of its configuration, for a revision."""
-    return f"{resource.metadata.name}-{pool[:12].rstrip('-')}-{digest8([pool, revision])}"
-
-
-def daemon_set_of(resource: EdgeDeployment, observed: Observed, pool: str, revision: str | None) -> Manifest | None:
-    """A pool's DaemonSet of a revision."""
-    return observed.child("DaemonSet", set_name(resource, pool, revision)) if revision else None
-
-
-def admitted(daemon_set: Manifest | None) -> set[str]:
-    """Host names that a candidate's DaemonSet is bound to."""
-    return _hosts(daemon_set, "In")
-
-
-def barred(daemon_set: Manifest | None) -> set[str]:
-    """Host names that a stable DaemonSet is kept from."""
-    return _hosts(daemon_set, "NotIn")
-
-
-def _hosts(daemon_set: Manifest | None, operator: str) -> set[str]:
-    if daemon_set is None:
-        return set()
-    affinity = (daemon_set["spec"]["template"]["spec"].get("affinity") or {}).get("nodeAffinity") or {}
-    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []
-    return {
-        value
-        for term in terms
-        for expression in term.get("matchExpressions") or []
-        if expression.get("key") == HOSTNAME and expression.get("operator") == operator
-        for value in expression.get("values") or []
-    }

@@ -42,7 +42,7 @@ def wave_of(resource: EdgeDeployment, pools: Sequence[PoolState], revision: str,
 
 def in_wave(resource: EdgeDeployment, pool: PoolState, wave: int) -> PoolState:
     """The pool with whose turn it is in the wave."""
-    todo = [node for node in _members(resource, pool, wave) if not _settled(pool.turns[node.name])]
+    todo = [node for node in members(resource, pool, wave) if not _settled(pool.turns[node.name])]
     online = sum(node.ready for node in pool.nodes)
     at_once = max(1, share_of(resource.spec.strategy.at_once, online))
     begun = [node for node in todo if pool.turns[node.name].step != "Waiting"]
@@ -88,7 +88,8 @@ def wave_seen(resource: EdgeDeployment, revision: str) -> WaveStatus | None:
     return resource.status.wave if candidate is not None and candidate.revision == revision else None
 
 
-def _members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]:
+def members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]:
+    """The pool's nodes that have the candidate at the end of a wave, as they come."""
     begun = {name for name, turn in pool.turns.items() if turn.step != "Waiting"}
     ordered = in_order([node for node in pool.nodes if node.name in pool.turns], begun)
     classes = len({node.hardware for node in ordered})
@@ -96,7 +97,7 @@ def _members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]
 
 
 def _done(resource: EdgeDeployment, pool: PoolState, wave: int) -> bool:
-    return all(_settled(pool.turns[node.name]) for node in _members(resource, pool, wave))
+    return all(_settled(pool.turns[node.name]) for node in members(resource, pool, wave))
 
 
 def _settled(turn: Turn) -> bool:

@@ -4,26 +4,26 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Literal
 
-from slmops.api.conditions import ConditionType, Fact, false, merge, moment, timestamp, true, unknown
+from slmops.api.conditions import ConditionType, Fact, false, merge, timestamp, true, unknown
 from slmops.api.edgedeployment import (
     EdgeDeployment,
     EdgeDeploymentStatus,
     OutcomeStatus,
     PoolStatus,
     RevisionStatus,
-    WaveStatus,
 )
+from slmops.figures import size
+from slmops.rollout.children import daemon_set_of
 from slmops.rollout.evidence import evidence_job
 from slmops.rollout.people import ABORT, APPROVE, PROMOTE, RETRY_FAILED, retries
 from slmops.rollout.rollout import Rollout
 from slmops.rollout.standing import ByClass
 from slmops.rollout.trust import verification
-from slmops.rollout.turns import daemon_set_of
-from slmops.rollout.waves import wave_seen
 from slmops.state import ANNOTATION_RETRY, JobState, Observed, Plan
 from slmops.status.batch import intake, stage
 from slmops.status.pools import coarse, pool_status
 from slmops.status.signing import told
+from slmops.status.waves import wave_status
 
 C = ConditionType
 SHOWN = 5
@@ -49,7 +49,8 @@ def edgedeployment_status(
         candidate = None
     shown = _revision(before.candidate, candidate, rollout, _images(resource, observed, rollout, candidate), now)
     if shown is not None:
-        shown = shown.model_copy(update={"failed": _left_failing(resource, rollout)})
+        sizes = {pool: size(count) for pool, count in rollout.sizes.items()}
+        shown = shown.model_copy(update={"failed": _left_failing(resource, rollout), "sizes": sizes})
     if rollout.problem is not None:
         shown = before.candidate  # it is where it was; what the spec asks for cannot be told now
     current = shown.revision if shown else stable
@@ -74,7 +75,7 @@ def edgedeployment_status(
         retry=before.retry if rollout.problem else said.get(ANNOTATION_RETRY, before.retry),
         retried=before.retried if rollout.problem else said.get(RETRY_FAILED),
         last_outcome=outcome,
-        wave=_wave(resource, rollout, now),
+        wave=wave_status(resource, rollout, now),
         activity=_activity(rollout),
         pools=pools,
         conditions=merge(before.conditions, facts, resource.metadata.generation, now),
@@ -253,22 +254,6 @@ def _outcome(before: EdgeDeploymentStatus, rollout: Rollout, now: datetime) -> O
     return OutcomeStatus(
         outcome=outcome, revision=name, images=images, reason=reason, message=message[:2048], at=timestamp(now)
     )
-
-
-def _wave(resource: EdgeDeployment, rollout: Rollout, now: datetime) -> WaveStatus | None:
-    before = resource.status.wave
-    if rollout.problem is not None or rollout.reason == "CandidateFailed":
-        return before
-    if rollout.candidate is None or rollout.decision == "Promote":
-        return None
-    waves = resource.spec.strategy.steps
-    at = None
-    if rollout.reason != "NoNodes" and all(pool.wave_done for pool in rollout.pools):
-        seen = wave_seen(resource, rollout.candidate)
-        before_at = seen.completed_at if seen and seen.index == rollout.wave + 1 else None
-        at = before_at if moment(before_at) else timestamp(now)
-    return WaveStatus(name=waves[rollout.wave].name, index=rollout.wave + 1, of=len(waves), completed_at=at,
-                      approval=rollout.approval)  # fmt: skip
 
 
 def _activity(rollout: Rollout) -> str | None:

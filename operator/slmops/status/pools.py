@@ -27,7 +27,7 @@ def coarse(before: PoolStatus | None, now: PoolStatus, rollout: Rollout) -> Pool
         return now
     old, new = before.nodes, now.nodes
     apart = max(abs(getattr(new, name) - getattr(old, name)) for name in ("updated", "ready", "behind"))
-    same = (old.total, old.offline, old.failed) == (new.total, new.offline, new.failed)
+    same = all(getattr(old, name) == getattr(new, name) for name in ("total", "offline", "pressed", "failed"))
     return now.model_copy(update={"nodes": old}) if same and 0 < apart < new.total / 20 else now
 
 
@@ -44,6 +44,7 @@ def pool_status(
         nodes=NodeCounts(
             total=len(state.nodes), updated=sum(current in revisions for revisions in found),
             ready=sum(bool(revisions) for revisions in found), offline=offline,
+            pressed=sum(node.ready and node.pressed for node in state.nodes) or None,
             behind=sum(not rollout.servers.serves(state.name, current, node.name) for node in state.nodes),
             failed=sum(turn.own for turn in state.turns.values()) or None,
         ),

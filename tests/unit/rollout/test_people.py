@@ -47,7 +47,9 @@ def test_a_wave_waits_for_its_approval_and_says_how_to_give_it() -> None:
     assert served(world) == ["good-2", "good-1", "good-1", "good-1"]
     name = candidate(world)
     assert world.status["phase"] == "Waiting"
-    assert world.status["wave"] == {"name": "half", "index": 2, "of": 3, "approval": f"{name}/half"}
+    assert world.status["wave"] == {
+        "name": "half", "index": 2, "of": 3, "pulls": "512Mi", "approval": f"{name}/half",
+    }  # fmt: skip
     told = world.condition("Progressing")
     assert (told["status"], told["reason"]) == ("Unknown", "ApprovalRequired")
     assert told["message"] == (

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from slmops.api.edgedeployment import EdgeDeployment
+from slmops.rollout.children import admitted, job_name, set_name
 from slmops.rollout.pods import Servers, node_of
-from slmops.rollout.turns import Asked, Trial, Turn, admitted, bench, job_name, set_name, turn
+from slmops.rollout.turns import Asked, Trial, Turn, bench, turn
 from slmops.state import Manifest, Observed
 from tests.unit.fleet_builders import (
     NOW,
@@ -42,7 +43,7 @@ def _turn(*found: Manifest, resource: EdgeDeployment = CANDIDATE, on: Manifest =
         nodes=(on,),
     )
     trial = Trial(
-        resource, observed, Servers.of(observed), "farms", Asked(revision(resource).name, trusted=trusted),
+        resource, observed, Servers.of(observed), resource.spec.pools[0], Asked(revision(resource).name, trusted=trusted),
         {"n": revision(STABLE).name} if stable else {}, admitted(B), None, NOW + timedelta(minutes=minutes),
     )  # fmt: skip
     return turn(trial, parsed(on), proven)
