@@ -13,7 +13,7 @@ venv: .venv/.stamp ## Python environment from constraints/dev.txt
 .venv/.stamp: constraints/dev.txt
 	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
 	  "$(PYTHON) with venv, 3.11 or newer, is needed: apt-get install python3-venv, or make PYTHON=/path/to/python" >&2; exit 1; }
-	@test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	@test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
 	.venv/bin/pip install -q --disable-pip-version-check --require-hashes -r constraints/dev.txt
 	@touch $@
 

@@ -21,6 +21,7 @@ from demo.steps import (
     wait_for,
 )
 from demo.summary import summary
+from slmkit.run import RunFailed
 from tests.cluster import choose
 from tests.cluster.shell import Failed
 
@@ -86,7 +87,7 @@ def main() -> int:
         follow(kubectl, time.monotonic() + LIMIT_SECONDS)
         step(6, "the result")
         summary(kubectl, time.monotonic() - begun)
-    except (Failed, RuntimeError, AssertionError, subprocess.CalledProcessError) as error:
+    except (Failed, RunFailed, RuntimeError, AssertionError, subprocess.CalledProcessError, OSError) as error:
         tell.close()
         print(f"demo: {error}", file=sys.stderr)
         return 1

@@ -7,6 +7,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from demo import assets
 from slmkit.registry import Registry
 from slmkit.run import RunFailed
 from slmops import contract
-from slmops.contract import CONFIG_KEY, Artifact, Report, Sink
+from slmops.contract import CONFIG_KEY, Artifact, Sink
 from slmops.plan.job import pod_spec
-from slmops.state import waiting_for
+from slmops.state import JobState, job_state, waiting_for
 from tests.cluster import AnyCluster, choose
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = ROOT / ".cache" / "images.json"
 NAMESPACE = "edge-ai"
 TRAIN_SECONDS = 40 * 60
+HELM_SECONDS = 180
+PENDING = "owner=helm,name=slmops,status in (pending-install,pending-upgrade,pending-rollback)"
+"""Secrets in which helm keeps releases that it is at, or was when it was killed."""
 SYSTEM = "slmops-system"
 EXAMPLES = ROOT / "crds" / "examples"
 REGISTRY = "registry.slm.local:5000"
@@ -96,8 +100,23 @@ def install(kubectl: Kubectl, images: dict[str, str], *plain_http: str) -> None:
     values = json.dumps({"images": images, "plainHttpRegistries": list(plain_http)} | egress)
     file = ROOT / ".cache" / "values.json"
     file.write_text(values)
+    clear_broken_release(kubectl)
     kubectl.helm("upgrade", "--install", "slmops", ROOT / "charts" / "slmops", "-n", SYSTEM, "-f", file,
-                 "--take-ownership", "--wait", "--timeout", "180s")  # fmt: skip
+                 "--take-ownership", "--wait", "--timeout", f"{HELM_SECONDS}s")  # fmt: skip
+
+
+def clear_broken_release(kubectl: Kubectl) -> None:
+    """Forget what a helm that was killed has left: it refuses everything while a release is pending. One that is younger
+    than its time-out may be at work yet."""
+    while True:
+        pending = kubectl.items("secrets", "-l", PENDING, namespace=SYSTEM)
+        made = [datetime.fromisoformat(secret["metadata"]["creationTimestamp"]) for secret in pending]
+        if not pending:
+            return
+        if max(made) + timedelta(seconds=HELM_SECONDS) < datetime.now(UTC):
+            kubectl("delete", "secrets", "-n", SYSTEM, "-l", PENDING)
+            return
+        time.sleep(2)
 
 
 def examples(cluster: AnyCluster, folder: Path = EXAMPLES) -> Iterator[str]:
@@ -136,27 +155,39 @@ def train_once(kubectl: Kubectl, images: dict[str, str], run: Any, name: str, te
         {"apiVersion": "batch/v1", "kind": "Job", "metadata": meta,
          "spec": {"backoffLimit": 0, "template": {"spec": pod}}},
     ]  # fmt: skip
+    if _trained(kubectl, name)[0].phase == "Failed":  # in an earlier run, or while the cluster was away
+        _forget(kubectl, name)
     if kubectl.get("job", name) is None:  # one of an interrupted run goes on, also where the image is another by now
         kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
     deadline = time.monotonic() + TRAIN_SECONDS
     while time.monotonic() < deadline:
-        pods = kubectl.items("pods", "-l", f"batch.kubernetes.io/job-name={name}")
-        for pod in pods:
-            for status in pod["status"].get("containerStatuses") or []:
-                ended = status["state"].get("terminated")
-                if ended is None:
-                    continue
-                kubectl("delete", "job,configmap", name, "-n", kubectl.namespace, "--wait=false", "--ignore-not-found")
-                report = Report.model_validate_json(ended.get("message") or '{"outcome": "Failed"}')
-                if report.outcome != "Succeeded":
-                    raise RuntimeError(f"the teacher's training failed: {report.reason} {report.message}")
-                tell(f"teacher trained: exact match {report.evaluation['model'].exact_match:.1%}")
-                return report.artifacts["model"]
+        state, pods = _trained(kubectl, name)
+        if state.phase == "Succeeded" and state.report is not None:
+            _forget(kubectl, name)
+            tell(f"teacher trained: exact match {state.report.evaluation['model'].exact_match:.1%}")
+            return state.report.artifacts["model"]
+        if state.phase in ("Failed", "Absent"):
+            _forget(kubectl, name)
+            raise RuntimeError(f"the teacher's training failed: {state.reason or 'its Job is gone'}: {state.message}")
         if progress := _progress(pods):
             tell(progress)
         time.sleep(5)
     raise RuntimeError(f"the teacher's training did not end within {TRAIN_SECONDS / 60:.0f} min: {_progress(pods)}; see "
                        f"kubectl describe job {name} -n {kubectl.namespace}")  # fmt: skip
+
+
+def _trained(kubectl: Kubectl, name: str) -> tuple[JobState, list[Manifest]]:
+    """What has become of a Job, and its pods, oldest first."""
+    job = kubectl.get("job", name)
+    if job is None:
+        return JobState("Absent"), []
+    pods = kubectl.items("pods", "-l", f"batch.kubernetes.io/job-name={name}")
+    pods.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+    return job_state(job, pods, {}), pods
+
+
+def _forget(kubectl: Kubectl, name: str) -> None:
+    kubectl("delete", "job,configmap", name, "-n", kubectl.namespace, "--cascade=foreground", "--ignore-not-found")
 
 
 def _progress(pods: list[Manifest]) -> str | None:

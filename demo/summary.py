@@ -27,7 +27,7 @@ def summary(kubectl: Kubectl, seconds: float) -> None:
         print(f"  {line}")
     node, address = edge_node(kubectl)
     url = f"http://{address}:{NODE_PORT}"
-    print(f"\nA chat with the model on {node}:\n\n  > {QUESTION}\n  < {chat(url)}")
+    print(f"\nA chat with the model on {node}:\n\n  > {QUESTION}\n  < {answer(url)}")
     print(f"""
 Look further:
 
@@ -125,6 +125,14 @@ def edge_node(kubectl: Kubectl) -> tuple[str, str]:
     node = kubectl.items("nodes", "-l", "pool=farms")[0]
     addresses = {a["type"]: a["address"] for a in node["status"]["addresses"]}
     return node["metadata"]["name"], addresses.get("InternalIP") or addresses["Hostname"]
+
+
+def answer(url: str) -> str:
+    """What the node says, or why it could not be asked: nodes of a cluster elsewhere are not always within reach."""
+    try:
+        return chat(url)
+    except OSError as error:
+        return f"(no answer: {error}; ask from where the node's port {NODE_PORT} can be reached)"
 
 
 def chat(url: str) -> str:

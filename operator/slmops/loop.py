@@ -211,6 +211,9 @@ class Loop:
             return
         if state.ready:  # woken during a pass that failed, or took long
             state.ready, deadline = False, wait
+        if wait > 0 and state.timer is not None and state.due < self._clock() + wait:
+            self._unschedule(state)  # an event during the pass that would be looked at too soon
+            deadline = wait if deadline is None else min(deadline, wait)
         if deadline is not None:
             due = self._clock() + max(deadline, DEADLINE_FLOOR)
             if state.timer is None or due < state.due:

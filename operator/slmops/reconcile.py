@@ -5,7 +5,8 @@ happened, so a missed event, a restart or a restore costs at most the time to th
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +18,7 @@ from slmops.api.conditions import Condition, ConditionType, false, merge
 from slmops.api.resource import Metadata, Resource
 from slmops.cluster.cache import Cache
 from slmops.cluster.client import Cluster
-from slmops.cluster.errors import Forbidden, InternalError, Invalid, NotFound, NotOurs
+from slmops.cluster.errors import Conflict, Forbidden, InternalError, Invalid, NotFound, NotOurs
 from slmops.cluster.objects import (
     CHILDREN,
     EDGE_DEPLOYMENT,
@@ -176,11 +177,15 @@ class Reconciler:
         try:
             for pod, condition in plan.pod_conditions:
                 meta = pod["metadata"]
-                await self._cluster.patch_pod_condition(meta["namespace"], meta["name"], meta["uid"], dict(condition))
+                with suppress(NotFound, Conflict):  # gone since it was read, or replaced; the watch tells that
+                    await self._cluster.patch_pod_condition(
+                        meta["namespace"], meta["name"], meta["uid"], dict(condition)
+                    )
             for manifest in plan.apply:
                 made += await self._apply(manifest, observed)
             for live, annotations in plan.annotate:
-                self._keep(await self._cluster.annotate(live, annotations))
+                with suppress(NotFound, Conflict):
+                    self._keep(await self._cluster.annotate(live, annotations))
             for live in plan.remove:
                 meta = live["metadata"]
                 if not meta.get("deletionTimestamp"):
@@ -282,6 +287,3 @@ def _conditions(body: Manifest) -> list[Condition]:
         return [Condition.model_validate(condition) for condition in found]
     except (ValidationError, AttributeError, TypeError):
         return []
-
-
-Reconcile = Callable[[Key], Awaitable[float | None]]

@@ -156,9 +156,9 @@ def digest8(value: object) -> str:
 
 
 def owners(manifest: Manifest) -> set[str]:
-    """UIDs of an object's controllers."""
-    references = manifest.get("metadata", {}).get("ownerReferences") or []
-    return {reference.get("uid", "") for reference in references if reference.get("controller")}
+    """UIDs of an object's controllers. Anybody may name an owner besides; that makes the object nobody's child."""
+    references = manifest.get("metadata", {}).get("ownerReferences") or ()
+    return {reference["uid"] for reference in references if reference.get("uid") and reference.get("controller")}
 
 
 @dataclass(frozen=True)

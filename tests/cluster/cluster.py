@@ -7,6 +7,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from tests.cluster import controlplane, network, pki, policies
@@ -70,6 +72,7 @@ class Cluster:
             build()
             begun = time.monotonic()
             if self.healthy():
+                self._namespaces()
                 say("it runs, nothing to do")
                 self._tell()
                 return
@@ -85,13 +88,13 @@ class Cluster:
             controlplane.start_etcd()
             controlplane.start_apiserver()
             controlplane.start_rest()
+            started = datetime.now(UTC).replace(microsecond=0)
             for node in self.nodes:
                 node.start()
             for node in self.nodes:
-                wait(f"{node.name} to be Ready", node.ready, 60, LOGS / f"kubelet-{node.name}.log")
+                wait(f"{node.name} to be Ready", partial(node.ready, started), 60, LOGS / f"kubelet-{node.name}.log")
                 node.finish()
-            for namespace in NAMESPACES:
-                self.namespace(namespace)
+            self._namespaces()
             say(f"three nodes Ready in {time.monotonic() - begun:.0f} s")
             self._tell()
 
@@ -107,17 +110,13 @@ class Cluster:
         parts = [f"{part}-{n.name}" for n in self.nodes for part in ("node", "containerd", "kubelet", "kube-proxy")]
         return all(alive(name) for name in (*SYSTEM, *parts)) and all(node.ready() for node in self.nodes)
 
+    def _namespaces(self) -> None:
+        for name in NAMESPACES:
+            self.namespace(name)
+
     def namespace(self, name: str) -> None:
         """A namespace where Pod Security *restricted* is enforced."""
         kubectl("apply", "-f", "-", stdin=restricted(name))
-
-    def push_archive(self, archive: Path, repository: str, tag: str) -> str:
-        """Push an OCI archive (a tar of an OCI layout). Returns its reference by digest."""
-        with tempfile.TemporaryDirectory() as folder:
-            with tarfile.open(archive) as tar:
-                tar.extractall(folder, filter="data")
-            said = run(binary("crane"), "push", "--insecure", folder, f"{REGISTRY}/{repository}:{tag}")
-        return said.strip().splitlines()[-1]
 
     def stop_apiserver(self) -> None:
         """Take the API server away."""

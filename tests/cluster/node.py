@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+from datetime import datetime
 from pathlib import Path
 
 import yaml
@@ -78,10 +79,12 @@ class Node:
         """Lift the limit."""
         network.unslow(self.spec)
 
-    def ready(self) -> bool:
-        """Whether the API server calls the node Ready."""
-        path = "jsonpath={.status.conditions[?(@.type=='Ready')].status}"
-        return kubectl("get", "node", self.name, "-o", path, check=False) == "True"
+    def ready(self, since: datetime | None = None) -> bool:
+        """Whether the API server calls the node Ready, by what its kubelet has said since then: what the last one said
+        outlives it."""
+        path = "jsonpath={range .status.conditions[?(@.type=='Ready')]}{.status} {.lastHeartbeatTime}{end}"
+        status, _, beat = kubectl("get", "node", self.name, "-o", path, check=False).strip().partition(" ")
+        return status == "True" and (since is None or datetime.fromisoformat(beat) >= since)
 
     def finish(self) -> None:
         """What is set from outside once the node is known."""

@@ -12,6 +12,8 @@ PACKAGES = {"runc": "runc", "ip": "iproute2", "nft": "nftables", "iptables": "ip
             "openssl": "openssl", "conntrack": "conntrack", "nsenter": "util-linux", "mount": "mount"}  # fmt: skip
 DISK_GIB, BUILD_GIB, MEMORY_GIB = 10, 10, 6
 """Of disk: images in the registry, in the builder and on three nodes; and what Go keeps while it builds the programs."""
+AGAIN_GIB = 2
+"""Of disk, where a cluster has been: what it needs lies there already."""
 OWN = "set KUBECONFIG to a cluster of yours"
 
 
@@ -48,7 +50,7 @@ def _disk(building: bool) -> str | None:
     while not place.exists():
         place = place.parent
     free = shutil.disk_usage(place).free / 2**30
-    needed = DISK_GIB + (BUILD_GIB if building else 0)
+    needed = (AGAIN_GIB if (STATE / "registry").exists() else DISK_GIB) + (BUILD_GIB if building else 0)
     if free >= needed:
         return None
     return f"{free:.1f} GiB free at {place}, {needed} are needed; free some, or set SLMOPS_CLUSTER_DIR to a larger disk"

@@ -162,7 +162,10 @@ def test_a_cluster_that_runs_already_says_where_its_kubeconfig_and_its_logs_are(
     monkeypatch.setattr(cluster, "preflight", lambda: None)
     monkeypatch.setattr(cluster, "build", lambda: None)
     monkeypatch.setattr(cluster.Cluster, "healthy", lambda self: True)
+    made: list[str] = []
+    monkeypatch.setattr(cluster.Cluster, "namespace", lambda self, name: made.append(name))
     cluster.Cluster().up()
+    assert "edge-ai" in made, "somebody may have deleted it to begin anew"
     said = capsys.readouterr().out
     assert f"KUBECONFIG={KUBECONFIG}" in said
     assert str(LOGS) in said

@@ -207,8 +207,8 @@ class WaveStatus(ApiModel):
     of: int
     """Waves in all."""
     pulls: str | None = None
-    """What the nodes that the wave adds pull of model images, all together and at most. Absent while the size of an image is
-    not known."""
+    """What the nodes that the wave adds pull of model images, all together and at most. Absent while the size of an image
+    is not known."""
     completed_at: str | None = None
     """When its last node was done; the soak counts from here."""
     approval: str | None = None

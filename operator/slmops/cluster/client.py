@@ -23,9 +23,9 @@ from slmops.cluster.objects import (
     Manifest,
     Manifests,
     gvk_of,
-    owner_uids,
     without_empty,
 )
+from slmops.state import owners
 
 TIMEOUT = 10.0
 WRITE_TIMEOUT = 36.0
@@ -125,12 +125,12 @@ class Cluster:
         """
         gvk, metadata = gvk_of(manifest), manifest["metadata"]
         namespace, name = metadata.get("namespace"), metadata["name"]
-        owners = owner_uids(manifest)
-        if not owners:
+        mine = owners(manifest)
+        if not mine:
             raise ValueError(f"{gvk.kind} {name} has no owner reference with a UID")
         live = known if known is not None else await self.get(gvk, namespace, name)
         if live is not None:
-            if not owners & owner_uids(live):
+            if not mine & owners(live):
                 raise NotOurs(f"{gvk.kind} {name} exists and belongs to somebody else; delete or rename it")
             # With the UID the API server refuses when that very object has been replaced meanwhile.
             manifest = {**manifest, "metadata": {**metadata, "uid": live["metadata"]["uid"]}}

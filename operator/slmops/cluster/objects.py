@@ -85,12 +85,6 @@ def gvk_of(manifest: Manifest) -> GVK:
     return KNOWN[manifest["apiVersion"], manifest["kind"]]
 
 
-def owner_uids(manifest: Manifest) -> set[str]:
-    """The UIDs of an object's controllers. Anybody may name an owner besides; that makes the object nobody's child."""
-    references = manifest.get("metadata", {}).get("ownerReferences") or ()
-    return {reference["uid"] for reference in references if reference.get("uid") and reference.get("controller")}
-
-
 def parent_key(manifest: Manifest) -> Key | None:
     """The resource of ours that a child belongs to, by its labels. Only a hint: ownership is proven by UID."""
     metadata = manifest.get("metadata", {})
@@ -181,8 +175,9 @@ def quantity(value: object) -> Decimal | None:
 def differs(desired: Manifest, live: Manifest) -> bool:
     """Whether applying ``desired`` would change ``live``: true unless ``live`` holds all that ``desired`` sets.
 
-    Defaults and the fields of other managers may be there besides. An empty value equals an absent one, because the
-    API server drops most of them; ``False`` and ``0`` do not, because some of them guard something.
+    Defaults and the fields of other managers may be there besides, but in what selects pods or keeps them from traffic:
+    there something that is no longer wanted has to go. An empty value equals an absent one, because the API server drops
+    most of them; ``False`` and ``0`` do not, because some of them guard something.
     """
     return not _covers(live, desired, ())
 
@@ -198,7 +193,11 @@ def _covers(live: object, desired: object, path: tuple[str, ...]) -> bool:
     if isinstance(desired, dict):
         if not isinstance(live, dict):
             return False
-        return all(_covers(live.get(key), value, (*path, key)) for key, value in desired.items())
+        return all(_covers(live.get(key), value, (*path, key)) for key, value in desired.items()) and not any(
+            key in live and not _same(live[key], desired.get(key))
+            for key in ("selector", "readinessGates")
+            if key in desired or (key == "readinessGates" and path[-2:] == ("template", "spec"))
+        )
     if isinstance(desired, list | tuple):
         return isinstance(live, list) and _covers_list(live, desired, path)
     if isinstance(desired, bool) or isinstance(live, bool):

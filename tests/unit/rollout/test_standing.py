@@ -202,6 +202,8 @@ def test_a_new_node_of_a_new_class_serves_once_it_has_passed() -> None:
     world.settle()
     assert served(world) == {"n1": ["lame-1"], "n2": [], "n3": ["lame-1"]}
     assert stable(world)["classes"] == {"farms": ["big", "medium"]}
+    (found,) = world.of_kind("DaemonSet")
+    assert "readinessGates" not in found["spec"]["template"]["spec"], "the operator may be away when one starts anew"
 
 
 def test_late_nodes_have_their_turn_when_nodes_may() -> None:

@@ -103,6 +103,19 @@ def test_a_server_that_is_unready_for_a_moment_does_not_switch_it_back() -> None
     assert service["spec"]["selector"]["slmops.dev/revision"] == world.status["candidate"]["revision"]
 
 
+def test_the_service_asks_all_servers_once_it_is_blue_and_green_no_more() -> None:
+    world = fleet()
+    world.settle()
+    (service,) = world.of_kind("Service")
+    assert service["spec"]["selector"]["slmops.dev/revision"] == world.status["stable"]["revision"]
+    world.change(strategy={"type": "Canary"})
+    world.settle()
+    assert "slmops.dev/revision" not in world.of_kind("Service")[0]["spec"]["selector"]
+    world.deploy("good-3")
+    world.settle()
+    assert receives(world) == {"good-3"}
+
+
 def test_all_at_once_is_every_node_at_the_same_time() -> None:
     world = fleet(type="AllAtOnce")
     world.operate()
