@@ -308,6 +308,14 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "waves of what has none": (EDGE, {"spec.strategy.type": "BlueGreen"}),
     "something to hold that nothing was switched for": (EDGE, {"spec.strategy.hold": "10m"}),
     "half of what is switched at once": (EDGE, {"spec.strategy": {"type": "BlueGreen", "promotionScope": "Pool"}}),
+    "choice without a measurement": (
+        EDGE,
+        {"spec.pools.0.variant": "Auto", "spec.benchmark": None, "spec.gates": None},
+    ),
+    "choice of one image": (
+        EDGE,
+        {"spec.pools.0.variant": "Auto", "spec.model": {"image": f"registry.example/x@sha256:{'ab' * 32}"}},
+    ),
     "share of what is no comparison": (EDGE, {"spec.strategy": {"type": "AllAtOnce", "split": "50%"}}),
     "comparison with nothing": (EDGE, {"spec.strategy": {"type": "AB", "split": "100%"}}),
     "nobody's turn": (EDGE, {"spec.strategy.maxUnavailable": "0%"}),

@@ -30,6 +30,8 @@ class World(Machines):
         self.plan = Plan()
         self.written = 0
         """Writes of the operator."""
+        self.references: dict[tuple[str, str], Manifest] = {}
+        """Other resources of the namespace."""
         self.kill_after: int | None = None
         """The operator is killed once more, after so many writes from now on."""
         self._applied: dict[Key, Manifest] = {}
@@ -42,6 +44,16 @@ class World(Machines):
     def deploy(self, model: str) -> None:
         """The user wants another model."""
         self.change(model={"image": image(model)})
+
+    def quantize(self, *models: str) -> None:
+        """The QuantizedModel ``q`` has these variants now, which have their models' names."""
+        variants = [{"name": m, "phase": "Ready", "reference": image(m), "size": "1Mi"} for m in models]
+        number = self.version
+        self.references["QuantizedModel", "q"] = {
+            "metadata": {"name": "q", "generation": number}, "spec": {"variants": [{"name": m} for m in models]},
+            "status": {"observedGeneration": number, "variants": variants},
+        }  # fmt: skip
+        self.version += 1
 
     def change(self, **spec: Any) -> None:
         """The user changes the spec."""
@@ -115,6 +127,7 @@ class World(Machines):
             children=tuple(prune(gvk_of(child), child) for child in self.objects.values()),
             pods=tuple(prune(POD, pod) for pod in self.pods.values() if uids & owners(pod)),
             nodes=tuple(prune(NODE, found) for found in self.nodes.values()),
+            references=self.references,
         )
 
     def operate(self) -> int:

@@ -31,7 +31,9 @@ class Answer:
     error: str | None = None
 
 
-async def reach(client: httpx.AsyncClient, target: Target, seconds: float) -> None:
+async def reach(client: httpx.AsyncClient, target: Target, seconds: float, wait: float = 0.0) -> None:
+    """Ask for its models once, so that the connection is there; before that for so long as it may take to be ready."""
+    await _ready(client, target, seconds, wait)
     try:
         async with asyncio.timeout(seconds), client.stream("GET", f"{target.url}/v1/models") as answer:
             async for _ in _parts(answer, PAGE_LIMIT):
@@ -40,6 +42,18 @@ async def reach(client: httpx.AsyncClient, target: Target, seconds: float) -> No
         raise RunFailed(Reason.TARGET_UNREACHABLE, f"{target.name} at {target.url}: {type(error).__name__}") from None
     if not answer.is_success:
         raise RunFailed(Reason.TARGET_UNREACHABLE, f"{target.name} at {target.url} answered {answer.status_code}")
+
+
+async def _ready(client: httpx.AsyncClient, target: Target, seconds: float, wait: float) -> None:
+    until = time.monotonic() + wait
+    while time.monotonic() < until:
+        try:
+            async with asyncio.timeout(seconds), client.stream("GET", f"{target.url}/ready") as answer:
+                if answer.is_success:
+                    return
+        except (httpx.HTTPError, TimeoutError):
+            pass
+        await asyncio.sleep(1)
 
 
 async def ask(client: httpx.AsyncClient, run: BenchRun, target: Target, example: Example) -> Answer:

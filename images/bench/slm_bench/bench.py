@@ -65,7 +65,7 @@ async def _measure(run: BenchRun, examples: Sequence[Example], context: Context,
     async with httpx.AsyncClient(timeout=run.timeout_seconds, limits=limits, headers=AS_IT_IS, trust_env=False,
                                  follow_redirects=False) as client:  # fmt: skip
         for target in run.targets:
-            await reach(client, target, run.timeout_seconds)
+            await reach(client, target, run.timeout_seconds, run.wait_seconds)
         found = Measured({target.name: Seen() for target in run.targets})
         each = len(run.targets)
         context.stage("Warmup" if run.warmup else "Measuring", of=run.warmup * each + run.rounds * (each + 1))

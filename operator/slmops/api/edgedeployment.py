@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from slmops.api.base import ApiModel, Bound, Name, Percent, Rule, exactly_one_of
+from slmops.api.base import NAME, ApiModel, Bound, Name, Percent, Rule, exactly_one_of
 from slmops.api.batch import GateStatus, Number
 from slmops.api.conditions import Condition
 from slmops.api.resource import Column, Resource
@@ -12,6 +12,8 @@ from slmops.api.run import Resources, Toleration
 from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference, SecretKey, Signing, Verification
 from slmops.api.strategy import Strategy
 
+AUTO = "Auto"
+AUTO_OR_NAME = f"^({AUTO}|{NAME[1:-1]})$"
 MAX_CLASSES = 64
 """Hardware classes of a pool that the status has room for."""
 
@@ -50,8 +52,10 @@ class Pool(ApiModel):
     """Name of the pool, unique in the list."""
     selector: Selector
     """Which nodes belong to the pool."""
-    variant: Name | None = None
-    """Variant of the QuantizedModel; the first one in its list when absent."""
+    variant: Annotated[str, Field(pattern=AUTO_OR_NAME, min_length=1, max_length=40)] | None = None
+    """Variant of the QuantizedModel; the first one in its list when absent. Auto: on each hardware class the fastest one
+    that keeps the gates. All that the edge runtime can serve are measured on one node of each class before the rollout
+    begins."""
     resources: Resources | None = None
     """Compute resources of the runtime on these nodes, instead of runtime.resources."""
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
@@ -171,6 +175,11 @@ class EdgeDeploymentSpec(ApiModel):
     rules: ClassVar = (
         Rule("!has(self.gates) || size(self.gates) == 0 || has(self.benchmark)",
              "gates need benchmark: without it nothing is measured", "gates"),
+        Rule("!has(self.pools) || has(self.benchmark) || self.pools.all(p, !has(p.variant) || p.variant != 'Auto')",
+             "variant Auto needs benchmark: variants are chosen by what is measured", "pools"),
+        Rule("!has(self.pools) || has(self.model.quantizedModel)"
+             " || self.pools.all(p, !has(p.variant) || p.variant != 'Auto')",
+             "variant Auto needs model.quantizedModel: an image is one variant", "pools"),
     )  # fmt: skip
 
 
@@ -188,6 +197,8 @@ class RevisionStatus(ApiModel):
     """When it became what it is."""
     retry: str | None = None
     """The annotation slmops.dev/retry that it came of."""
+    choices: dict[str, str] = {}
+    """Of pools with variant Auto, a hash of the images that there were to choose from."""
     classes: dict[str, Annotated[list[str], Field(max_length=MAX_CLASSES)]] = {}
     """Hardware classes on which it has passed, by pool. Nodes of other classes get it once it has passed there too; all
     nodes of a pool that is not named get it."""
@@ -266,6 +277,25 @@ class PoolStatus(ApiModel):
     """What was measured, by hardware class."""
 
 
+class ChoiceStatus(ApiModel):
+    """The variant that a hardware class of a pool gets, where the pool's variant is Auto."""
+
+    pool: str
+    """Name of the pool."""
+    hardware: str
+    """Hardware class."""
+    variant: str
+    """The variant."""
+    image: str
+    """Its image."""
+    among: str
+    """A hash of the images that there were to choose from; with other ones it is chosen anew."""
+    speeds: dict[str, Number] = {}
+    """Tokens a second of each variant that keeps the gates."""
+    refused: dict[str, str] = {}
+    """Why others were not taken."""
+
+
 class OutcomeStatus(ApiModel):
     """How the last rollout ended."""
 
@@ -309,6 +339,8 @@ class EdgeDeploymentStatus(ApiModel):
     """The annotation slmops.dev/retry-failed that was carried out last."""
     wave: WaveStatus | None = None
     """Where the rollout is."""
+    choices: Annotated[list[ChoiceStatus], Field(max_length=MAX_CLASSES)] = []
+    """Which variant each hardware class gets, of pools with variant Auto."""
     activity: str | None = None
     """What is being done right now."""
     pools: Annotated[

@@ -55,4 +55,6 @@ class BenchRun(Run):
     max_tokens: int = 64
     concurrency: int = 1
     timeout_seconds: float = 60.0
+    wait_seconds: float = 0.0
+    """For servers that start together with the benchmark: so long they may take to be ready."""
     seed: int = 42

@@ -10,14 +10,17 @@ from datetime import datetime
 
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.plan.batch import unrecorded
+from slmops.plan.choosing import looked_for, measuring
 from slmops.plan.evidence import evidence
 from slmops.plan.placement import WATCH_SECONDS, begun_turns, servers
-from slmops.plan.serving import bound, service
+from slmops.plan.serving import NOWHERE, bound, service
 from slmops.plan.sources import Sources, Unresolved
 from slmops.plan.turns import turn_jobs
 from slmops.plan.verification import verification
 from slmops.rollout.children import job_name
+from slmops.rollout.choosing import CHOOSE, Choosing, choose
 from slmops.rollout.evidence import EVIDENCE, evidence_job
+from slmops.rollout.fleet import pool_nodes
 from slmops.rollout.people import retries
 from slmops.rollout.pods import SERVING, gate_open
 from slmops.rollout.retired import Retired, retired
@@ -28,28 +31,31 @@ from slmops.rollout.trust import job_name as verification_name
 from slmops.rollout.turns import Turn, void
 from slmops.rollout.waves import PoolState
 from slmops.settings import Settings
-from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, Problem
+from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, LABEL_TRACK, Manifest, Observed, Plan, Problem
 
 SOON = 1.0
 """A failure is recorded in one pass and cleared away in the next."""
-NOWHERE = ("nowhere.invalid",)
-"""Host names of no node, for a DaemonSet that is kept for later."""
+SHORT = (VERIFYING, "ChoosingVariant")
+"""What a Job is at that ends soon."""
 MEASURED = ("GateFailed", "GateInconclusive", "BenchmarkFailed")
 """Reasons that come of a benchmark."""
 
 
 def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: Settings, now: datetime) -> Plan:
     """What the EdgeDeployment needs now."""
-    rollout = read(resource, observed, settings, now)
+    choosing = choose(resource, observed)
+    trials, untried = measuring(resource, choosing, observed, settings)
+    given, resource = resource, choosing.resource
+    rollout = replace(read(resource, observed, settings, now, untried or choosing.problem), choices=choosing.choices)
     looking = verification(resource, rollout.wanted, observed, settings) if rollout.wanted is not None else []
     if problem := rollout.problem or _unmeasurable(resource, observed, rollout):
         rollout = replace(rollout, candidate=None, decision="Wait", problem=problem)
-        return Plan(problem=problem, detail=rollout, apply=tuple(looking), annotate=tuple(_reports(observed)),
+        return Plan(problem=problem, detail=rollout, apply=(*looking, *trials), annotate=tuple(_reports(observed)),
                     pod_conditions=tuple(_opened([p for state in rollout.pools for p in _expected(state, rollout)])),
-                    deadline=WATCH_SECONDS if problem.reason == VERIFYING else None)  # fmt: skip
-    old = retired(resource, observed, rollout)
+                    deadline=WATCH_SECONDS if problem.reason in SHORT else None)  # fmt: skip
+    old = retired(resource, observed, rollout, _owed(given, observed))
     looking += evidence(resource, rollout, observed, settings)
-    apply: list[Manifest] = [*looking, service(resource, _receives(resource, observed, rollout))]
+    apply: list[Manifest] = [*looking, *trials, service(resource, _receives(resource, observed, rollout))]
     pods: list[Manifest] = []
     for pool, state in zip(resource.spec.pools, rollout.pools, strict=True):
         apply += servers(resource, pool, state, rollout, observed, settings, now)
@@ -61,9 +67,12 @@ def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: 
                 apply += turn_jobs(resource, pool, turn, rollout, observed, settings)
                 if turn.step == "Passed" and turn.pod is not None:
                     pods.append(turn.pod)
+    names = {pool.name for pool in resource.spec.pools}
+    gone = (item for item in old if item.pool not in names and item.hosts)
+    apply += [bound(i.daemon_set, None, track_of(i.daemon_set), only=i.hosts) for i in gone]
     return Plan(
         apply=tuple(apply),
-        remove=(*_stale(resource, rollout, observed, old), *_stuck(resource, rollout)),
+        remove=(*_stale(resource, rollout, observed, old, choosing), *_stuck(resource, rollout)),
         annotate=tuple(_reports(observed)),
         pod_conditions=tuple(_opened(pods)),
         detail=rollout,
@@ -125,7 +134,18 @@ def _reports(observed: Observed) -> list[tuple[Manifest, dict[str, str]]]:
     return [found for job in jobs for found in unrecorded(job, observed.job(job["metadata"]["name"]))]
 
 
-def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: Sequence[Retired]) -> list[Manifest]:
+def track_of(daemon_set: Manifest) -> str:
+    """What a DaemonSet is to the rollout: of a pool that is no more it stays that."""
+    return str(daemon_set["metadata"]["labels"].get(LABEL_TRACK, "retired"))
+
+
+def _owed(resource: EdgeDeployment, observed: Observed) -> dict[str, str]:
+    """Host names of the nodes that the spec has a server for, by node."""
+    return {node.name: node.hostname for pool in resource.spec.pools for node in pool_nodes(pool, observed.nodes)}
+
+
+def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: Sequence[Retired],
+           choosing: Choosing) -> list[Manifest]:  # fmt: skip
     """Children of revisions that are nowhere needed any more, and what has done its duty; configurations last, so that
     nothing is left without its own wherever we are cut off.
 
@@ -135,7 +155,7 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
     assert rollout.wanted is not None
     kept = {item.daemon_set["metadata"]["name"] for item in old if item.hosts or item.kept}
     kept |= _late_pulls(resource, rollout)
-    looked = verification_name(resource, rollout.wanted)
+    looked, before = verification_name(resource, rollout.wanted), looked_for(resource, choosing)
     pools = {pool.name for pool in resource.spec.pools}
     again = _to_repeat(resource, rollout, observed)
     out = []
@@ -145,11 +165,13 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
         if child.get("kind") == "Service":
             keep = name == resource.metadata.name
         elif role == VERIFY:
-            keep = name == looked
+            keep = name in (looked, before)
+        elif role == CHOOSE:
+            keep = name in choosing.jobs
         elif role == EVIDENCE:
             keep = name == evidence_job(resource)
         elif labels.get(LABEL_POOL) not in pools:
-            keep = False
+            keep = name in kept
         elif role == "serve":
             keep = revision in (rollout.stays, rollout.on_trial) or name in kept
         elif role == "bench":

@@ -48,7 +48,7 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
         hosts = state.admitted & {node.hostname for node in state.nodes}
         taken = {node.hostname for node in state.nodes if serves_alone(resource, rollout, state, node)}
         if not _due(state, rollout, mine, now):
-            taken &= barred(live)
+            taken &= barred(live, taken)
         if rollout.decision != "RollBack":
             left = {n.hostname for n in state.nodes if given_up(resource, rollout.failed, state.name, n)}
             hosts -= left - _given_back(rollout, state, rollout.candidate)

@@ -13,13 +13,15 @@ from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.plan.job import child_labels, pod_spec
 from slmops.rollout.children import set_name
 from slmops.rollout.fit import server_resources
-from slmops.rollout.fleet import HOSTNAME
+from slmops.rollout.fleet import HOSTNAME, ClassPool
 from slmops.rollout.pods import SERVING
 from slmops.rollout.revision import Revision
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_RETRY, LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest
 
 ROLE = "serve"
+NOWHERE = ("nowhere.invalid",)
+"""Host names of no node, for a DaemonSet that is kept for later."""
 LINGER_SECONDS = 3
 """A server that goes still answers for so long: the nodes learn a moment later that requests go elsewhere."""
 
@@ -106,9 +108,10 @@ def daemon_set(
     }
 
 
-def bound(live: Manifest, pool: Pool, track: str, *, only: Collection[str] | None = None,
+def bound(live: Manifest, pool: Pool | None, track: str, *, only: Collection[str] | None = None,
           excluded: Collection[str] = ()) -> Manifest:  # fmt: skip
-    """The DaemonSet of another revision as it is, on the given host names only, or on all but the excluded ones."""
+    """The DaemonSet of another revision as it is, on the given host names only, or on all but the excluded ones. Of a pool
+    that is no more, ``only`` says all."""
     spec = copy.deepcopy(live["spec"])
     pod = spec["template"]["spec"]
     pod["affinity"] = _where(pool, only, excluded)
@@ -166,13 +169,15 @@ def _meta(resource: EdgeDeployment, pool: Pool, revision: str) -> Manifest:
     }
 
 
-def _where(pool: Pool, only: Collection[str] | None, excluded: Collection[str]) -> Manifest:
+def _where(pool: Pool | None, only: Collection[str] | None, excluded: Collection[str]) -> Manifest:
+    if isinstance(pool, ClassPool) and only is None:
+        only = pool.hosts - set(excluded) or NOWHERE
     operator, hosts = ("In", only) if only is not None else ("NotIn", excluded or None)
-    return _affinity(pool.selector.match_labels, operator, hosts)
+    return _affinity(pool.selector.match_labels if pool is not None else {}, operator, hosts)
 
 
 def _affinity(labels: dict[str, str], operator: str, hosts: Collection[str] | None) -> Manifest:
-    """Which nodes: by the pool's labels, of which there is one at least, and by host name where not all are meant."""
+    """Which nodes: by the pool's labels, and by host name where not all are meant."""
     expressions: list[Manifest] = [{"key": k, "operator": "In", "values": [v]} for k, v in sorted(labels.items())]
     if hosts is not None:
         expressions.append({"key": HOSTNAME, "operator": operator, "values": sorted(hosts)})

@@ -34,7 +34,7 @@ def turn_jobs(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout
     return [] if observed.child("Job", made.step.name) is not None else made.missing(observed)
 
 
-def _run_spec(resource: EdgeDeployment, pool: Pool, deadlines: int = 1) -> RunSpec:
+def run_spec(resource: EdgeDeployment, pool: Pool, deadlines: int = 1) -> RunSpec:
     """How a node's Job runs; it is stopped after so many times the progress deadline."""
     limit = deadlines * math.ceil(seconds(resource.spec.strategy.progress_deadline))
     spec = RunSpec.model_validate({"resources": JOB_RESOURCES, "deadline": f"{limit}s", "retries": 1})
@@ -46,9 +46,9 @@ def _pull(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, ob
     assert rollout.wanted is not None
     run = contract.PullRun(run="", model_path=contract.MODEL_DIR)
     # Twice, so that the turn is ended by us, who know why the pod waits: a Job that is stopped has no pod any more.
-    run_spec = _run_spec(resource, pool, deadlines=2)
+    place = run_spec(resource, pool, deadlines=2)
     return work(
-        resource, "pull", run, image=settings.images.bench, run_spec=run_spec,
+        resource, "pull", run, image=settings.images.bench, run_spec=place,
         sources=Sources(observed), settings=settings, node=turn.node.hostname,
         name=job_name(resource, "pull", pool.name, rollout.wanted.name, turn.node),
         labels={LABEL_POOL: pool.name, LABEL_REVISION: rollout.wanted.name},
@@ -74,7 +74,7 @@ def _bench(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, o
         prompts=spec.prompts, max_tokens=spec.max_tokens, concurrency=spec.concurrency,
     )  # fmt: skip
     return work(
-        resource, "bench", run, image=settings.images.bench, run_spec=_run_spec(resource, pool), sources=sources,
+        resource, "bench", run, image=settings.images.bench, run_spec=run_spec(resource, pool), sources=sources,
         settings=settings, node=turn.node.hostname,
         name=job_name(resource, "bench", pool.name, rollout.wanted.name, turn.node),
         labels={LABEL_POOL: pool.name, LABEL_REVISION: rollout.wanted.name},

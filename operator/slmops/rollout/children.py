@@ -1,5 +1,7 @@
 """A rollout's children: how they are called, and which nodes a DaemonSet is for."""
 
+from collections.abc import Collection
+
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.fleet import HOSTNAME, Node
 from slmops.state import Manifest, Observed, digest8
@@ -29,9 +31,10 @@ def admitted(daemon_set: Manifest | None) -> set[str]:
     return _hosts(daemon_set, "In")
 
 
-def barred(daemon_set: Manifest | None) -> set[str]:
-    """Host names that a stable DaemonSet is kept from."""
-    return _hosts(daemon_set, "NotIn")
+def barred(daemon_set: Manifest | None, hosts: Collection[str]) -> set[str]:
+    """Those of a pool's host names that its stable DaemonSet is kept from."""
+    bound = _hosts(daemon_set, "In")
+    return set(hosts) - bound if bound else set(hosts) & _hosts(daemon_set, "NotIn")
 
 
 def _hosts(daemon_set: Manifest | None, operator: str) -> set[str]:

@@ -14,7 +14,7 @@ from slmops.api.base import quantity
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.api.run import Resources
 from slmops.figures import size
-from slmops.rollout.fleet import Node
+from slmops.rollout.fleet import Node, in_spec
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, JobState, Manifest, Observed
 
 DEFAULTS = Resources(requests={"cpu": "100m", "memory": "256Mi"}, limits={"memory": "1Gi"})
@@ -38,7 +38,7 @@ def too_large(resource: EdgeDeployment, pool: Pool, model: int | None) -> str:
     limit = server_resources(resource, pool)["limits"]["memory"]
     if model is None or model <= quantity(limit):
         return ""
-    field = f"spec.pools[{pool.name}].resources" if pool.resources else "spec.runtime.resources"
+    field = f"spec.pools[{in_spec(pool)}].resources" if pool.resources else "spec.runtime.resources"
     return f"the model has {size(model)}, and its server may have {limit} of memory: raise {field}.limits.memory"
 
 

@@ -17,6 +17,26 @@ PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 ACCELERATORS = {"nvidia.com/gpu": "-nvidia", "amd.com/gpu": "-amd", "gpu.intel.com/i915": "-intel"}
 
 
+class ClassPool(Pool):
+    """The nodes of a pool that are of one hardware class: with variant Auto each has an image of its own."""
+
+    base: str
+    """Name of the pool in the spec."""
+    hardware: str
+    """The class."""
+    hosts: frozenset[str]
+    """Host names of its nodes. DaemonSets know them by nothing else: a node has no label that says its class."""
+    image: str | None
+    """The chosen one; None until it is chosen."""
+    among: str
+    """A hash of the images that there were to choose from."""
+
+
+def in_spec(pool: Pool) -> str:
+    """The name of a pool in the spec."""
+    return pool.base if isinstance(pool, ClassPool) else pool.name
+
+
 @dataclass(frozen=True)
 class Node:
     """One node of a pool."""
@@ -84,6 +104,8 @@ def pool_nodes(pool: Pool, nodes: Iterable[Manifest]) -> list[Node]:
     found = []
     for node in nodes:
         labels = node["metadata"].get("labels") or {}
+        if isinstance(pool, ClassPool) and hardware_class(node) != pool.hardware:
+            continue
         if "node-role.kubernetes.io/control-plane" in labels:
             continue
         if all(labels.get(key) == value for key, value in pool.selector.match_labels.items()):

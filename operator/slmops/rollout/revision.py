@@ -5,18 +5,16 @@ gates. So does the retry annotation: to try a failed revision again is to try a 
 for nothing: what came of it stays wanted.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from slmops.api.conditions import ConditionType
-from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.fit import told_bytes, too_large
+from slmops.rollout.fleet import ClassPool, in_spec
 from slmops.rollout.people import ROLLBACK, rolled_back
+from slmops.rollout.variants import image_of, problem
 from slmops.settings import Settings
-from slmops.state import ANNOTATION_RETRY, LABEL_REVISION, LABEL_TRACK, Manifest, Observed, Problem, digest8
-
-SERVED = "ONNX for CPU"
-"""What the edge runtime reads."""
+from slmops.state import ANNOTATION_RETRY, LABEL_REVISION, LABEL_TRACK, Observed, Problem, digest8
 
 
 @dataclass(frozen=True)
@@ -30,6 +28,8 @@ class Revision:
     """Name that clients ask for."""
     retry: str | None = None
     """The retry annotation that it came of."""
+    choices: dict[str, str] = field(default_factory=dict)
+    """Of pools whose variant is chosen, a hash of the images that there were."""
 
 
 def wanted(resource: EdgeDeployment, observed: Observed, settings: Settings) -> Revision | Problem:
@@ -45,43 +45,52 @@ def _former(resource: EdgeDeployment, observed: Observed, settings: Settings, na
     known = next((k for k in (status.stable, *status.history) if k is not None and k.revision == name), None)
     if known is None:
         kept = ", ".join(former.revision for former in status.history) or "none"
-        return _problem("UnknownRevision", f"the annotation {ROLLBACK} names revision {name}, which is not kept; "
-                        f"those are: {kept}", waiting=False)  # fmt: skip
-    pools = {pool.name for pool in resource.spec.pools}
-    shape = _shape(resource, settings, {pool: image for pool, image in known.images.items() if pool in pools})
+        return problem("UnknownRevision", f"the annotation {ROLLBACK} names revision {name}, which is not kept; "
+                       f"those are: {kept}", waiting=False)  # fmt: skip
+    shape = _shape(resource, settings, known.images, known.choices)
     if digest8([*shape, known.retry]) != name:
-        return _problem("UnknownRevision", f"the annotation {ROLLBACK} names revision {name}, whose servers differ from "
-                        "the spec in more than the model (pools, runtime, or the operator's own edge image): change the "
-                        "spec to go back to it", waiting=False)  # fmt: skip
-    return Revision(name, known.images, model_name(resource), known.retry)
+        return problem("UnknownRevision", f"the annotation {ROLLBACK} names revision {name}, whose servers differ from "
+                       "the spec in more than the model (pools, runtime, or the operator's own edge image): change the "
+                       "spec to go back to it", waiting=False)  # fmt: skip
+    joined = {p.name: str(p.image) for p in resource.spec.pools if isinstance(p, ClassPool)}
+    return Revision(name, joined | known.images, model_name(resource), known.retry, known.choices)
 
 
 def _by_spec(resource: EdgeDeployment, observed: Observed, settings: Settings) -> Revision | Problem:
     images: dict[str, str] = {}
     for pool in resource.spec.pools:
-        image = _image(resource, pool, observed)
+        image = pool.image if isinstance(pool, ClassPool) else image_of(resource, pool, observed)
         if isinstance(image, Problem):
             return image
         images[pool.name] = image
     sizes = told_bytes(resource, observed, images)
     for pool in resource.spec.pools:
         if why := too_large(resource, pool, sizes.get(pool.name)):
-            return _problem("ModelTooLarge", f"{why}, or take a smaller variant in spec.pools[{pool.name}].variant",
-                            waiting=False)  # fmt: skip
-    shape = _shape(resource, settings, images)
+            return problem("ModelTooLarge", f"{why}, or take a smaller variant in spec.pools[{in_spec(pool)}].variant",
+                           waiting=False)  # fmt: skip
+    choices = {pool.base: pool.among for pool in resource.spec.pools if isinstance(pool, ClassPool)}
+    shape = _shape(resource, settings, images, choices)
     asked = resource.metadata.annotations.get(ANNOTATION_RETRY)
     name, retry = _named(resource, observed, shape, asked)
-    return Revision(name, images, model_name(resource), retry)
+    return Revision(name, images, model_name(resource), retry, choices)
 
 
-def _shape(resource: EdgeDeployment, settings: Settings, images: dict[str, str]) -> list[object]:
-    runtime = resource.spec.runtime
+def _shape(
+    resource: EdgeDeployment, settings: Settings, images: Mapping[str, str], choices: Mapping[str, str]
+) -> list[object]:
+    """Which image a class was given is no part of it: a class that joins later makes no other revision."""
+    runtime, pools = resource.spec.runtime, resource.spec.pools
+    named = {pool.name for pool in pools if not isinstance(pool, ClassPool)}
+    shapes = {in_spec(pool): pool for pool in pools}
     return [
-        images,
+        {pool: image for pool, image in images.items() if pool in named} | dict(choices),
         model_name(resource),
         runtime.image or settings.images.edge,
         runtime.dump(),
-        [pool.model_dump(mode="json", include={"name", "resources", "tolerations"}) for pool in resource.spec.pools],
+        [
+            pool.model_dump(mode="json", include={"resources", "tolerations"}) | {"name": name}
+            for name, pool in shapes.items()
+        ],
     ]
 
 
@@ -117,58 +126,3 @@ def model_name(resource: EdgeDeployment) -> str:
     """What clients put into the field ``model`` of a request."""
     source = resource.spec.model.quantized_model
     return source.name if source else resource.metadata.name
-
-
-def _image(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | Problem:
-    source = resource.spec.model
-    if source.image is not None:
-        return source.image
-    assert source.quantized_model is not None
-    name = source.quantized_model.name
-    manifest = observed.references.get(("QuantizedModel", name))
-    if manifest is None:
-        return _problem("ReferenceNotFound", f"spec.model: QuantizedModel {name} does not exist in this namespace")
-    variants = (manifest.get("status") or {}).get("variants") or []
-    known = [v["name"] for v in (manifest.get("spec") or {}).get("variants") or []]
-    if pool.variant and known and pool.variant not in known:
-        return _problem("UnknownVariant", f"spec.pools[{pool.name}].variant: QuantizedModel {name} has no variant "
-                        f"{pool.variant}, it has {', '.join(known)}", waiting=False)  # fmt: skip
-    variant = _pick(variants, pool)
-    if not _current(manifest) or variant is None:
-        return _problem("ReferenceNotReady", f"spec.model: waiting for QuantizedModel {name}")
-    if variant.get("phase") != "Ready" or not variant.get("reference"):
-        return _problem("ReferenceNotReady", f"spec.model: variant {variant['name']} of QuantizedModel {name} is "
-                        f"{variant.get('phase')}: {variant.get('message') or 'waiting for it'}")  # fmt: skip
-    made = f"{variant.get('format', 'ONNX')} for {variant.get('device', 'CPU')}"
-    if made != SERVED:
-        return _problem("NothingToUse", f"spec.model: variant {variant['name']} of QuantizedModel {name} is {made}, the "
-                        f"edge runtime serves {SERVED}; name another one in spec.pools[{pool.name}].variant",
-                        waiting=False)  # fmt: skip
-    if unsigned := _unsigned(manifest):
-        return _problem("ReferenceNotReady", f"spec.model: QuantizedModel {name} is not signed yet: {unsigned}")
-    return str(variant["reference"])
-
-
-def _unsigned(manifest: Manifest) -> str:
-    """Why the images may not be used yet, where the QuantizedModel signs what it makes: who looks for the signature before
-    it is there would refuse them for good."""
-    if not ((manifest.get("spec") or {}).get("output") or {}).get("sign"):
-        return ""
-    conditions = (manifest.get("status") or {}).get("conditions") or []
-    found: Manifest = next((c for c in conditions if c.get("type") == ConditionType.SIGNED), {})
-    return "" if found.get("status") == "True" else str(found.get("message") or "waiting for it")
-
-
-def _pick(variants: list[Manifest], pool: Pool) -> Manifest | None:
-    if pool.variant is None:
-        return variants[0] if variants else None
-    return next((v for v in variants if v.get("name") == pool.variant), None)
-
-
-def _current(manifest: Manifest) -> bool:
-    status = manifest.get("status") or {}
-    return bool(status.get("observedGeneration") == manifest["metadata"].get("generation"))
-
-
-def _problem(reason: str, message: str, waiting: bool = True) -> Problem:
-    return Problem(ConditionType.INPUTS_RESOLVED, reason, message, waiting)

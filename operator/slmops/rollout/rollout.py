@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Literal
 
 from slmops.api.conditions import ConditionType
-from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.api.edgedeployment import ChoiceStatus, EdgeDeployment, Pool
 from slmops.rollout.children import admitted, barred, daemon_set_of
 from slmops.rollout.fit import image_bytes
 from slmops.rollout.fleet import Node, pool_nodes
@@ -54,6 +54,8 @@ class Rollout:
     failing: ByClass = field(default_factory=dict)
     """The same, with what is seen now."""
 
+    choices: Sequence[ChoiceStatus] = ()
+    """Which variant each hardware class gets, where that is chosen."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Bytes of the candidate's model image by pool, where they are known."""
 
@@ -73,9 +75,10 @@ class Rollout:
         return self.candidate or (self.stable if any(pool.turns for pool in self.pools) else None)
 
 
-def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: datetime) -> Rollout:
-    """Read the rollout from what is observed."""
-    asked = wanted(resource, observed, settings)
+def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: datetime,
+         missing: Problem | None = None) -> Rollout:  # fmt: skip
+    """Read the rollout from what is observed. ``missing``: why no revision can be told."""
+    asked = missing or wanted(resource, observed, settings)
     name = asked.name if isinstance(asked, Revision) else None
     stable = stable_revision(resource, observed, name)
     pools = [PoolState(pool.name, pool_nodes(pool, observed.nodes)) for pool in resource.spec.pools]
@@ -271,7 +274,8 @@ def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[
     there = {name: found for name, found in sets.items() if found is not None}
     incumbents = {node: name for node, name in back.items() if name in there}
     bound = daemon_set_of(resource, observed, pool.name, revision)
-    hosts = {node.hostname for node in nodes} - barred(bound) if late else admitted(bound)
+    all_of_them = {node.hostname for node in nodes}
+    hosts = all_of_them - barred(bound, all_of_them) if late else admitted(bound)
     since = (bound["metadata"].get("annotations") or {}).get(ANNOTATION_ADMITTED) if bound is not None else None
     trial = Trial(resource, observed, idle.servers, pool, asked, incumbents, hosts, since, now, there, late)
     able = (node for node in whose if node.ready and (not node.pressed or trial.begun(node)))

@@ -76,6 +76,7 @@ def edgedeployment_status(
         retried=before.retried if rollout.problem else said.get(RETRY_FAILED),
         last_outcome=outcome,
         wave=wave_status(resource, rollout, now),
+        choices=list(rollout.choices),
         activity=_activity(rollout),
         pools=pools,
         conditions=merge(before.conditions, facts, resource.metadata.generation, now),
@@ -191,8 +192,9 @@ def _revision(before: RevisionStatus | None, name: str | None, rollout: Rollout,
               now: datetime) -> RevisionStatus | None:  # fmt: skip
     if name is None or (before is not None and before.revision == name):
         return before if name is not None else None
-    retry = rollout.wanted.retry if rollout.wanted is not None and rollout.wanted.name == name else None
-    return RevisionStatus(revision=name, images=images, since=timestamp(now), retry=retry)
+    wanted = rollout.wanted if rollout.wanted is not None and rollout.wanted.name == name else None
+    retry, choices = (wanted.retry, wanted.choices) if wanted is not None else (None, {})
+    return RevisionStatus(revision=name, images=images, since=timestamp(now), retry=retry, choices=choices)
 
 
 def _stable(resource: EdgeDeployment, rollout: Rollout, images: dict[str, str], now: datetime) -> RevisionStatus | None:

@@ -1,0 +1,188 @@
+"""Variant Auto: which image each hardware class of a pool gets, by what was measured on one node of it.
+
+A pool becomes one for each class, and each of these goes on as any pool does. A class is measured before a rollout of other
+images begins; one that joins later is measured then, and until it is done its nodes are in no pool and keep what they have.
+What was chosen is in the status, so that neither an operator that restarts nor a Job that is gone changes it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from slmops.api.base import ratio
+from slmops.api.edgedeployment import AUTO, MAX_CLASSES, ChoiceStatus, EdgeDeployment, Pool
+from slmops.figures import significant
+from slmops.rollout.fleet import ClassPool, Node, pool_nodes
+from slmops.rollout.variants import problem, to_choose_from
+from slmops.rollout.verdict import explained, figures, judge
+from slmops.state import JobState, Manifest, Observed, Problem, digest8
+
+CHOOSE = "choose"
+"""Role of the Jobs that measure a variant."""
+LABEL = 63
+"""Longest value of a label."""
+
+
+@dataclass(frozen=True)
+class ToMeasure:
+    """A variant that is measured on a node now, or is next."""
+
+    pool: Pool
+    node: Node
+    variant: str
+    image: str
+    job: str
+
+
+@dataclass(frozen=True)
+class Choosing:
+    """The pools as they are served, and what is still to be measured for that."""
+
+    resource: EdgeDeployment
+    choices: list[ChoiceStatus] = field(default_factory=list)
+    measuring: list[ToMeasure] = field(default_factory=list)
+    problem: Problem | None = None
+    """Why no revision can be told yet."""
+    jobs: frozenset[str] = frozenset()
+    """Names of Jobs that are of use yet."""
+    images: dict[str, str] = field(default_factory=dict)
+    """All that there is to choose from, by variant."""
+
+
+def choose(resource: EdgeDeployment, observed: Observed) -> Choosing:
+    """Read what was measured, and split the pools."""
+    if all(pool.variant != AUTO for pool in resource.spec.pools):
+        return Choosing(resource)
+    found = to_choose_from(resource, observed)
+    options = [] if isinstance(found, Problem) else found
+    images = {str(v["name"]): str(v["reference"]) for v in options}
+    among = digest8(sorted(images.values()))
+    pools: list[Pool] = []
+    split = _Split(resource, observed, options, among)
+    for pool in resource.spec.pools:
+        pools += [pool] if pool.variant != AUTO else split.of(pool)
+    missing = found if isinstance(found, Problem) else split.missing()
+    spec = resource.spec.model_copy(update={"pools": pools})
+    return Choosing(resource.model_copy(update={"spec": spec}), split.choices, split.measuring, missing,
+                    frozenset(split.jobs), images)  # fmt: skip
+
+
+@dataclass
+class _Split:
+    """The classes of pools with variant Auto, one after the other."""
+
+    resource: EdgeDeployment
+    observed: Observed
+    options: Sequence[Manifest]
+    among: str
+    choices: list[ChoiceStatus] = field(default_factory=list)
+    measuring: list[ToMeasure] = field(default_factory=list)
+    jobs: set[str] = field(default_factory=set)
+    waits: list[str] = field(default_factory=list)
+
+    def of(self, pool: Pool) -> list[Pool]:
+        """The classes that have an image, or had one."""
+        classes: dict[str, list[Node]] = {}
+        for node in pool_nodes(pool, self.observed.nodes):
+            classes.setdefault(node.hardware, []).append(node)
+        before = {choice.hardware: choice for choice in self.resource.status.choices if choice.pool == pool.name}
+        made: list[Pool] = []
+        for hardware, nodes in sorted(classes.items()):
+            choice = self._choice(pool, hardware, nodes, before.get(hardware))
+            if choice is not None:
+                self.choices.append(choice)
+                made.append(_class_pool(pool, hardware, nodes, choice))
+        if (
+            not made and self.options
+        ):  # it belongs to the revision all the same, so that its first node makes no other one
+            made.append(_class_pool(pool, "", (), _first(pool, self.options, self.among)))
+        return made
+
+    def missing(self) -> Problem | None:
+        """What has to be measured before other images come to any node."""
+        if not self.waits:
+            return None
+        text = f"spec.pools: variants are measured to choose from: {'; '.join(self.waits)}"
+        return problem("ChoosingVariant", text[:1024])
+
+    def _choice(
+        self, pool: Pool, hardware: str, nodes: Sequence[Node], before: ChoiceStatus | None
+    ) -> ChoiceStatus | None:
+        if not self.options or (before is not None and before.among == self.among):
+            return before
+        names = [job_name(self.resource, pool, hardware, str(v["reference"])) for v in self.options]
+        self.jobs |= set(names)
+        states = [self.observed.job(name) for name in names]
+        if all(state.finished for state in states):
+            return chosen(self.resource, pool, hardware, self.options, states, self.among)
+        if len(self.choices) >= MAX_CLASSES:
+            return None
+        number = next(number for number, state in enumerate(states) if not state.finished)
+        node = next((node for node in nodes if node.ready and not node.pressed), None)
+        if node is None and states[number].phase == "Absent":
+            return None  # measured once it is back
+        variant = self.options[number]
+        if node is not None:
+            told = ToMeasure(pool, node, str(variant["name"]), str(variant["reference"]), names[number])
+            self.measuring.append(told)
+        if not self._served(pool):
+            where = node.name if node is not None else "a node that is away"
+            self.waits.append(f"{variant['name']} on {where} ({hardware} of pool {pool.name})")
+            return before
+        return None
+
+    def _served(self, pool: Pool) -> bool:
+        """Whether these images are what nodes of other classes have, or are getting."""
+        status = self.resource.status
+        known = (status.stable, status.candidate)
+        return any(each is not None and each.choices.get(pool.name) == self.among for each in known)
+
+
+def chosen(resource: EdgeDeployment, pool: Pool, hardware: str, options: Sequence[Manifest],
+           states: Sequence[JobState], among: str) -> ChoiceStatus:  # fmt: skip
+    """The fastest that keeps the gates. Of those that may be as fast as it the one that the QuantizedModel names first; and
+    where none keeps them the first one of all, which fails in its turn then."""
+    assert resource.spec.benchmark is not None
+    noise = ratio(resource.spec.benchmark.max_noise)
+    speeds: dict[str, float] = {}
+    lows: dict[str, float] = {}
+    highs: dict[str, float] = {}
+    refused: dict[str, str] = {}
+    for variant, state in zip(options, states, strict=True):
+        name = str(variant["name"])
+        target = state.report.targets.get("candidate") if state.report is not None else None
+        if state.phase != "Succeeded" or state.report is None or target is None:
+            refused[name] = (state.message or "it was not measured")[:256]
+            continue
+        verdict, gates = judge(resource.spec.gates, state.report, noise)
+        speed = figures(target).get("TokensPerSecond")
+        if verdict != "Passed" or speed is None:
+            told = "; ".join(explained(gate) for gate in gates if gate.outcome == verdict)
+            refused[name] = f"{verdict}: {told or 'nothing was measured'}"[:256]
+            continue
+        speeds[name] = significant(speed)
+        lows[name], highs[name] = target.intervals.get("TokensPerSecond", (speed, speed))
+    best = max(speeds, key=lambda name: speeds[name], default=None)
+    taken = next((v for v in options if best is not None and highs.get(str(v["name"]), -1.0) >= lows[best]), options[0])
+    return ChoiceStatus(pool=pool.name, hardware=hardware, variant=str(taken["name"]), image=str(taken["reference"]),
+                        among=among, speeds=speeds, refused=refused)  # fmt: skip
+
+
+def job_name(resource: EdgeDeployment, pool: Pool, hardware: str, image: str) -> str:
+    """The Job that measures an image on a class."""
+    return f"{resource.metadata.name}-{CHOOSE}-{digest8([pool.name, hardware, image])}"
+
+
+def _first(pool: Pool, options: Sequence[Manifest], among: str) -> ChoiceStatus:
+    name, image = str(options[0]["name"]), str(options[0]["reference"])
+    return ChoiceStatus(pool=pool.name, hardware="", variant=name, image=image, among=among)
+
+
+def _class_pool(pool: Pool, hardware: str, nodes: Sequence[Node], choice: ChoiceStatus) -> ClassPool:
+    name = f"{pool.name}.{hardware}" if hardware else pool.name
+    # Not validated: in the spec a name is shorter.
+    return ClassPool.model_construct(
+        name=name if len(name) <= LABEL else f"{name[: LABEL - 9].rstrip('.-_')}-{digest8(hardware)}",
+        selector=pool.selector, variant=choice.variant, resources=pool.resources, tolerations=pool.tolerations,
+        base=pool.name, hardware=hardware, hosts=frozenset(node.hostname for node in nodes), image=choice.image,
+        among=choice.among,
+    )  # fmt: skip
