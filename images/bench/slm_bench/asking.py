@@ -5,6 +5,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import httpx
@@ -33,7 +34,8 @@ class Answer:
 
 async def reach(client: httpx.AsyncClient, target: Target, seconds: float, wait: float = 0.0) -> None:
     """Ask for its models once, so that the connection is there; before that for so long as it may take to be ready."""
-    await _ready(client, target, seconds, wait)
+    if wait:
+        await _ready(client, target, wait)
     try:
         async with asyncio.timeout(seconds), client.stream("GET", f"{target.url}/v1/models") as answer:
             async for _ in _parts(answer, PAGE_LIMIT):
@@ -44,16 +46,20 @@ async def reach(client: httpx.AsyncClient, target: Target, seconds: float, wait:
         raise RunFailed(Reason.TARGET_UNREACHABLE, f"{target.name} at {target.url} answered {answer.status_code}")
 
 
-async def _ready(client: httpx.AsyncClient, target: Target, seconds: float, wait: float) -> None:
-    until = time.monotonic() + wait
-    while time.monotonic() < until:
-        try:
-            async with asyncio.timeout(seconds), client.stream("GET", f"{target.url}/ready") as answer:
-                if answer.is_success:
-                    return
-        except (httpx.HTTPError, TimeoutError):
-            pass
-        await asyncio.sleep(1)
+async def _ready(client: httpx.AsyncClient, target: Target, wait: float) -> None:
+    """Until it says so, or so many seconds have passed: then it is asked all the same, and what is wrong is told."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            while not await _is_ready(client, target):  # noqa: ASYNC110  (another process's state)
+                await asyncio.sleep(1)
+
+
+async def _is_ready(client: httpx.AsyncClient, target: Target) -> bool:
+    try:
+        async with client.stream("GET", f"{target.url}/ready") as answer:
+            return answer.is_success
+    except httpx.HTTPError:
+        return False
 
 
 async def ask(client: httpx.AsyncClient, run: BenchRun, target: Target, example: Example) -> Answer:

@@ -54,6 +54,8 @@ class FakeLLM:
         reply = choose if isinstance(choose, Reply) else Reply()
         self._choose: Choose = choose if callable(choose) else lambda text, time: reply
         self._key = key
+        self.ready_after = 0
+        """How often it is asked before it is ready."""
         self.models: Callable[[int], web.Response] = lambda time: web.json_response({"object": "list", "data": []})
         self.metrics = web.Response
         """What ``GET /metrics`` says."""
@@ -77,6 +79,7 @@ class FakeLLM:
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/ready", self._ready)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/metrics", self._metrics)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.01)
@@ -95,6 +98,10 @@ class FakeLLM:
     def times(self) -> list[float]:
         """When it was asked."""
         return [round(time, 6) for time, _ in self.asked]
+
+    async def _ready(self, request: web.Request) -> web.StreamResponse:
+        self.counts["/ready"] += 1
+        return web.Response(status=200 if self.counts["/ready"] > self.ready_after else 503)
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
         self.counts["/models"] += 1

@@ -315,6 +315,18 @@ def test_a_server_that_is_not_there_is_named(job: Job) -> None:
     assert llm.asked == []
 
 
+def test_a_server_that_starts_together_with_the_benchmark_is_waited_for(job: Job) -> None:
+    llm = FakeLLM(Reply(delay=0.1))
+    llm.ready_after = 7
+    assert job.figures(llm, wait_seconds=60, **ONCE).requests == 1
+    assert (llm.counts["/ready"], llm.counts["/models"]) == (8, 1)
+    never = FakeLLM()
+    never.ready_after, never.models = 1000, lambda time: web.Response(status=503)
+    failed = refused(lambda: job.bench(never, wait_seconds=60, **ONCE))
+    assert failed.reason is Reason.TARGET_UNREACHABLE
+    assert 59 <= never.counts["/ready"] <= 61, "once a second, and no longer"
+
+
 def test_a_page_without_end_or_packed_says_nothing_of_memory(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     page = b"slmops_runtime_peak_memory_bytes 5\n"
     monkeypatch.setattr(module, "PAGE_LIMIT", 1000)
