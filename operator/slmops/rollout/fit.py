@@ -85,15 +85,10 @@ def image_bytes(
     found = told_bytes(resource, observed, images)
     for job in observed.of_kind("Job") if len(found) < len(images) else ():
         labels = job["metadata"].get("labels") or {}
-        pool = labels.get(LABEL_POOL)
-        if (
-            pool in images
-            and pool not in found
-            and labels.get(LABEL_ROLE) == "pull"
-            and labels.get(LABEL_REVISION) == revision
-            and (seen := pulled(observed.job(job["metadata"]["name"])))
-        ):
-            found[pool] = seen  # fmt: skip
+        pool, ours = str(labels.get(LABEL_POOL)), (labels.get(LABEL_ROLE), labels.get(LABEL_REVISION))
+        if pool in images and pool not in found and ours == ("pull", revision):
+            size = pulled(observed.job(job["metadata"]["name"]))
+            found |= {pool: size} if size else {}
     return found
 
 

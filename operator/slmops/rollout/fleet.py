@@ -26,8 +26,8 @@ class ClassPool(Pool):
     """The class."""
     hosts: frozenset[str]
     """Host names of its nodes. DaemonSets know them by nothing else: a node has no label that says its class."""
-    image: str | None
-    """The chosen one; None until it is chosen."""
+    image: str
+    """The chosen one."""
     among: str
     """A hash of the images that there were to choose from."""
 

@@ -52,7 +52,7 @@ def _former(resource: EdgeDeployment, observed: Observed, settings: Settings, na
         return problem("UnknownRevision", f"the annotation {ROLLBACK} names revision {name}, whose servers differ from "
                        "the spec in more than the model (pools, runtime, or the operator's own edge image): change the "
                        "spec to go back to it", waiting=False)  # fmt: skip
-    joined = {p.name: str(p.image) for p in resource.spec.pools if isinstance(p, ClassPool)}
+    joined = {p.name: p.image for p in resource.spec.pools if isinstance(p, ClassPool)}
     return Revision(name, joined | known.images, model_name(resource), known.retry, known.choices)
 
 
