@@ -87,8 +87,8 @@ def image_bytes(
         labels = job["metadata"].get("labels") or {}
         pool, ours = str(labels.get(LABEL_POOL)), (labels.get(LABEL_ROLE), labels.get(LABEL_REVISION))
         if pool in images and pool not in found and ours == ("pull", revision):
-            size = pulled(observed.job(job["metadata"]["name"]))
-            found |= {pool: size} if size else {}
+            count = pulled(observed.job(job["metadata"]["name"]))
+            found |= {pool: count} if count else {}
     return found
 
 

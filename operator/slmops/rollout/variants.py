@@ -6,7 +6,7 @@ from slmops.state import Manifest, Observed, Problem
 
 SERVED = "ONNX for CPU"
 """What the edge runtime reads."""
-SETTLED = ("Ready", "Failed")
+SETTLED = ("Ready", "Failed", "Rejected")
 
 
 def image_of(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | Problem:
@@ -17,7 +17,7 @@ def image_of(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | 
     found = _source(resource, observed)
     if isinstance(found, Problem):
         return found
-    name = found["metadata"]["name"]
+    name = _name(resource)
     variants = (found.get("status") or {}).get("variants") or []
     known = [v["name"] for v in (found.get("spec") or {}).get("variants") or []]
     if pool.variant and known and pool.variant not in known:
@@ -43,7 +43,7 @@ def to_choose_from(resource: EdgeDeployment, observed: Observed) -> list[Manifes
     found = _source(resource, observed)
     if isinstance(found, Problem):
         return found
-    name = found["metadata"]["name"]
+    name = _name(resource)
     variants = (found.get("status") or {}).get("variants") or []
     if not _current(found) or not variants or any(v.get("phase") not in SETTLED for v in variants):
         return problem("ReferenceNotReady", f"spec.model: waiting for QuantizedModel {name}")
@@ -62,12 +62,17 @@ def problem(reason: str, message: str, waiting: bool = True) -> Problem:
 
 
 def _source(resource: EdgeDeployment, observed: Observed) -> Manifest | Problem:
+    name = _name(resource)
+    manifest = observed.references.get(("QuantizedModel", name))
+    return manifest or problem(
+        "ReferenceNotFound", f"spec.model: QuantizedModel {name} does not exist in this namespace"
+    )
+
+
+def _name(resource: EdgeDeployment) -> str:
     source = resource.spec.model.quantized_model
     assert source is not None
-    manifest = observed.references.get(("QuantizedModel", source.name))
-    return manifest or problem(
-        "ReferenceNotFound", f"spec.model: QuantizedModel {source.name} does not exist in this namespace"
-    )
+    return source.name
 
 
 def _made(variant: Manifest) -> str:
