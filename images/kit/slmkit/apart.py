@@ -31,7 +31,7 @@ class Seen(BaseModel):
     """What a model did."""
 
     answers: list[str]
-    """One for each record."""
+    """One for each record; none at all where the records ask nothing."""
     seconds: list[float] = []
     """Of whole answers, as far as they were timed."""
     first_token_seconds: list[float] = []

@@ -73,7 +73,7 @@ def _label(resource: Distillation, observed: Observed, settings: Settings) -> Wo
         )
     # Weights are measured beside the student; others have to be asked while there is somebody who asks.
     data = spec.evaluation.data
-    judged = data if endpoint is not None and data is not None and data.format != "Text" else None
+    judged = data if endpoint is not None else None
     run = contract.LabelRun(
         run="",
         endpoint=endpoint,

@@ -50,6 +50,7 @@ def give(registry: FakeRegistry, *lines: dict[str, str]) -> None:
 def ran(registry: FakeRegistry, work: Path, **fields: Any) -> Report:
     work.mkdir()
     source = {"source": {"uri": f"oci://{registry.host}/slm/data:latest"}, "format": "PromptCompletion"}
+    source |= fields.pop("data", {})
     training = {"max_steps": 4, "batch_size": 4, "learning_rate": 0.01, "evaluate_every": 2, "precision": "FP32"}
     wanted = {
         "run": "r", "registry": registry.settings, "output": {"repository": f"{registry.host}/slm/made"},
@@ -112,6 +113,24 @@ def test_a_contrastive_run_learns_from_worse_answers_and_names_a_record_without_
     assert failed.value.reason is Reason.INVALID_DATA
     assert "a record to train on has no rejected" in failed.value.message
     assert "train.jsonl line " in failed.value.message
+
+
+def test_texts_are_learned_and_measured_by_their_loss_alone(registry: FakeRegistry, tmp_path: Path) -> None:
+    base(registry, tmp_path / "base")
+    texts = ["open gate 1 and close it again " * 200, *(f"open gate {n}" for n in range(23))]
+    give(registry, *({"text": text} for text in texts))
+    made = ran(registry, tmp_path / "made", data={"format": "Text"},
+               evaluation={"samples": 9, "metrics": ["ExactMatch", "Accuracy", "BLEU", "InferenceTime", "PeakMemory"]},
+               training={"max_steps": 20})  # fmt: skip
+    before, after = made.evaluation["baseline"], made.evaluation["model"]
+    assert before.perplexity is not None
+    assert after.perplexity is not None
+    assert after.perplexity < before.perplexity
+    assert after.samples == before.samples
+    assert after.samples
+    assert {(f.exact_match, f.accuracy, f.bleu, f.inference_seconds, f.peak_memory_bytes) for f in (before, after)} == {
+        (None, None, None, None, None)
+    }
 
 
 def test_early_stopping_publishes_the_weights_of_the_best_step(registry: FakeRegistry, tmp_path: Path) -> None:
