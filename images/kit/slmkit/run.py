@@ -24,6 +24,7 @@ from slmkit.budget import Guard
 from slmkit.course import Course
 from slmkit.full import full, told
 from slmkit.lines import log_json
+from slmkit.memory import ran_out
 from slmkit.page import serve
 from slmkit.stop import EXIT_TERMINATED, leave_in_time
 from slmops.contract import (
@@ -257,7 +258,7 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         traceback.print_exc()
         if full(error):
             report = _failed(Reason.DISK_FULL, told(error, context.volume, context.work))
-        elif type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error):  # PyTorch, GPU and CPU
+        elif ran_out(error):
             report = _failed(Reason.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
         else:
             report = _failed(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")

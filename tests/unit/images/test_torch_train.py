@@ -1,6 +1,7 @@
 """Whole training runs, from a base and data in a registry to what is published there."""
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from slm_trainer import train as module
 from slm_trainer.model import load_tokenizer, train_tokenizer
+from slm_trainer.objectives import Objective
 from slm_trainer.train import seed_everything, train
 from slmkit.data import Example
 from slmkit.registry import Registry
@@ -149,6 +152,27 @@ def test_early_stopping_publishes_the_weights_of_the_best_step(registry: FakeReg
         for number, made in enumerate((stopped, short))
     ]
     assert weights[0] == weights[1], "what was learned after step 2 is gone"
+
+
+def test_a_model_is_measured_when_the_memory_of_the_training_is_free_again(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    done: list[Any] = []
+    measure, held = module.measure, []
+
+    def objective_of(*_: Any) -> Objective:
+        teacher = torch.nn.Linear(2, 2)  # what an objective holds, as that of Features does
+        held.append(weakref.ref(teacher))
+        return Objective(extra=teacher)
+
+    monkeypatch.setattr(module, "objective_of", objective_of)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("free"))
+    monkeypatch.setattr(module, "measure", lambda *given: done.append(held[0]() is not None) or measure(*given))
+    ran(registry, tmp_path / "made", method="Full",
+        evaluation={"samples": 2, "max_new_tokens": 2, "untrained_baseline": True})  # fmt: skip
+    assert done == ["free", True, "free", False]
 
 
 @pytest.mark.parametrize(
