@@ -150,7 +150,8 @@ RUN = json.dumps({
 
 def launched(folder: Path, *command: str) -> int:
     """The exit code of a pod with two processes."""
-    named = {"USE_LIBUV": "0", "GLOO_SOCKET_IFNAME": "lo", "TERMINATION_PATH": str(folder / "report")}
+    named = {"USE_LIBUV": "0", "GLOO_SOCKET_IFNAME": "lo", "TERMINATION_PATH": str(folder / "report"),
+             "WORK_DIR": str(folder)}  # fmt: skip
     done = subprocess.run([sys.executable, "-c", LAUNCHED, RUN, *command], cwd=ROOT, env=os.environ | named, check=False,
                           stderr=subprocess.PIPE, text=True)  # fmt: skip
     return done.returncode
@@ -168,12 +169,52 @@ def test_the_launcher_starts_a_group_that_learns_what_one_learns(tmp_path: Path,
         ("import sys; sys.exit(143)", 143, None),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 137, "OutOfMemory"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143, None),
+        ("import os; os.abort()", 134, "InternalError"),
     ],
 )
 def test_the_pod_ends_as_its_process_did(tmp_path: Path, program: str, code: int, reason: str | None) -> None:
     assert launched(tmp_path, "-c", program) == code
     report = tmp_path / "report"
     assert (json.loads(report.read_text())["reason"] if report.exists() else None) == reason
+
+
+ENDED = """
+import os, sys, time
+import slm_trainer.__main__  # which says where a process leaves its report
+from slmkit.run import write_report
+from slmops.contract import Report
+if os.environ["LOCAL_RANK"] == "1":
+    write_report(Report(outcome="Failed", reason=sys.argv[1], message="of its own"))
+    sys.exit(int(sys.argv[2]))
+while not os.path.exists(os.path.join(os.path.dirname(os.environ["TERMINATION_PATH"]), "report-1.json")):
+    time.sleep(0.05)
+write_report(Report(outcome="Failed", reason="Terminated", message="another pod of the group was lost"))
+sys.exit(143)
+"""
+
+
+@pytest.mark.parametrize(("reason", "code"), [("InvalidData", 3), ("OutOfMemory", 1), ("Terminated", 143)])
+def test_whichever_process_of_a_pod_has_a_reason_of_its_own_the_pod_tells_it(
+    tmp_path: Path, reason: str, code: int
+) -> None:
+    """The first one loses the other, and may end before the launcher looks."""
+    assert launched(tmp_path, "-c", ENDED, reason, str(code)) == code
+    told = json.loads((tmp_path / "report").read_text())
+    assert (told["reason"], told["message"]) == (reason, "of its own")
+
+
+DONE = """
+import os
+import slm_trainer.__main__
+from slmkit.run import write_report
+from slmops.contract import Report
+write_report(Report(outcome="Succeeded", seconds=7 if os.environ["LOCAL_RANK"] == "0" else 8))
+"""
+
+
+def test_the_first_process_of_a_pod_speaks_for_all_that_ended_well(tmp_path: Path) -> None:
+    assert launched(tmp_path, "-c", DONE) == 0
+    assert json.loads((tmp_path / "report").read_text()) == {"outcome": "Succeeded", "seconds": 7}
 
 
 @pytest.mark.parametrize(("rank", "folder"), [("0", "/w"), ("1", "/w/process-1")])
