@@ -1,6 +1,7 @@
 """Two processes that train together make what one makes of the same batches; and they end together."""
 
 import json
+import math
 import os
 import signal
 import socket
@@ -88,6 +89,13 @@ def test_three_make_the_same_of_steps_of_any_shape(tmp_path: Path, settings: dic
     found = outcome(tmp_path / "three")
     assert found["curve"] == pytest.approx(expected["curve"], abs=1e-5)
     assert found["weights"] == pytest.approx(expected["weights"], abs=1e-4)
+
+
+def test_a_process_without_a_row_spoils_nothing_in_half_precision(tmp_path: Path) -> None:
+    """Logits of a large model add up to more than 16 bits hold."""
+    settings = {"precision": "FP16", "batch_size": 2, "max_steps": 9, "records": 9, "bias": 20000.0}
+    assert together(tmp_path, 3, **settings) == [0, 0, 0]
+    assert all(math.isfinite(loss) for loss in outcome(tmp_path)["curve"])
 
 
 @pytest.mark.parametrize("records", [24, 9])  # of nine, the last batch of an epoch has one pair for two processes
