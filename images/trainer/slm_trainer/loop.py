@@ -47,6 +47,7 @@ def fit(
              "weights": weights}  # fmt: skip
     subject = subject_of(wanted, records, steps, weights, context.inputs) if wanted.checkpoint else ""
     kept = Kept(wanted, context, group, parts, subject)
+    group.assemble(context.stopping)
     step = begin = kept.begin()
     called = group.wrapped(model)
     context.stage("Training", of=steps, done=begin)

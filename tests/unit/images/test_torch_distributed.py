@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from slm_trainer import distributed
 from slm_trainer.batch import Batch
 from slm_trainer.distributed import Group, Ranks, lost_is_told
 from slm_trainer.losses import IGNORED
@@ -293,6 +295,61 @@ def test_one_alone_does_all_of_it() -> None:
     assert group.wrapped(tokens) is tokens
     assert group.total(2.5, True) == (2.5, True)
     assert group.leads
+
+
+class Store:
+    """A store that the leader leaves a word in once it was looked at so many times."""
+
+    def __init__(self, late: int) -> None:
+        self.late, self.words = late, dict[str, str]()
+
+    def check(self, words: list[str]) -> bool:
+        self.late -= 1
+        return self.late < 0 or all(word in self.words for word in words)
+
+    def set(self, word: str, value: str) -> None:
+        self.words[word] = value
+
+
+class Patient(threading.Event):
+    """Time passes at once. ``ends``: how often it is waited for before the pod is told to stop."""
+
+    def __init__(self, ends: int = 10**9) -> None:
+        super().__init__()
+        self.ends, self.waited = ends, 0.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited += timeout or 0.0
+        if self.waited > self.ends:
+            self.set()
+        return self.is_set()
+
+
+def test_the_others_wait_for_the_leaders_first_measurement_for_longer_than_an_exchange_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, stopping = Store(late=7200), Patient()
+    monkeypatch.setattr(distributed, "_store", lambda: store)
+    ranks_of(1, 2).assemble(stopping)
+    assert stopping.waited > distributed.WAIT.total_seconds()
+    assert store.words == {}
+    ranks_of(0, 2).assemble(Patient())
+    assert store.words == {distributed.READY: "1"}
+
+
+def test_who_waits_for_the_leader_ends_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_store", lambda: Store(late=100))
+    with pytest.raises(RunFailed) as failed:
+        ranks_of(1, 2).assemble(Patient(ends=5))
+    assert failed.value.reason is Reason.TERMINATED
+
+
+def test_a_group_is_assembled_before_its_first_exchange(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done: list[str] = []
+    for name in ("assemble", "agree", "wrapped"):
+        monkeypatch.setattr(Group, name, lambda self, *given, name=name: done.append(name) or given[0])
+    main(tmp_path, {"max_steps": 1})
+    assert done == ["assemble", "agree", "wrapped"]
 
 
 def test_an_error_of_ones_own_is_not_taken_for_a_lost_pod() -> None:
