@@ -233,10 +233,6 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         {"spec.method": "QLoRA", "spec.engine": "Olive", "spec.lora": {"targetModules": ["q_proj"]}},
     ),
     "two nodes for Olive": (FINETUNE, {"spec.engine": "Olive", "spec.run.nodes": 2}),
-    "pairs of answers on two nodes": (
-        FINETUNE,
-        {"spec.loss": {"type": "Contrastive"}, "spec.data.train.format": "PromptCompletion", "spec.run.nodes": 2},
-    ),
     "filters before Olive": (FINETUNE, {"spec.engine": "Olive", "spec.data.filters": {"maxTokens": 9}}),
     "packing by Olive": (FINETUNE, {"spec.engine": "Olive", "spec.training.packing": True}),
     "early stopping by Olive": (FINETUNE, {"spec.engine": "Olive", "spec.training.earlyStopping": {"patience": 2}}),

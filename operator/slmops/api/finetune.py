@@ -73,8 +73,6 @@ class FineTuneSpec(ApiModel):
              "loss.type"),
         Rule("!has(self.loss) || self.loss.type == 'CrossEntropy' || !has(self.training) || !self.training.packing",
              "packing goes with loss CrossEntropy: pairs of answers share a batch, not a row", "training.packing"),
-        Rule("!has(self.loss) || self.loss.type == 'CrossEntropy' || !has(self.run) || self.run.nodes == 1",
-             "Contrastive trains on one node: nodes would share a pair's answers among them", "run.nodes"),
     )  # fmt: skip
 
     base: ModelSource
