@@ -27,7 +27,8 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from slm_trainer import reports
-from slmkit.run import MARGIN, write_report
+from slmkit.reporting import write_report
+from slmkit.run import MARGIN
 from slmkit.stop import EXIT_TERMINATED
 from slmops.contract import (
     GRACE_SECONDS,

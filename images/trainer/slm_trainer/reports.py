@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from slmkit.reporting import failed
 from slmkit.run import EXIT_PERMANENT, PERMANENT
 from slmkit.stop import EXIT_TERMINATED
 from slmops.contract import WORK_DIR, Reason, Report
@@ -50,7 +51,7 @@ def _read(path: Path) -> Report | None:
 def verdict(codes: Collection[int], reports: Sequence[Report]) -> tuple[Report | None, int]:
     """(report, exit code) of a pod: by the exit codes of its processes that have failed, and by what was reported."""
     if -signal.SIGKILL in codes:
-        return _failed(Reason.OUT_OF_MEMORY, "a training process was killed, which the kernel does when memory runs "
+        return failed(Reason.OUT_OF_MEMORY, "a training process was killed, which the kernel does when memory runs "
                        "out"), 128 + signal.SIGKILL  # fmt: skip
     own = next((r for r in reports if r.outcome == "Failed" and r.reason is not Reason.TERMINATED), None)
     if own is not None:
@@ -61,8 +62,4 @@ def verdict(codes: Collection[int], reports: Sequence[Report]) -> tuple[Report |
     if code > 0:
         return None, code
     said = signal.strsignal(-code) or f"signal {-code}"
-    return _failed(Reason.INTERNAL_ERROR, f"a training process ended by itself: {said}"), 128 - code
-
-
-def _failed(reason: Reason, message: str) -> Report:
-    return Report(outcome="Failed", reason=reason, message=message)
+    return failed(Reason.INTERNAL_ERROR, f"a training process ended by itself: {said}"), 128 - code

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from slmkit.full import told
-from slmkit.run import Context, RunFailed, execute, write_report
+from slmkit.reporting import write_report
+from slmkit.run import Context, RunFailed, execute
 from slmops.contract import (
     REPORT_LIMIT,
     Artifact,

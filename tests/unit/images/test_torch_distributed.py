@@ -191,7 +191,7 @@ def test_the_pod_ends_as_its_process_did(tmp_path: Path, program: str, code: int
 ENDED = """
 import os, sys, time
 import slm_trainer.__main__  # which says where a process leaves its report
-from slmkit.run import write_report
+from slmkit.reporting import write_report
 from slmops.contract import Report
 if os.environ["LOCAL_RANK"] == "1":
     write_report(Report(outcome="Failed", reason=sys.argv[1], message="of its own"))
@@ -216,7 +216,7 @@ def test_whichever_process_of_a_pod_has_a_reason_of_its_own_the_pod_tells_it(
 DONE = """
 import os
 import slm_trainer.__main__
-from slmkit.run import write_report
+from slmkit.reporting import write_report
 from slmops.contract import Report
 write_report(Report(outcome="Succeeded", seconds=7 if os.environ["LOCAL_RANK"] == "0" else 8))
 """
