@@ -207,7 +207,7 @@ def test_texts_are_learned_and_judged_by_their_perplexity(
 def test_a_classifier_is_made_from_a_table(platform: Platform, base: str, folder: Path, made: Apply) -> None:
     moods = {"good": "the hens are well", "bad": "a pump has failed"}
     rows = [{"body": f"{moods[mood]}, note {n}", "mood": mood} for n in range(40) for mood in moods]
-    data = publish(platform, "learning-moods", table(folder / "moods.csv", *rows, rows[0]))
+    data = publish(platform, "learning-moods", table(folder / "moods.csv", *rows, rows[-1]))
     status = made(resource(
         platform, "FineTune", "classifier", base={"uri": base}, method="DoRA", lora={"rank": 4}, task="Classification",
         data={"train": {"uri": data, "format": "Classification", "columns": {"text": "body", "label": "mood"},
