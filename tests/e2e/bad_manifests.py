@@ -22,6 +22,7 @@ POOL = {"selector": {"matchLabels": {"a": "b"}}}
 PACKED = {"name": "a", "uri": "oci://registry.example/slm/adapter:v1"}
 ADAPTER: dict[str, Any] = {"name": "a", "data": {"train": {"uri": "oci://registry.example/slm/data:v1"}}}
 SEVERAL = {"spec.data": None, "spec.adapters": [ADAPTER]}
+TEXTS = {"spec.data.train.format": "Text", "spec.data.validation": None}
 RATE: dict[str, Any] = {"name": "learningRate", "log": {"min": 0.001, "max": 0.01}}
 SEARCH: dict[str, Any] = {"space": [RATE]}
 RETAINED = {"metric": "BaseAccuracyRetained", "min": "95%"}
@@ -107,6 +108,27 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "contrast by Olive": (
         FINETUNE,
         {"spec.loss": {"type": "Contrastive"}, "spec.data.train.format": "PromptCompletion", "spec.engine": "Olive"},
+    ),
+    "a gate on answers to texts": (FINETUNE, TEXTS),
+    "an adapter's gate on answers to texts": (
+        FINETUNE,
+        SEVERAL | {"spec.adapters": [{**ADAPTER, "data": {"train": ADAPTER["data"]["train"] | {"format": "Text"}}}]},
+    ),
+    "answers to texts": (
+        FINETUNE,
+        TEXTS | {"spec.gates": None, "spec.evaluation": {"metrics": ["Perplexity", "F1"]}},
+    ),
+    "trials by answers to texts": (
+        FINETUNE,
+        TEXTS
+        | {
+            "spec.gates": None,
+            "spec.search": SEARCH | {"objective": {"metric": "ExactMatch", "direction": "Maximize"}, "pruner": "None"},
+        },
+    ),
+    "texts to answer": (
+        DISTILLATION,
+        {"spec.evaluation": {"data": {"uri": "oci://registry.example/slm/data:v1", "format": "Text"}}},
     ),
     "data and adapters": (FINETUNE, {"spec.adapters": [ADAPTER]}),
     "neither data nor adapters": (FINETUNE, {"spec.data": None}),
@@ -211,10 +233,6 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         {"spec.method": "QLoRA", "spec.engine": "Olive", "spec.lora": {"targetModules": ["q_proj"]}},
     ),
     "two nodes for Olive": (FINETUNE, {"spec.engine": "Olive", "spec.run.nodes": 2}),
-    "pairs of answers on two nodes": (
-        FINETUNE,
-        {"spec.loss": {"type": "Contrastive"}, "spec.data.train.format": "PromptCompletion", "spec.run.nodes": 2},
-    ),
     "filters before Olive": (FINETUNE, {"spec.engine": "Olive", "spec.data.filters": {"maxTokens": 9}}),
     "packing by Olive": (FINETUNE, {"spec.engine": "Olive", "spec.training.packing": True}),
     "early stopping by Olive": (FINETUNE, {"spec.engine": "Olive", "spec.training.earlyStopping": {"patience": 2}}),

@@ -12,25 +12,13 @@ from demo.assets import records
 from demo.steps import Manifest, condition
 from demo.task import IRRIGATION
 from slmkit.data import Example, write_messages
-from slmkit.registry import Registry
-from slmops import contract
-from slmops.contract import DATASET_TYPE, Sink, Source
+from slmops.contract import Source
 from tests.e2e.platform import NAMESPACE, Platform
+from tests.e2e.toys import client, publish
 
 pytestmark = pytest.mark.cluster
 SECONDS = 600
 BAD_ROW = 17
-
-
-def _client(platform: Platform) -> Registry:
-    return Registry(contract.Registry(plain_http=platform.cluster.plain_http))
-
-
-def _publish(platform: Platform, name: str, *files: Path) -> str:
-    """Push files as a data set. Returns the address by tag."""
-    client, sink = _client(platform), Sink(repository=f"{platform.registry}/slm/data/{name}")
-    client.tag(sink, client.push_artifact(sink, {path.name: path for path in files}, DATASET_TYPE, {}), "v1")
-    return f"oci://{sink.repository}:v1"
 
 
 def _parquet(path: Path, examples: list[Example], bad: int | None = None) -> Path:
@@ -42,7 +30,7 @@ def _parquet(path: Path, examples: list[Example], bad: int | None = None) -> Pat
 
 
 def _pulled(platform: Platform, reference: str, folder: Path) -> dict[str, str]:
-    _client(platform).pull(Source(uri=f"oci://{reference}"), folder)
+    client(platform).pull(Source(uri=f"oci://{reference}"), folder)
     return {path.name: path.read_text() for path in folder.iterdir() if path.suffix != ".zst"}
 
 
@@ -75,7 +63,7 @@ def test_a_finetune_learns_from_parquet_and_says_what_it_dropped(
     made = list(records((IRRIGATION,), 4, 40))
     train = _parquet(tmp_path / "train.parquet", [*made[:30], *made[:5]])
     held_out = _parquet(tmp_path / "validation.parquet", made[28:])
-    data = {"uri": _publish(platform, "e2e-parquet", train, held_out), **columns}
+    data = {"uri": publish(platform, "e2e-parquet", train, held_out), **columns}
     platform.apply(
         _finetune(platform, "from-parquet", {
             "train": {**data, "path": train.name}, "validation": {**data, "path": held_out.name},
@@ -105,7 +93,7 @@ def test_a_distillation_takes_packed_prompts_and_publishes_the_report_beside_the
     platform.apply(
         _resource(platform, "Distillation", "from-zst", {
             "teacher": teacher, "student": student,
-            "data": {"train": {"uri": _publish(platform, "e2e-zst", packed)}, "validationSplit": 0.2},
+            "data": {"train": {"uri": publish(platform, "e2e-zst", packed)}, "validationSplit": 0.2},
         })
     )  # fmt: skip
     status = platform.wait("distillation", "from-zst", "Succeeded", "True", SECONDS)["status"]
@@ -122,7 +110,7 @@ def test_a_bad_row_is_refused_with_its_file_its_row_and_its_column(
     platform: Platform, columns: dict[str, Any], tmp_path: Path
 ) -> None:
     path = _parquet(tmp_path / "train.parquet", list(records((IRRIGATION,), 4, 40)), bad=BAD_ROW)
-    data = {"uri": _publish(platform, "e2e-bad-row", path), **columns}
+    data = {"uri": publish(platform, "e2e-bad-row", path), **columns}
     platform.apply(_finetune(platform, "bad-row", {"train": data, "validationSplit": 0.2}))
     found = condition(platform.wait("finetune", "bad-row", "Succeeded", "False", SECONDS), "Succeeded")
     assert found["reason"] == "InvalidData"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from demo.steps import EXAMPLES
-from tests.e2e.bad_manifests import CASES, CHANGES, REFUSALS, changed
+from tests.e2e.bad_manifests import CASES, CHANGES, FINETUNE, REFUSALS, TEXTS, changed
 from tests.e2e.platform import NAMESPACE, Platform, examples
 
 pytestmark = pytest.mark.cluster
@@ -32,6 +32,20 @@ def test_every_example_is_accepted(platform: Platform) -> None:
     for manifest in found:
         done = _apply(platform, manifest)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec.loss": {"type": "Contrastive"}, "spec.data.train.format": "PromptCompletion", "spec.run.nodes": 2},
+        TEXTS | {"spec.gates": [{"metric": "Perplexity", "max": 100}], "spec.evaluation": {"metrics": ["Perplexity"]}},
+        TEXTS | {"spec.evaluation": {"data": {"uri": "oci://registry.example/slm/data:v1"}, "metrics": ["F1"]}},
+    ],
+    ids=["pairs of answers on two nodes", "texts measured by their loss", "texts learned, and answers judged"],
+)
+def test_what_goes_together_is_accepted(platform: Platform, changes: dict[str, Any]) -> None:
+    done = _apply(platform, _example(platform, FINETUNE, changes))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -33,8 +33,14 @@ def dataset(platform: Platform, folder: Path, name: str, made: list[Example]) ->
     """Push records. Returns their address."""
     path = folder / "train.jsonl"
     write_messages(path, made)
+    return publish(platform, name, path)
+
+
+def publish(platform: Platform, name: str, *files: Path) -> str:
+    """Push files as a data set. Returns their address."""
     sink = Sink(repository=f"{platform.registry}/slm/data/{name}")
-    return f"oci://{client(platform).push_artifact(sink, {path.name: path}, DATASET_TYPE, {}).reference}"
+    made = client(platform).push_artifact(sink, {path.name: path for path in files}, DATASET_TYPE, {})
+    return f"oci://{made.reference}"
 
 
 def by_heart(count: int) -> list[Example]:

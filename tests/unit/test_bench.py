@@ -1,5 +1,6 @@
 """The bench itself: what counts as a write, when a target is missed, and what the simulated kubelet reports."""
 
+import asyncio
 import json
 import os
 import re
@@ -125,9 +126,26 @@ def test_a_status_write_that_changes_no_phase_is_told_by_what_it_changes() -> No
 
 
 def test_what_was_not_measured_is_missed() -> None:
-    found = {figure.name: figure for figure in task.judge({"model": {"ExactMatch": 0.9}})}
+    found = {figure.name: figure for figure in task.judge({"model": {"ExactMatch": 0.9}}, "")}
     assert not any(figure.met for figure in found.values() if figure.target)
     assert "not measured" in found["student's inference time"].value
+
+
+def test_the_time_to_the_first_step_is_what_status_said_while_the_student_was_trained() -> None:
+    """It stands there as long as the Job runs: what comes after it has none."""
+    training = {"stage": "Training", "percent": 5, "firstStep": "1m12s"}
+    statuses: list[dict[str, Any]] = [
+        {},
+        {"phase": "Labelling", "progress": {"stage": "Labelling"}},
+        {"phase": "Training", "progress": training},
+        {"phase": "Training", "progress": training | {"percent": 50}},
+        {"phase": "Evaluating"},
+        {"evaluation": {"model": {}}, "conditions": [{"type": "Succeeded", "status": "True"}]},
+    ]
+    evaluation, first = asyncio.run(task.followed(lambda: {"status": statuses.pop(0)}, pause=0))
+    assert (evaluation, first) == ({"model": {}}, "1m12s")
+    (figure,) = (found for found in task.judge(evaluation, first) if "first step" in found.name)
+    assert (figure.value, figure.met) == ("1m12s", True)
 
 
 @pytest.fixture
@@ -267,7 +285,7 @@ def test_memory_that_grows_with_the_data_is_a_missed_target(what: str, place: in
         (
             [{"ours": 96.0, "plain": 100.0}, {"ours": 50.0, "plain": 40.0}, {"ours": 95.0, "plain": 100.0}],
             True,
-            "0.960:",
+            "0.960: 96 against 100 tokens a processor second in the median round of 3",
         ),
         ([{"ours": 94.0, "plain": 100.0}], False, "0.940: 94 against 100 tokens a processor second"),
         ([], False, "not measured"),

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from slm_edge.engine import Engine
 from slm_edge.metrics import Metrics
 from slm_edge.server import Server
-from slmkit.run import EXIT_PERMANENT, RunFailed, write_report
+from slmkit.reporting import write_report
+from slmkit.run import EXIT_PERMANENT, RunFailed
 from slmops.contract import Reason, Report, ServeRun
 
 DRAIN_SECONDS = 25

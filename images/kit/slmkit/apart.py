@@ -18,6 +18,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from slmkit.memory import last_words
 from slmkit.run import Context, RunFailed
 from slmops.contract import Reason
 
@@ -31,7 +32,7 @@ class Seen(BaseModel):
     """What a model did."""
 
     answers: list[str]
-    """One for each record."""
+    """One for each record; none at all where the records ask nothing."""
     seconds: list[float] = []
     """Of whole answers, as far as they were timed."""
     first_token_seconds: list[float] = []
@@ -47,8 +48,8 @@ class Seen(BaseModel):
 def measure_apart(module: str, asked: Mapping[str, Any], context: Context, reason: Reason, trouble: str) -> Seen:
     """Run ``python -m module`` with the files of what is asked and of what is to be seen; its progress is ours.
 
-    Raises RunFailed for ``reason`` with ``trouble`` and its last words, OutOfMemory when it was killed, Terminated when we
-    are told to stop meanwhile.
+    Raises RunFailed for ``reason`` with ``trouble`` and its last words, OutOfMemory when it was killed or says so,
+    Terminated when we are told to stop meanwhile.
     """
     with tempfile.TemporaryDirectory(dir=context.work) as folder:
         question, answer, errors = (Path(folder, name) for name in ("asked.json", "seen.json", "errors"))
@@ -59,8 +60,10 @@ def measure_apart(module: str, asked: Mapping[str, Any], context: Context, reaso
             text = "the evaluation was killed, which the kernel does when memory runs out"
             raise RunFailed(Reason.OUT_OF_MEMORY, text)
         if code:
-            said = errors.read_text(errors="replace").strip().splitlines()[-1:] or [f"exit code {code}"]
-            raise RunFailed(reason, f"{trouble}: {said[0]}")
+            said = errors.read_text(errors="replace").strip()
+            if (words := last_words(said)) is not None:
+                raise RunFailed(Reason.OUT_OF_MEMORY, f"the evaluation ran out of memory: {words}")
+            raise RunFailed(reason, f"{trouble}: {(said.splitlines() or [f'exit code {code}'])[-1]}")
         return Seen.model_validate_json(answer.read_bytes())
 
 

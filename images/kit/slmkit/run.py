@@ -14,7 +14,6 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
@@ -24,24 +23,20 @@ from slmkit.budget import Guard
 from slmkit.course import Course
 from slmkit.full import full, told
 from slmkit.lines import log_json
+from slmkit.memory import ran_out
 from slmkit.page import serve
+from slmkit.reporting import bounded, failed, write_report
 from slmkit.stop import EXIT_TERMINATED, leave_in_time
 from slmops.contract import (
     GRACE_SECONDS,
     GRACE_SECONDS_WITH_VOLUME,
-    REPORT_LIMIT,
     STATE_DIR,
-    TERMINATION_PATH,
     WORK_DIR,
     AnyRun,
-    BenchRun,
     Progress,
-    PullRun,
     Reason,
     Report,
-    Round,
     Run,
-    TargetFigures,
 )
 
 log = logging.getLogger("slmkit")
@@ -69,7 +64,6 @@ UNITS = {
 SHORT = ("Bytes", "Samples")
 """Units of stages that no budget is estimated by: they are over before that would help."""
 T = TypeVar("T")
-AnyConfiguration = Run | PullRun | BenchRun
 Handler = Callable[[Any, "Context"], Report]
 
 
@@ -229,7 +223,7 @@ def main(handlers: Mapping[type[Any], Handler], arguments: list[str] | None = No
     context = Context()
     signal.signal(signal.SIGTERM, lambda *_: context.stopping.set())
     grace = GRACE_SECONDS_WITH_VOLUME if context.volume else GRACE_SECONDS
-    late = _failed(Reason.TERMINATED, "the pod was told to stop")
+    late = failed(Reason.TERMINATED, "the pod was told to stop")
     leave_in_time(context.stopping, grace - MARGIN, lambda: write_report(late))
     serve(lambda: context.progress)
     report = write_report(execute(handlers, arguments, context))
@@ -249,34 +243,34 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         context.guard = Guard(budget) if budget is not None else None
         peers.limit(getattr(run, "egress", None))
         report = handlers[type(run)](run, context)
-    except RunFailed as failed:
-        report = _failed(failed.reason, failed.message)
+    except RunFailed as known:
+        report = failed(known.reason, known.message)
     except MemoryError:
-        report = _failed(Reason.OUT_OF_MEMORY, "the process ran out of memory")
+        report = failed(Reason.OUT_OF_MEMORY, "the process ran out of memory")
     except (Exception, SystemExit) as error:  # libraries that think they are programs leave with SystemExit
         traceback.print_exc()
         if full(error):
-            report = _failed(Reason.DISK_FULL, told(error, context.volume, context.work))
-        elif type(error).__name__ == "OutOfMemoryError" or "not enough memory" in str(error):  # PyTorch, GPU and CPU
-            report = _failed(Reason.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
+            report = failed(Reason.DISK_FULL, told(error, context.volume, context.work))
+        elif ran_out(error):
+            report = failed(Reason.OUT_OF_MEMORY, f"{type(error).__name__}: {error}")
         else:
-            report = _failed(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
+            report = failed(Reason.INTERNAL_ERROR, f"{type(error).__name__}: {error}")
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of a library in Rust, which means to end the whole process
             raise
         traceback.print_exc()
         endless = "retry-limit" in str(error)  # Oniguruma's, after ten million steps
         words = "a pattern of the tokenizer takes for ever" if endless else type(error).__name__
-        report = _failed(Reason.UNSAFE_SOURCE if endless else Reason.INTERNAL_ERROR, f"{words}: {error}")
-    inputs = {_bounded(role, 1024): _bounded(uri, 1024) for role, uri in list(context.inputs.items())[:24]}
+        report = failed(Reason.UNSAFE_SOURCE if endless else Reason.INTERNAL_ERROR, f"{words}: {error}")
+    inputs = {bounded(role, 1024): bounded(uri, 1024) for role, uri in list(context.inputs.items())[:24]}
     said = context.progress
     seen = {
         "seconds": round(context._clock() - context.started, 2),
         "resumes": said.resumes,
         "lost_steps": said.lost_steps,
     }
-    licenses = {_bounded(role, 63): found for role, found in list(context.licenses.items())[:24]}
-    verified = {_bounded(role, 63): key for role, key in list(context.verified.items())[:64]}
+    licenses = {bounded(role, 63): found for role, found in list(context.licenses.items())[:24]}
+    verified = {bounded(role, 63): key for role, key in list(context.verified.items())[:64]}
     return report.model_copy(update={"inputs": inputs, "licenses": licenses, "verified": verified} | seen)
 
 
@@ -295,51 +289,3 @@ def _read(arguments: list[str], handlers: Mapping[type[Any], Handler]) -> Any:
         known = ", ".join(kind.__name__ for kind in handlers)
         raise RunFailed(Reason.INVALID_CONFIGURATION, f"type: this image runs {known}, not {type(run).__name__}")
     return run
-
-
-def _failed(reason: Reason, message: str) -> Report:
-    return Report(outcome="Failed", reason=reason, message=_bounded(message, 1024))
-
-
-def _bounded(text: str, length: int) -> str:
-    """One line of valid text: file names and what others answer can hold halves of characters."""
-    return " ".join(text.encode("utf-8", "replace").decode().split())[:length]
-
-
-def write_report(report: Report) -> Report:
-    """Leave the report where the kubelet finds it; shortened until it fits, and always valid JSON. Returns what was
-    written. The inputs (adapters first, of which there may be many) and the curve go last: what was published has them
-    too. Of a benchmark's rounds nobody needs more than the medians once their intervals are told."""
-    shorter: list[dict[str, Any]] = [{"message": report.message[:keep]} for keep in (512, 128, 0)]
-    few = {role: uri for role, uri in report.inputs.items() if not role.startswith("adapter.")}
-    short = {"message": "", "targets": {name: _medians(target) for name, target in report.targets.items()}}
-    changes = [
-        {},
-        *shorter,
-        short,
-        short | {"inputs": few},
-        short | {"inputs": {}, "licenses": {}, "verified": {}},
-    ]
-    if report.learning is not None:
-        changes.append(changes[-1] | {"learning": report.learning.model_copy(update={"curve": ()})})
-    candidates = [report.model_copy(update=change) for change in changes]
-    candidates.append(_failed(Reason.INTERNAL_ERROR, "the report does not fit into a termination message"))
-    written, text = next(
-        (candidate, text)
-        for candidate in candidates
-        if len((text := candidate.model_dump_json(exclude_defaults=True)).encode()) <= REPORT_LIMIT
-    )
-    path = Path(os.environ.get("TERMINATION_PATH", TERMINATION_PATH))
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        print(f"{path}: {error.strerror}; the report is {text}", file=sys.stderr)
-    return written
-
-
-def _medians(target: TargetFigures) -> TargetFigures:
-    """All rounds as one."""
-    found = {
-        name: median(getattr(each, name) for each in target.rounds) for name in Round.model_fields if target.rounds
-    }
-    return target.model_copy(update={"rounds": (Round(**found),) if found else ()})

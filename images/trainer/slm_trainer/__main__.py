@@ -15,10 +15,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Debian's PyTorch is built without it.
 os.environ.setdefault("USE_LIBUV", "0")
-if (local := os.environ.get("LOCAL_RANK", "0")) != "0":  # of several processes in a pod, the first one speaks for it
-    os.environ["TERMINATION_PATH"] = os.devnull
-    # Each fetches and encodes for itself: in one folder, it would read what another is just writing.
-    os.environ["WORK_DIR"] = f"{os.environ.get('WORK_DIR', WORK_DIR)}/process-{local}"
+if (local := os.environ.get("LOCAL_RANK")) is not None:  # the launcher speaks for the processes of its pod
+    from slm_trainer.reports import place
+
+    os.environ["TERMINATION_PATH"] = str(place(local))
+    if local != "0":  # each fetches and encodes for itself: in one folder, it would read what another is just writing
+        os.environ["WORK_DIR"] = f"{os.environ.get('WORK_DIR', WORK_DIR)}/process-{local}"
 
 from slm_trainer.comparison.run import compare
 from slm_trainer.label import label

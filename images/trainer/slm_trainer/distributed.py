@@ -21,10 +21,10 @@ from slmkit.run import RunFailed
 from slmops.contract import Reason
 
 WAIT = timedelta(minutes=15)
-"""How long the others are waited for: the slowest may measure its untrained model first, or write a checkpoint."""
-DONE = "done"
+"""How long the others are waited for in an exchange: the slowest may write a checkpoint, or have fetched last."""
+READY, DONE = "ready", "done"
 READ = timedelta(seconds=30)
-"""How long the leader stays for the others to read that word; they look every second."""
+"""How long the leader stays for the others to read the last word; they look every second."""
 LOST = ("gloo", "Connection reset by peer", "Connection closed by peer", "Broken pipe", "NCCL")
 """What backends say that have no error of their own."""
 
@@ -60,6 +60,10 @@ class Group:
 
     def agree(self, value: int, what: str) -> None:
         """Raise RunFailed where the processes do not hold the same number: they would wait for each other for ever."""
+
+    def assemble(self, stopping: threading.Event) -> None:
+        """Before the first exchange, which has a bound: the others stay until the leader has measured its untrained model,
+        however long that takes."""
 
     def finish(self) -> None:
         """The leader: all is published, the others may go."""
@@ -118,6 +122,14 @@ class Ranks(Group):
             raise RunFailed(Reason.INVALID_CONFIGURATION, f"{what} differs between the pods of the group: the class of "
                             "run.volume has to show the same files to all of them")  # fmt: skip
 
+    def assemble(self, stopping: threading.Event) -> None:
+        """By a word in the store."""
+        if self.leads:
+            with lost_is_told():
+                _store().set(READY, "1")
+        else:
+            _wait_for(READY, stopping)
+
     def finish(self) -> None:
         """Leave a word in the store, and stay until all have read it: the store goes with this process."""
         if self.leads:
@@ -127,13 +139,9 @@ class Ranks(Group):
 
     def wait(self, stopping: threading.Event) -> None:
         """Until the word is there. Raises RunFailed when told to stop, or when the leader is lost."""
-        while not stopping.is_set():
-            with lost_is_told():
-                if _store().check([DONE]):
-                    _store().set(_read(self.rank), "1")
-                    return
-            stopping.wait(1.0)
-        raise RunFailed(Reason.TERMINATED, "the pod was told to stop")
+        _wait_for(DONE, stopping)
+        with lost_is_told():
+            _store().set(_read(self.rank), "1")
 
 
 def group_of_this_process() -> Group:
@@ -147,6 +155,16 @@ def _read(rank: int) -> str:
 
 def _store() -> Any:
     return dist.distributed_c10d._get_default_store()
+
+
+def _wait_for(word: str, stopping: threading.Event) -> None:
+    """Until the leader has left it. Raises RunFailed when told to stop, or when the leader is lost."""
+    while not stopping.is_set():
+        with lost_is_told():
+            if _store().check([word]):
+                return
+        stopping.wait(1.0)
+    raise RunFailed(Reason.TERMINATED, "the pod was told to stop")
 
 
 @contextmanager

@@ -24,6 +24,8 @@ TIMED = 30
 BATCH = 64
 ENDLESS = 10**9
 """Tokens that a model can read which names no bound."""
+PIECE = 1024
+"""Tokens of a plain text that are read at a time: logits of all that a model can read may be gigabytes."""
 
 
 def choose(examples: Iterable[Example], samples: int, seed: int) -> list[Example]:
@@ -36,7 +38,10 @@ def choose(examples: Iterable[Example], samples: int, seed: int) -> list[Example
 
 
 def measure(folder: Path, examples: Sequence[Example], wanted: Evaluation, context: Context) -> Measured:
-    """Measure a saved model in a process of its own. Each example has an answer."""
+    """Measure a saved model in a process of its own. Each example has an answer. Plain texts answer nothing: of them the
+    loss alone is measured."""
+    if examples[0].plain:  # so are all: a data set has one format
+        wanted = wanted.model_copy(update={"metrics": (Metric.PERPLEXITY,)})
     context.expect(len(examples))
     records = [[list(example.prompt), example.completion] for example in examples]
     asked = {"folder": str(folder), "limit": wanted.max_new_tokens, "metrics": wanted.metrics, "examples": records}
@@ -95,7 +100,7 @@ def losses(model: Any, tokenizer: Any, examples: Sequence[Example]) -> tuple[lis
     longest = getattr(model.config, "max_position_embeddings", None) or ENDLESS
     for example in examples:
         found = counted = 0.0
-        for record in encode(tokenizer, [example], longest)[0]:
+        for record in encode(tokenizer, [example], min(longest, PIECE) if example.plain else longest)[0]:
             start = max(record.start, 1)
             read = torch.tensor([list(record.tokens)], device=model.device)
             aims = read[0, start:]
@@ -140,7 +145,7 @@ def _main() -> None:
     tokenizer, model = load_tokenizer(folder), load_model(folder).to("cuda" if graphics else "cpu").eval()
     name_ends(model, tokenizer)
     examples = [Example(tuple(prompt), completion) for prompt, completion in asked["examples"]]
-    said = answers(model, tokenizer, examples, limit)
+    said = answers(model, tokenizer, [example for example in examples if not example.plain], limit)
     whole = times(model, tokenizer, examples, limit) if Metric.INFERENCE_TIME in metrics else []
     first = times(model, tokenizer, examples, 1) if Metric.TIME_TO_FIRST_TOKEN in metrics else []
     peak = peak_memory() + (torch.cuda.max_memory_allocated() if graphics else 0)  # of answering alone

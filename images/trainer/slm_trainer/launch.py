@@ -26,15 +26,15 @@ from torch.distributed.elastic.rendezvous import (
 from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCPRendezvous
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from slmkit.run import MARGIN, write_report
+from slm_trainer import reports
+from slmkit.reporting import write_report
+from slmkit.run import MARGIN
 from slmkit.stop import EXIT_TERMINATED
 from slmops.contract import (
     GRACE_SECONDS,
     GRACE_SECONDS_WITH_VOLUME,
     RENDEZVOUS_PORT,
-    TERMINATION_PATH,
     AnyRun,
-    Reason,
     Report,
     TrainRun,
 )
@@ -91,17 +91,26 @@ def launch(run: TrainRun, *command: str) -> int:
                           rdzv_configs={"rank": rank}, max_restarts=0, monitor_interval=0.5)  # fmt: skip
     rendezvous_handler_registry.register(BACKEND, _fixed)
     kept = run.hyperparameters.checkpoint is not None
+    reports.clear(processes())
     _let_end((GRACE_SECONDS_WITH_VOLUME if kept else GRACE_SECONDS) - MARGIN)
     try:
         elastic_launch(config, sys.executable)(*command)
     except SignalException:
-        return EXIT_TERMINATED
+        return _publish(reports.first(), EXIT_TERMINATED)
     except ChildFailedError as failed:
-        return _told(failed.get_first_failure()[1].exitcode)
+        codes = [failure.exitcode for failure in failed.failures.values()]
+        return _publish(*reports.verdict(codes, reports.left(processes())))
     except (RendezvousError, DistError, TimeoutError) as error:
         print(f"the other pods of the group did not come: {error}", file=sys.stderr)
         return EXIT_TERMINATED
-    return 0
+    return _publish(reports.first(), 0)
+
+
+def _publish(report: Report | None, code: int) -> int:
+    """Leave the pod's report, where there is one. Returns the pod's exit code."""
+    if report is not None:
+        write_report(report)
+    return code
 
 
 def _let_end(seconds: float) -> None:
@@ -119,20 +128,3 @@ def _let_end(seconds: float) -> None:
 def _fixed(parameters: RendezvousParameters) -> FixedRanks:
     host, _, port = parameters.endpoint.rpartition(":")
     return FixedRanks(host, int(port), parameters.config["rank"], parameters.max_nodes, parameters.run_id, JOIN_SECONDS)
-
-
-def _told(code: int) -> int:
-    """A process' exit code as the pod's. One that was killed has left no report."""
-    if code >= 0:
-        return code
-    if code == -15:
-        return EXIT_TERMINATED
-    if not _reported():
-        write_report(Report(outcome="Failed", reason=Reason.OUT_OF_MEMORY, message="a training process was killed, which "
-                            "the kernel does when memory runs out"))  # fmt: skip
-    return 128 - code
-
-
-def _reported() -> bool:
-    path = Path(os.environ.get("TERMINATION_PATH", TERMINATION_PATH))
-    return path.exists() and path.stat().st_size > 0

@@ -47,6 +47,7 @@ def fit(
              "weights": weights}  # fmt: skip
     subject = subject_of(wanted, records, steps, weights, context.inputs) if wanted.checkpoint else ""
     kept = Kept(wanted, context, group, parts, subject)
+    group.assemble(context.stopping)
     step = begin = kept.begin()
     called = group.wrapped(model)
     context.stage("Training", of=steps, done=begin)
@@ -57,9 +58,10 @@ def fit(
             batch = group.share(whole).to(device)
             with group.exchanging(called, whole is batches[-1]), autocast(wanted.precision, device):
                 output = called(**batch.inputs(), **objective.options)
-            loss = output.logits.sum() * 0.0
             if batch.answered:
                 loss = objective.loss(output, batch.tokens, batch.mask, batch.labels) * weight(batch, batches)
+            else:  # each process has a gradient of each weight; a sum of halves would be infinite, and zero times that none
+                loss = output.logits[:, 0].float().sum() * 0.0
             with group.exchanging(called, whole is batches[-1]):
                 scaler.scale(loss * group.size).backward()
             value += float(loss.detach())

@@ -33,12 +33,17 @@ def check(task: str, training: Records, *apart: Records) -> None:
 
 
 def _labels(training: Records, apart: Sequence[Records]) -> None:
-    labels = {example.completion for example in training}
+    labels = set[str | None]()
+    for example in training:
+        labels.add(example.completion)
+        if len(labels) > LABELS:  # texts: they would not all fit into memory
+            break
     if len(labels) < 2:
         raise _invalid("Classification", "all records that are trained on have the same label")
     if len(labels) > LABELS or len(labels) > len(training) / 2:
-        raise _invalid("Classification", f"{len(labels)} different answers in {len(training)} records are no labels; use "
-                       "task Generation")  # fmt: skip
+        found = f"more than {LABELS}" if len(labels) > LABELS else str(len(labels))
+        raise _invalid("Classification", f"{found} different answers in {len(training)} records are no labels; use task "
+                       "Generation")  # fmt: skip
     for number, example in (numbered for held_out in apart for numbered in enumerate(held_out, 1)):
         if example.completion is not None and example.completion not in labels:
             where = f"held-out {example.place(number)}"

@@ -1,5 +1,6 @@
 """A training run, top to bottom: sources, data, model, loop, evaluation, publication."""
 
+import gc
 import logging
 import random
 from collections.abc import Iterable
@@ -68,6 +69,7 @@ def train(run: TrainRun, context: Context) -> Report:
     seen: dict[str, Measured] = {}
     if run.evaluation.untrained_baseline and group.leads and run.trial is None:
         context.stage("Evaluating baseline")
+        release()
         save(model, tokenizer, context.work / "baseline")
         seen["baseline"] = measure(context.work / "baseline", measured, run.evaluation, context)
         if kept:
@@ -97,8 +99,10 @@ def train(run: TrainRun, context: Context) -> Report:
         context.inputs["adapter"] = fetch(run.adapter, adopted, registry, "dataset")  # it has no licence of its own
         model, recipe = adopt.prepare(model, adopted), adopt
     context.stage("Evaluating")
+    del objective  # a teacher of features with it
     model, adapter = recipe.finish(model.to("cpu"), base, context.work)
     files = save(model, tokenizer, context.work / "model")
+    release()
     seen["model"] = measure(context.work / "model", measured, run.evaluation, context)
     if referee:
         group.finish()
@@ -170,6 +174,12 @@ def _teacher(run: TrainRun, context: Context, registry: Registry) -> Path | None
     if run.objective.teacher is None:
         return None
     return _fetch(run.objective.teacher, "teacher", "teacher", context, registry)
+
+
+def release() -> None:
+    """Give back what this process holds of a GPU's memory and needs no more: another process measures there now."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def seed_everything(seed: int) -> None:

@@ -41,12 +41,6 @@ def exactly_one_of(*fields: str) -> Rule:
     return Rule(f"{count} == 1", f"set exactly one of {', '.join(fields)}")
 
 
-def at_most_one_of(*fields: str) -> Rule:
-    """A rule that no two of the (camelCase) fields are set together."""
-    count = " + ".join(f"(has(self.{field}) ? 1 : 0)" for field in fields)
-    return Rule(f"{count} <= 1", f"set at most one of {', '.join(fields)}")
-
-
 class ApiModel(BaseModel):
     """Base of every API type."""
 

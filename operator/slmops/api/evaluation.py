@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Bound, Rule, exactly_one_of
-from slmops.api.sources import DataSource
+from slmops.api.sources import PromptSource
 
 Measure = Literal[
     "ExactMatch", "Accuracy", "F1", "BLEU", "ROUGE", "Perplexity", "InferenceTime", "TimeToFirstToken", "PeakMemory"
@@ -15,14 +15,15 @@ Measure = Literal[
 class Evaluation(ApiModel):
     """What is measured once a model is made, on records that it was not trained on."""
 
-    data: DataSource | None = None
+    data: PromptSource | None = None
     """Held-out records with the expected answers. The validation part of the training data when absent. The training is
     followed by them, too, where no other records are held out."""
     metrics: Annotated[list[Measure], Field(max_length=9)] = []
     """What is measured, besides ExactMatch, the bytes of weights and what a gate needs. All that suits the task when empty.
     ExactMatch: share of answers equal to the expected ones. Accuracy: the same without regard to case, blanks and a final
     full stop. F1: mean over the labels (Classification), over the fields of all answers (Extraction), else overlap of
-    words. BLEU: of the corpus, from 0 to 1. ROUGE: F-measure of ROUGE-L. Perplexity: of the expected answers.
+    words. BLEU: of the corpus, from 0 to 1. ROUGE: F-measure of ROUGE-L. Perplexity: of the expected answers, and
+    of a FineTune's held-out texts (format Text), of which nothing else is measured.
     InferenceTime, TimeToFirstToken: median time of an answer, and to its first token. PeakMemory: of the process."""
     samples: Annotated[int, Field(ge=1, le=100000)] = 500
     """At most this many records. More of them make the figures surer: see status.intervals."""

@@ -15,6 +15,7 @@ from slmops.api.resource import Column, Resource
 from slmops.api.run import TrainingRun
 from slmops.api.search import SEARCH, BestTrial, Search, SearchStatus, TrialCounts
 from slmops.api.sources import LicensePolicy, ModelSource, Output, PromptSource
+from slmops.api.texts import TEXTS
 from slmops.api.training import CHECKPOINT_NEEDS_VOLUME, Training
 
 
@@ -60,6 +61,7 @@ class FineTuneSpec(ApiModel):
         *ADAPTERS,
         BASE_TASK,
         *SEARCH,
+        *TEXTS,
         Rule("self.method == oldSelf.method", "method cannot change, it decides what is published: make a new FineTune",
              "method"),
         Rule("self.method != 'Full' || !has(self.lora)", "lora goes with methods LoRA, QLoRA and DoRA", "lora"),
@@ -71,8 +73,6 @@ class FineTuneSpec(ApiModel):
              "loss.type"),
         Rule("!has(self.loss) || self.loss.type == 'CrossEntropy' || !has(self.training) || !self.training.packing",
              "packing goes with loss CrossEntropy: pairs of answers share a batch, not a row", "training.packing"),
-        Rule("!has(self.loss) || self.loss.type == 'CrossEntropy' || !has(self.run) || self.run.nodes == 1",
-             "Contrastive trains on one node: nodes would share a pair's answers among them", "run.nodes"),
     )  # fmt: skip
 
     base: ModelSource

@@ -5,7 +5,6 @@ nothing. Statuses are replaced: they are ours.
 Nothing here retries; the loop does, with back-off per resource.
 """
 
-import ipaddress
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Self
@@ -25,6 +24,7 @@ from slmops.cluster.objects import (
     gvk_of,
     without_empty,
 )
+from slmops.cluster.progress import pod_session, progress_of
 from slmops.state import owners
 
 TIMEOUT = 10.0
@@ -35,9 +35,6 @@ LIST_TIMEOUT = 60.0
 PAGE = 50
 """Objects in one page of a list. Parsed they take some 50 KB each, and memory once taken is seldom given back."""
 STATUS_MANAGER = f"{MANAGER}-status"
-PROGRESS_PORT = 9090
-PROGRESS_TIMEOUT = 1.0
-PROGRESS_LIMIT = 16 * 1024
 APPLY = "application/apply-patch+yaml"
 STRATEGIC_MERGE = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
@@ -68,13 +65,7 @@ class Cluster:
 
     async def __aenter__(self) -> Self:
         self._session = self._connection.session()
-        # Pods get a session of their own: it holds no credentials, keeps no cookies and unpacks nothing.
-        self._pods = aiohttp.ClientSession(
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            connector=aiohttp.TCPConnector(limit=32, force_close=True),
-            timeout=aiohttp.ClientTimeout(total=PROGRESS_TIMEOUT),
-        )
+        self._pods = pod_session()
         self._events.start()
         return self
 
@@ -244,22 +235,7 @@ class Cluster:
 
     async def progress(self, pod: Manifest) -> Manifest | None:
         """What a pod says on ``/progress``: a JSON object of bounded size, or None. Its content is untrusted."""
-        try:
-            address = ipaddress.ip_address(pod.get("status", {}).get("podIP") or "")
-            host = f"[{address}]" if address.version == 6 else str(address)
-            url = f"http://{host}:{PROGRESS_PORT}/progress"
-            async with self._pods.get(url, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as answer:
-                if answer.status != 200:
-                    return None
-                content = bytearray()
-                async for chunk in answer.content.iter_chunked(PROGRESS_LIMIT):
-                    content += chunk
-                    if len(content) > PROGRESS_LIMIT:
-                        return None
-            value = json.loads(content, parse_constant=_no_constant)
-        except (aiohttp.ClientError, OSError, ValueError, RecursionError):
-            return None
-        return value if isinstance(value, dict) else None
+        return await progress_of(self._pods, pod)
 
     # --- one request
 
@@ -312,7 +288,3 @@ def _parse(raw: bytes, code: int) -> Manifest:
     if code < 300:
         raise Unavailable("the API server's answer is no JSON object", status=code)
     return {"message": raw[:256].decode(errors="replace").strip()}
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")

@@ -165,6 +165,8 @@ class TrainRun(Run):
     template: str | None = None
     """Chat template (Jinja2) in place of the tokenizer's own; it is published with the model."""
     train: Data
+    system_prompt: str | None = None
+    """System message of every record of ``train``; the held-out ones are asked under it too, in place of their own."""
     validation: Data | None = None
     """Held out: the training is followed by it, and measured by it unless ``evaluation.data`` is set. Without a record in
     it, and without it, ``evaluation.data`` is for both."""

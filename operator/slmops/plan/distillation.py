@@ -72,8 +72,7 @@ def _label(resource: Distillation, observed: Observed, settings: Settings) -> Wo
             azure_api_version=teacher.endpoint.azure_api_version,
         )
     # Weights are measured beside the student; others have to be asked while there is somebody who asks.
-    data = spec.evaluation.data
-    judged = data if endpoint is not None and data is not None and data.format != "Text" else None
+    judged = spec.evaluation.data if endpoint is not None else None
     run = contract.LabelRun(
         run="",
         endpoint=endpoint,
@@ -111,6 +110,7 @@ def _train(resource: Distillation, observed: Observed, made: contract.Artifact, 
         method=spec.student.method,
         lora=adapter(spec.student.lora),
         train=_part(dataset, "train.jsonl"),
+        system_prompt=spec.teacher.prompt.system if spec.evaluation.data else None,  # what is labelled has it already
         validation=_part(dataset, "validation.jsonl"),
         objective=contract.Objective(
             type=spec.objective.type,

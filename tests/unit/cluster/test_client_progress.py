@@ -30,7 +30,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, serve: Serve, times: int = 1) -> tuple[
                 writer.close()
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        monkeypatch.setattr("slmops.cluster.client.PROGRESS_PORT", server.sockets[0].getsockname()[1])
+        monkeypatch.setattr("slmops.cluster.progress.PROGRESS_PORT", server.sockets[0].getsockname()[1])
         async with FakeApi() as api, Cluster(api.connection()) as cluster:
             began = virtualnet.now()
             for _ in range(times):

@@ -1,7 +1,8 @@
 """One process of a group, as the launcher starts it: trains a toy and writes down what came out.
 
 ``python -m tests.unit.images.ranks FOLDER SETTINGS``: the checkpoints are in FOLDER; SETTINGS are JSON, hyperparameters and
-besides ``die_at`` and ``stop_at`` (a batch), ``records`` (how many) and ``paired`` (whether each has a worse answer).
+besides ``die_at`` and ``stop_at`` (a batch), ``records`` (how many), ``paired`` (whether each has a worse answer) and
+``bias`` (of all logits, which no answer depends on).
 """
 
 import json
@@ -29,10 +30,13 @@ def main(folder: Path, settings: dict[str, Any]) -> int:
     """Train. The exit code is what the program of the image would make of it."""
     group = group_of_this_process()
     die_at, stop_at = settings.pop("die_at", None), settings.pop("stop_at", None)
+    bias = settings.pop("bias", 0.0)
     count, paired = settings.pop("records", 64), settings.pop("paired", False)
     judge, lessons = (by_contrast(Contrast()).loss, pairs(count)) if paired else (by_labels, records(count))
     torch.manual_seed(7 + group.rank)  # what differs at the start is the leader's in all of them
     model, seen, curve = Toy(), [], []
+    if bias:
+        torch.nn.init.constant_(model.out.bias, bias)
     context = Context(work=folder / f"work-{group.rank}", state=folder)
 
     def noted(*batch: Any) -> Any:

@@ -85,6 +85,27 @@ def test_a_measurement_that_is_killed_ran_out_of_memory(
 
 
 @both
+@pytest.mark.parametrize(
+    "said",
+    [
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 8 GiB",
+        "RuntimeError: [enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: not enough memory: you tried to",
+        "MemoryError",
+        "RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "RuntimeException: [ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : std::bad_alloc",
+    ],
+)
+def test_a_measurement_that_says_so_ran_out_of_memory(
+    tmp_path: Path, measure: Measure, reason: Reason, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    python(monkeypatch, tmp_path, f"cat >&2 <<'END'\nTraceback\n{said}\nW0101 a warning at the end\nEND\nexit 1")
+    with pytest.raises(RunFailed) as failed:
+        measure(tmp_path / "missing", Context(tmp_path))
+    assert failed.value.reason is Reason.OUT_OF_MEMORY
+    assert said in failed.value.message
+
+
+@both
 def test_a_measurement_ends_with_the_run_that_is_told_to_stop(
     tmp_path: Path, measure: Measure, reason: Reason, monkeypatch: pytest.MonkeyPatch
 ) -> None:

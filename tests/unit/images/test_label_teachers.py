@@ -1,5 +1,6 @@
 """Teachers that start late, are gone, or let nobody in; and what happens to whoever is told to stop meanwhile."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,20 @@ def test_any_answer_but_not_yet_is_a_start(ask: Asker, status: int) -> None:
     llm.models = lambda time: web.Response(status=status)
     assert ask(llm, "a", startup_seconds=0) == ["yes"]
     assert llm.counts["/models"] == 1
+
+
+def test_what_a_teacher_says_of_its_models_is_not_read(ask: Asker) -> None:
+    piece, said = bytes(1 << 16), list[int]()
+
+    async def much() -> AsyncIterator[bytes]:
+        while len(said) < 1024:
+            said.append(1)
+            yield piece
+
+    llm = FakeLLM()
+    llm.models = lambda time: web.Response(body=much())
+    assert ask(llm, "a", startup_seconds=0) == ["yes"]
+    assert len(said) < 512, "of 64 MiB no more than what lay in between"
 
 
 def test_an_address_where_nobody_is_says_so(ask: Asker) -> None:

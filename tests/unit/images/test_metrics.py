@@ -52,6 +52,16 @@ def test_what_matches_exactly_is_accurate(answer: str, expected: str) -> None:
     assert same(answer, answer)
 
 
+def test_of_texts_that_nobody_answers_the_loss_alone_is_told() -> None:
+    wanted = Evaluation(metrics=(Metric.EXACT_MATCH, Metric.ACCURACY, Metric.PERPLEXITY))
+    seen = Seen(answers=[], nats=[2.0, 4.0], tokens=[2, 1], peak_memory_bytes=1, weight_bytes=9)
+    found = judged(seen, ["a text", "another"], wanted)
+    assert found.figures.perplexity == pytest.approx(math.exp(2.0), rel=1e-4)
+    assert (found.figures.samples, found.figures.weight_bytes) == (2, 9)
+    assert (found.figures.exact_match, found.figures.accuracy, found.right) == (None, None, ())
+    assert compared(found, found).correlation is None
+
+
 # --- F1
 
 

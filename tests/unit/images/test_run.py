@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from slmkit.full import told
-from slmkit.run import Context, RunFailed, execute, write_report
+from slmkit.reporting import write_report
+from slmkit.run import Context, RunFailed, execute
 from slmops.contract import (
     REPORT_LIMIT,
     Artifact,
@@ -85,6 +86,7 @@ ENDS: list[tuple[BaseException, Reason, str]] = [
     (MemoryError(), Reason.OUT_OF_MEMORY, "the process ran out of memory"),
     (OutOfMemoryError("CUDA out of memory"), Reason.OUT_OF_MEMORY, "OutOfMemoryError: CUDA out of memory"),
     (RuntimeError("DefaultCPUAllocator: not enough memory: you tried"), Reason.OUT_OF_MEMORY, "RuntimeError: Default"),
+    (RuntimeError("CUDA error: out of memory"), Reason.OUT_OF_MEMORY, "RuntimeError: CUDA error"),
     (OSError(errno.ENOSPC, "No space left on device", "/scratch/x"), Reason.DISK_FULL, "no space left: /scratch/x"),
     (OSError(errno.EDQUOT, "Disk quota exceeded", "/scratch/x"), Reason.DISK_FULL, "no space left: /scratch/x"),
     (

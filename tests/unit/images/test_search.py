@@ -11,7 +11,8 @@ from slm_trainer.search.page import write_page
 from slm_trainer.search.referee import MOST, Referee
 from slm_trainer.search.study import replayed
 from slm_trainer.search.suggest import suggest
-from slmkit.run import Context, write_report
+from slmkit.reporting import write_report
+from slmkit.run import Context
 from slmops.contract import (
     REPORT_LIMIT,
     REPORT_TYPE,

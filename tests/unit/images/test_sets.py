@@ -13,7 +13,7 @@ from slmkit.data import Example
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
 from slmops.contract import Reason, TrainRun
-from tests.unit.images.volumes import data, give
+from tests.unit.images.volumes import data, give, write
 
 
 def sets(volume: Path, **fields: Any) -> Sets:
@@ -51,6 +51,23 @@ def test_the_evaluations_own_data_are_kept_for_the_end_and_the_training_is_follo
     assert prompts(made.training) == ["c"], "neither of them is learned"
     assert (made.tally.read, made.tally.kept, made.tally.dropped) == (6, 4, {"Leaked": 2})
     assert [prompts(part) for part in made.apart] == [["b"], ["a", "d"]]
+
+
+def test_held_out_prompts_are_asked_under_the_system_message_of_those_that_are_learned(volume: Path) -> None:
+    """Else the student would be asked in another way than it was taught, and a leak would not be seen."""
+    system = {"role": "system", "content": "Be short."}
+    taught = [{"messages": [system, {"role": "user", "content": prompt}, {"role": "assistant", "content": "1"}]}
+              for prompt in ("a", "b", "c")]  # fmt: skip
+    write(volume, "train", *taught)
+    write(volume, "held", taught[0])
+    own = {"messages": [{"role": "system", "content": "Be long."}, *taught[1]["messages"][1:]]}
+    write(volume, "judge", own)
+    made = sets(volume, train=data("train", "Messages"), validation=data("held", "Messages"), system_prompt="Be short.",
+                evaluation={"data": data("judge", "Messages")})  # fmt: skip
+    assert [example.messages() for example in made.held_out] == [taught[1]["messages"]]
+    assert [example.messages() for example in made.watched] == [taught[0]["messages"]]
+    assert prompts(made.training) == ["c"]
+    assert made.tally.dropped == {"Leaked": 2}
 
 
 @pytest.mark.parametrize("beside", ["\n", "", None])

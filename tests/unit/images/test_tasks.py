@@ -1,5 +1,7 @@
 """What an answer is in each task."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from slm_trainer.tasks import LABELS, check
@@ -30,7 +32,7 @@ def test_answers_of_the_task_pass(task: str, training: list[str], held_out: list
     [
         ("Classification", ["yes"] * 4, ["yes"], "all records that are trained on have the same label"),
         ("Classification", ["a", "b", "c", "a"], ["a"], "3 different answers in 4 records are no labels"),
-        ("Classification", [str(n) for n in range(LABELS + 1)] * 2, [], f"{LABELS + 1} different answers"),
+        ("Classification", [str(n) for n in range(LABELS + 1)] * 2, [], f"more than {LABELS} different answers"),
         ("Classification", ["a", "b", "a", "b"], ["a", "c"], "held-out record 2 has the label 'c'"),
         ("Extraction", ['{"a": 1}', "{a: 1}"], [], "record 2: the answer is no JSON: '{a: 1}'"),
         ("Extraction", ["{}"], ["{}", '"word"'], "held-out record 2: the answer is JSON, and no object or list"),
@@ -45,6 +47,24 @@ def test_an_answer_that_is_none_is_named(task: str, training: list[str], held_ou
     assert failed.value.message.startswith(f"task {task}: ")
     assert words in failed.value.message
     assert len(failed.value.message) < 300
+
+
+class Counted(list[Example]):
+    """Records that count how many of them were read."""
+
+    read = 0
+
+    def __iter__(self) -> Iterator[Example]:
+        for example in super().__iter__():
+            self.read += 1
+            yield example
+
+
+def test_texts_that_are_taken_for_labels_are_not_all_held_in_memory() -> None:
+    texts = Counted(told(*(f"text {n}" for n in range(5 * LABELS))))
+    with pytest.raises(RunFailed, match=f"in {5 * LABELS} records are no labels"):
+        check("Classification", texts)
+    assert texts.read == LABELS + 1
 
 
 @pytest.mark.parametrize(("task", "good", "bad"), [("Classification", "a", "c"), ("Extraction", "{}", "word")])

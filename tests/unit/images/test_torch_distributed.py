@@ -1,11 +1,13 @@
 """Two processes that train together make what one makes of the same batches; and they end together."""
 
 import json
+import math
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ pytest.importorskip("torch")
 
 import torch
 
+from slm_trainer import distributed
 from slm_trainer.batch import Batch
 from slm_trainer.distributed import Group, Ranks, lost_is_told
 from slm_trainer.losses import IGNORED
@@ -90,6 +93,13 @@ def test_three_make_the_same_of_steps_of_any_shape(tmp_path: Path, settings: dic
     assert found["weights"] == pytest.approx(expected["weights"], abs=1e-4)
 
 
+def test_a_process_without_a_row_spoils_nothing_in_half_precision(tmp_path: Path) -> None:
+    """Logits of a large model add up to more than 16 bits hold."""
+    settings = {"precision": "FP16", "batch_size": 2, "max_steps": 9, "records": 9, "bias": 20000.0}
+    assert together(tmp_path, 3, **settings) == [0, 0, 0]
+    assert all(math.isfinite(loss) for loss in outcome(tmp_path)["curve"])
+
+
 @pytest.mark.parametrize("records", [24, 9])  # of nine, the last batch of an epoch has one pair for two processes
 def test_pairs_of_answers_stay_together_in_a_group(tmp_path: Path, records: int) -> None:
     settings = {"paired": True, "records": records, "batch_size": 4, "gradient_accumulation": 2, "max_steps": 12}
@@ -150,7 +160,8 @@ RUN = json.dumps({
 
 def launched(folder: Path, *command: str) -> int:
     """The exit code of a pod with two processes."""
-    named = {"USE_LIBUV": "0", "GLOO_SOCKET_IFNAME": "lo", "TERMINATION_PATH": str(folder / "report")}
+    named = {"USE_LIBUV": "0", "GLOO_SOCKET_IFNAME": "lo", "TERMINATION_PATH": str(folder / "report"),
+             "WORK_DIR": str(folder)}  # fmt: skip
     done = subprocess.run([sys.executable, "-c", LAUNCHED, RUN, *command], cwd=ROOT, env=os.environ | named, check=False,
                           stderr=subprocess.PIPE, text=True)  # fmt: skip
     return done.returncode
@@ -168,12 +179,52 @@ def test_the_launcher_starts_a_group_that_learns_what_one_learns(tmp_path: Path,
         ("import sys; sys.exit(143)", 143, None),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", 137, "OutOfMemory"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGTERM)", 143, None),
+        ("import os; os.abort()", 134, "InternalError"),
     ],
 )
 def test_the_pod_ends_as_its_process_did(tmp_path: Path, program: str, code: int, reason: str | None) -> None:
     assert launched(tmp_path, "-c", program) == code
     report = tmp_path / "report"
     assert (json.loads(report.read_text())["reason"] if report.exists() else None) == reason
+
+
+ENDED = """
+import os, sys, time
+import slm_trainer.__main__  # which says where a process leaves its report
+from slmkit.reporting import write_report
+from slmops.contract import Report
+if os.environ["LOCAL_RANK"] == "1":
+    write_report(Report(outcome="Failed", reason=sys.argv[1], message="of its own"))
+    sys.exit(int(sys.argv[2]))
+while not os.path.exists(os.path.join(os.path.dirname(os.environ["TERMINATION_PATH"]), "report-1.json")):
+    time.sleep(0.05)
+write_report(Report(outcome="Failed", reason="Terminated", message="another pod of the group was lost"))
+sys.exit(143)
+"""
+
+
+@pytest.mark.parametrize(("reason", "code"), [("InvalidData", 3), ("OutOfMemory", 1), ("Terminated", 143)])
+def test_whichever_process_of_a_pod_has_a_reason_of_its_own_the_pod_tells_it(
+    tmp_path: Path, reason: str, code: int
+) -> None:
+    """The first one loses the other, and may end before the launcher looks."""
+    assert launched(tmp_path, "-c", ENDED, reason, str(code)) == code
+    told = json.loads((tmp_path / "report").read_text())
+    assert (told["reason"], told["message"]) == (reason, "of its own")
+
+
+DONE = """
+import os
+import slm_trainer.__main__
+from slmkit.reporting import write_report
+from slmops.contract import Report
+write_report(Report(outcome="Succeeded", seconds=7 if os.environ["LOCAL_RANK"] == "0" else 8))
+"""
+
+
+def test_the_first_process_of_a_pod_speaks_for_all_that_ended_well(tmp_path: Path) -> None:
+    assert launched(tmp_path, "-c", DONE) == 0
+    assert json.loads((tmp_path / "report").read_text()) == {"outcome": "Succeeded", "seconds": 7}
 
 
 @pytest.mark.parametrize(("rank", "folder"), [("0", "/w"), ("1", "/w/process-1")])
@@ -244,6 +295,61 @@ def test_one_alone_does_all_of_it() -> None:
     assert group.wrapped(tokens) is tokens
     assert group.total(2.5, True) == (2.5, True)
     assert group.leads
+
+
+class Store:
+    """A store that the leader leaves a word in once it was looked at so many times."""
+
+    def __init__(self, late: int) -> None:
+        self.late, self.words = late, dict[str, str]()
+
+    def check(self, words: list[str]) -> bool:
+        self.late -= 1
+        return self.late < 0 or all(word in self.words for word in words)
+
+    def set(self, word: str, value: str) -> None:
+        self.words[word] = value
+
+
+class Patient(threading.Event):
+    """Time passes at once. ``ends``: how often it is waited for before the pod is told to stop."""
+
+    def __init__(self, ends: int = 10**9) -> None:
+        super().__init__()
+        self.ends, self.waited = ends, 0.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.waited += timeout or 0.0
+        if self.waited > self.ends:
+            self.set()
+        return self.is_set()
+
+
+def test_the_others_wait_for_the_leaders_first_measurement_for_longer_than_an_exchange_would(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, stopping = Store(late=7200), Patient()
+    monkeypatch.setattr(distributed, "_store", lambda: store)
+    ranks_of(1, 2).assemble(stopping)
+    assert stopping.waited > distributed.WAIT.total_seconds()
+    assert store.words == {}
+    ranks_of(0, 2).assemble(Patient())
+    assert store.words == {distributed.READY: "1"}
+
+
+def test_who_waits_for_the_leader_ends_when_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "_store", lambda: Store(late=100))
+    with pytest.raises(RunFailed) as failed:
+        ranks_of(1, 2).assemble(Patient(ends=5))
+    assert failed.value.reason is Reason.TERMINATED
+
+
+def test_a_group_is_assembled_before_its_first_exchange(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    done: list[str] = []
+    for name in ("assemble", "agree", "wrapped"):
+        monkeypatch.setattr(Group, name, lambda self, *given, name=name: done.append(name) or given[0])
+    main(tmp_path, {"max_steps": 1})
+    assert done == ["assemble", "agree", "wrapped"]
 
 
 def test_an_error_of_ones_own_is_not_taken_for_a_lost_pod() -> None:

@@ -55,6 +55,18 @@ def test_a_record_that_the_model_cannot_read_has_no_loss(folder: Path) -> None:
     assert losses(model, tokenizer, [long])[1] == [0]
 
 
+def test_a_plain_text_is_read_to_its_end_however_long_it_is(folder: Path) -> None:
+    model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
+    seen: list[int] = []
+    model.register_forward_pre_hook(lambda _, __, named: seen.append(named["input_ids"].shape[1]), with_kwargs=True)
+    text = Example((), "open gate 1 " * 500)
+    whole = len(tokenizer(text.completion, add_special_tokens=False)["input_ids"]) + 1
+    nats, tokens = losses(model, tokenizer, [text])
+    assert (sum(seen), max(seen)) == (whole, evaluate.PIECE)
+    assert tokens == [whole - len(seen)], "nothing predicts the first token of a piece"
+    assert math.isfinite(nats[0])
+
+
 def test_an_answer_ends_at_whatever_token_the_models_settings_name(folder: Path) -> None:
     model, tokenizer = load_model(folder).eval(), load_tokenizer(folder)
     asked: list[Any] = []

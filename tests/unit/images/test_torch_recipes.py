@@ -12,15 +12,16 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from slm_trainer.loop import fit
 from slm_trainer.model import load_model, save_memory
 from slm_trainer.objectives import Objective
 from slm_trainer.recipes import RECIPES, adopt, lora
+from slm_trainer.recipes.qlora import load_in_4bit
 from slm_trainer.train import seed_everything
 from slmkit.run import Context, RunFailed
-from slmops.contract import Data, ExampleFormat, Lora, Reason, Sink, Source, TrainRun
+from slmops.contract import Data, ExampleFormat, Lora, Qlora, Reason, Sink, Source, TrainRun
 from tests.unit.images.test_torch_loop import records, wanted
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft uses what the newest transformers deprecates
@@ -110,6 +111,24 @@ def test_the_base_stays_as_it_was(method: str, tmp_path: Path) -> None:
         for name, value in adapted.state_dict().items()
     }
     assert sum(torch.equal(kept[name], value) for name, value in before.items() if name in kept) > 10
+
+
+def test_each_process_of_a_pod_loads_the_base_of_qlora_onto_its_own_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places: list[Any] = []
+
+    def loaded(*_: Any, device_map: Any, **__: Any) -> Any:
+        places.append(device_map)
+        raise ValueError("no such GPU here")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loaded)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    with pytest.raises(RunFailed) as failed:
+        load_in_4bit(tmp_path, Qlora())
+    assert failed.value.reason is Reason.UNSUPPORTED_MODEL
+    assert places == [{"": 3}]
 
 
 @pytest.mark.parametrize("kind", ["NF4", "FP4"])

@@ -1,6 +1,7 @@
 """Whole training runs, from a base and data in a registry to what is published there."""
 
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("peft")
 
+import torch
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from slm_trainer import train as module
 from slm_trainer.model import load_tokenizer, train_tokenizer
+from slm_trainer.objectives import Objective
 from slm_trainer.train import seed_everything, train
 from slmkit.data import Example
 from slmkit.registry import Registry
@@ -50,6 +53,7 @@ def give(registry: FakeRegistry, *lines: dict[str, str]) -> None:
 def ran(registry: FakeRegistry, work: Path, **fields: Any) -> Report:
     work.mkdir()
     source = {"source": {"uri": f"oci://{registry.host}/slm/data:latest"}, "format": "PromptCompletion"}
+    source |= fields.pop("data", {})
     training = {"max_steps": 4, "batch_size": 4, "learning_rate": 0.01, "evaluate_every": 2, "precision": "FP32"}
     wanted = {
         "run": "r", "registry": registry.settings, "output": {"repository": f"{registry.host}/slm/made"},
@@ -114,6 +118,24 @@ def test_a_contrastive_run_learns_from_worse_answers_and_names_a_record_without_
     assert "train.jsonl line " in failed.value.message
 
 
+def test_texts_are_learned_and_measured_by_their_loss_alone(registry: FakeRegistry, tmp_path: Path) -> None:
+    base(registry, tmp_path / "base")
+    texts = ["open gate 1 and close it again " * 200, *(f"open gate {n}" for n in range(23))]
+    give(registry, *({"text": text} for text in texts))
+    made = ran(registry, tmp_path / "made", data={"format": "Text"},
+               evaluation={"samples": 9, "metrics": ["ExactMatch", "Accuracy", "BLEU", "InferenceTime", "PeakMemory"]},
+               training={"max_steps": 20})  # fmt: skip
+    before, after = made.evaluation["baseline"], made.evaluation["model"]
+    assert before.perplexity is not None
+    assert after.perplexity is not None
+    assert after.perplexity < before.perplexity
+    assert after.samples == before.samples
+    assert after.samples
+    assert {(f.exact_match, f.accuracy, f.bleu, f.inference_seconds, f.peak_memory_bytes) for f in (before, after)} == {
+        (None, None, None, None, None)
+    }
+
+
 def test_early_stopping_publishes_the_weights_of_the_best_step(registry: FakeRegistry, tmp_path: Path) -> None:
     base(registry, tmp_path / "base")
     give(registry, *LINES)
@@ -130,6 +152,27 @@ def test_early_stopping_publishes_the_weights_of_the_best_step(registry: FakeReg
         for number, made in enumerate((stopped, short))
     ]
     assert weights[0] == weights[1], "what was learned after step 2 is gone"
+
+
+def test_a_model_is_measured_when_the_memory_of_the_training_is_free_again(
+    registry: FakeRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base(registry, tmp_path / "base")
+    give(registry, *LINES)
+    done: list[Any] = []
+    measure, held = module.measure, []
+
+    def objective_of(*_: Any) -> Objective:
+        teacher = torch.nn.Linear(2, 2)  # what an objective holds, as that of Features does
+        held.append(weakref.ref(teacher))
+        return Objective(extra=teacher)
+
+    monkeypatch.setattr(module, "objective_of", objective_of)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("free"))
+    monkeypatch.setattr(module, "measure", lambda *given: done.append(held[0]() is not None) or measure(*given))
+    ran(registry, tmp_path / "made", method="Full",
+        evaluation={"samples": 2, "max_new_tokens": 2, "untrained_baseline": True})  # fmt: skip
+    assert done == ["free", True, "free", False]
 
 
 @pytest.mark.parametrize(

@@ -235,8 +235,14 @@ def test_a_teacher_behind_an_address_is_judged_by_the_records_that_the_student_i
     assert told["evaluation_samples"] == trained["evaluation"]["samples"] == 70
     assert told["seed"] == trained["hyperparameters"]["seed"] == 5
     assert label_run(spec | LOCAL)["evaluation"] is None, "weights are measured beside the student"
-    plain = {"evaluation": {"data": DATA | {"format": "Text"}}}
-    assert label_run(plain)["evaluation"] is None, "nobody can be asked a text without a prompt"
+
+
+def test_the_student_is_measured_under_the_system_message_that_it_was_trained_with() -> None:
+    own = {"evaluation": {"data": DATA}}
+    for teacher in (distillation().spec.teacher.dump(), LOCAL["teacher"]):
+        told = {"teacher": teacher | {"prompt": {"system": "Be short."}}}
+        assert train_run(told | own)["system_prompt"] == "Be short."
+        assert train_run(told)["system_prompt"] is None, "what is labelled has it already"
 
 
 def test_how_the_evaluation_goes_asks_no_teacher_again_that_has_nothing_to_do_with_it() -> None:

@@ -1,7 +1,7 @@
 """What a record is, in each of the formats, and what is wrong with one that is none."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeGuard
 
 from slmkit.data.limits import LINE_LIMIT, invalid, shown
@@ -41,6 +41,11 @@ class Example:
         """The whole conversation."""
         answer = [] if self.completion is None else [{"role": "assistant", "content": self.completion}]
         return [*self.prompt, *answer]
+
+    def told(self, system: str) -> "Example":
+        """The same with this system message in place of its own."""
+        said = (message for message in self.prompt if message["role"] != "system")
+        return replace(self, prompt=({"role": "system", "content": system}, *said))
 
     @property
     def plain(self) -> bool:

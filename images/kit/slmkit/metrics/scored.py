@@ -15,8 +15,11 @@ DIGITS = 5
 
 
 def judged(seen: Seen, expected: Sequence[str], wanted: Evaluation) -> Measured:
-    """All that is wanted of a model that has answered."""
-    made = scored(seen.answers, expected, wanted.metrics, wanted.task)
+    """All that is wanted of a model that has answered, or has only read what was expected."""
+    if seen.answers:
+        made = scored(seen.answers, expected, wanted.metrics, wanted.task)
+    else:
+        made = Measured(Figures(samples=len(expected)), ())
     found: dict[str, float | int | None] = {"weight_bytes": seen.weight_bytes, "parameters": seen.parameters}
     sure: dict[str, Interval | None] = {}
     read = [(nats, tokens) for nats, tokens in zip(seen.nats, seen.tokens, strict=True) if tokens]

@@ -63,7 +63,7 @@ def prepare(run: TrainRun, context: Context, registry: Registry) -> Sets:
     apart = [data for data in (run.validation, run.evaluation.data) if data is not None]
     if apart:
         named = zip(apart, HELD_OUT, strict=False)
-        parts = [read_examples(data, _folder(data, role, context, registry)) for data, role in named]
+        parts = [_asked(run, read_examples(data, _folder(data, role, context, registry))) for data, role in named]
     else:
         parts = [(e for e in read_examples(run.train, train) if is_held_out(e, run.validation_split))]
     kept = [Spool(work / role) for role in HELD_OUT[: len(parts)]]
@@ -87,6 +87,11 @@ def prepare(run: TrainRun, context: Context, registry: Registry) -> Sets:
 def unanswered(example: Example) -> str | None:
     """A filter: nothing can be learned from a prompt alone."""
     return "NoAnswer" if example.completion is None else None
+
+
+def _asked(run: TrainRun, examples: Iterator[Example]) -> Iterator[Example]:
+    """The examples as those are asked that are learned from: each under the run's system message, where it has one."""
+    return examples if run.system_prompt is None else (example.told(run.system_prompt) for example in examples)
 
 
 def _folder(data: Data, role: str, context: Context, registry: Registry) -> Path:

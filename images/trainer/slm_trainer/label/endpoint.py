@@ -180,10 +180,10 @@ async def _until_it_answers(door: Door, endpoint: Endpoint) -> None:
     async with door.open() as client:
         while True:
             try:
-                answer = await client.get("/models")
-                if answer.status_code not in NOT_YET:
-                    return
-                trouble = f"answered {answer.status_code}"
+                async with client.stream("GET", "/models") as answer:  # its status: what else it says may have no end
+                    if answer.status_code not in NOT_YET:
+                        return
+                    trouble = f"answered {answer.status_code}"
             except httpx.HTTPError as error:
                 trouble = f"{type(error).__name__}: {error}"[:200]
             if clock() > deadline:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import chain
 
 from slm_trainer.dataset.report import Subject, write_report
@@ -100,8 +99,7 @@ def _prompts(data: Data, role: str, run: LabelRun, context: Context, registry: R
     if role != "evaluation":
         found = checked(run, found, role)
     if run.system_prompt is not None:
-        system = {"role": "system", "content": run.system_prompt}
-        found = (replace(e, prompt=(system, *(m for m in e.prompt if m["role"] != "system"))) for e in found)
+        found = (e.told(run.system_prompt) for e in found)
     prompts = Spool(context.work / "prompts" / role)
     prompts.write(found)
     if not prompts:

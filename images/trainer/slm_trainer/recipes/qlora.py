@@ -37,7 +37,7 @@ def load_in_4bit(folder: Path, wanted: Qlora, precision: str = "FP32") -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32,
             attn_implementation=attention(), quantization_config=config,
-            device_map={"": 0 if torch.cuda.is_available() else "cpu"},
+            device_map={"": torch.cuda.current_device() if torch.cuda.is_available() else "cpu"},
         )  # fmt: skip
     except (OSError, ValueError, KeyError) as error:
         raise RunFailed(Reason.UNSUPPORTED_MODEL, f"the model cannot be loaded in four bits: {error}") from None
