@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from slm_quantizer.gptq import check_blocks
 from slm_quantizer.layerwise import States, first_inputs, through
 from slm_quantizer.passes import QUIET, Passes, converting
+from slm_quantizer.source import load
 from slm_trainer.store import TokenStore
 from slmkit.run import RunFailed
 from slmops.contract import Reason
@@ -44,9 +44,7 @@ def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path, pass
 
     check_blocks(model, block)
     store = TokenStore(records)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-    ).eval()
+    loaded = load(model)
     quantizer = WeightQuantizer(bits=4, symmetric=symmetric, group_size=block)
     probe = torch.tensor([store[0].tokens])
     with torch.inference_mode():
