@@ -39,7 +39,8 @@ GROUPS = (
 def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path, passes: Passes = QUIET) -> Path:
     """Write the scaled model to the folder ``out``. ``block``: weights that will share a scale.
 
-    Raises RunFailed, UnsupportedModel, where layers are not named as in GROUPS or the result would be another function."""
+    Raises RunFailed, ConversionFailed, where layers are not named as in GROUPS or the result would be another function:
+    other algorithms and precisions do not mind."""
     from olive.common.quant.utils import WeightQuantizer
 
     check_blocks(model, block)
@@ -61,7 +62,7 @@ def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path, pass
                 found += 1
         moved = float((loaded(input_ids=probe).logits - before).abs().max() / before.abs().max())
     if not found or not moved <= SAME:
-        raise RunFailed(Reason.UNSUPPORTED_MODEL, f"AWQ cannot scale this architecture ({loaded.config.model_type}): "
+        raise RunFailed(Reason.CONVERSION_FAILED, f"AWQ cannot scale this architecture ({loaded.config.model_type}): "
                         "use algorithm GPTQ, KQuant or RTN")  # fmt: skip
     shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json"))
     loaded.save_pretrained(out)

@@ -130,7 +130,7 @@ def test_blocks_that_do_not_fit_are_told(records: Path, tmp_path: Path) -> None:
             RunFailed, match="blocks of 64 weights do not fill the model's intermediate_size, 96"
         ) as failed:
             made(odd, wish(algorithm=algorithm, block_size=block), records, tmp_path / algorithm)
-        assert failed.value.reason is Reason.UNSUPPORTED_MODEL
+        assert failed.value.reason is Reason.CONVERSION_FAILED, "the next precision has no such blocks"
 
 
 def test_weights_beyond_half_precision_are_told(model: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_awq_refuses_a_model_that_it_cannot_scale(model: Path, records: Path, tm
     monkeypatch.setattr("slm_quantizer.awq.GROUPS", ())
     with pytest.raises(RunFailed, match="use algorithm GPTQ") as failed:
         awq(model, records, 32, True, tmp_path / "scaled")
-    assert failed.value.reason is Reason.UNSUPPORTED_MODEL
+    assert failed.value.reason is Reason.CONVERSION_FAILED, "the next precision needs no AWQ"
 
 
 def test_a_model_of_which_scaling_makes_another_function_is_refused(

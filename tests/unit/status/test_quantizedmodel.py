@@ -156,7 +156,7 @@ def test_a_variant_that_failed_is_named_and_the_other_goes_on() -> None:
     status = status_of(seen(ended(3, failure("ConversionFailed", "no such operator")), RUNNING, progress="Verifying"))
     assert phases(status) == {"int4": "Failed", "int8": "Running"}
     assert facts(status)["Quantized"] == ("False", "ConversionFailed")
-    assert told(status, "Quantized").startswith("int4: no such operator. The tool chain")
+    assert told(status, "Quantized").startswith("int4: no such operator. Change the setting")
     assert "int8" not in told(status, "Quantized")
     assert status.progress is not None
     assert status.progress.stage == "Verifying"
