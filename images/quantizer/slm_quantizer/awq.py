@@ -46,13 +46,15 @@ def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path, pass
     check_blocks(model, block)
     store = TokenStore(records)
     loaded = load(model)
+    layers = getattr(loaded.get_decoder(), "layers", ())
+    if not len(layers):
+        raise _unknown(loaded)
     quantizer = WeightQuantizer(bits=4, symmetric=symmetric, group_size=block)
     probe = torch.tensor([store[0].tokens])
     with torch.inference_mode():
         before = loaded(input_ids=probe).logits
         found = 0
         states = first_inputs(loaded, store)
-        layers = loaded.get_decoder().layers
         for layer in passes.each(converting("AWQ"), layers):
             groups = list(_groups(layer))
             moments, states = _watch(layer, groups, states)
@@ -62,11 +64,15 @@ def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path, pass
                 found += 1
         moved = float((loaded(input_ids=probe).logits - before).abs().max() / before.abs().max())
     if not found or not moved <= SAME:
-        raise RunFailed(Reason.CONVERSION_FAILED, f"AWQ cannot scale this architecture ({loaded.config.model_type}): "
-                        "use algorithm GPTQ, KQuant or RTN")  # fmt: skip
+        raise _unknown(loaded)
     shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json"))
     loaded.save_pretrained(out)
     return out
+
+
+def _unknown(loaded: Any) -> RunFailed:
+    text = f"AWQ cannot scale this architecture ({loaded.config.model_type}): use algorithm GPTQ, KQuant or RTN"
+    return RunFailed(Reason.CONVERSION_FAILED, text)
 
 
 def _groups(layer: torch.nn.Module) -> Iterator[tuple[Any, list[Any]]]:
