@@ -54,6 +54,7 @@ def quantizedmodel_status(
         phase=phase(facts, (running, doing), resource.status.phase),
         observed_generation=resource.metadata.generation,
         inputs={k: v for state in states if state.report for k, v in state.report.inputs.items()},
+        licenses={k: v for state in states if state.report for k, v in state.report.licenses.items()},
         verified={k: v for state in states if state.report for k, v in state.report.verified.items()},
         progress=shown if finished else _overall(shown, states),
         variants=variants,

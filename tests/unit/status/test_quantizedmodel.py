@@ -120,6 +120,12 @@ def test_all_variants_ready_is_success() -> None:
     assert status.inputs == {"model": "m@1"}
 
 
+def test_the_licence_of_the_model_is_in_the_status() -> None:
+    resource = quantizedmodel()
+    status = status_of(seen(report("image", licenses={"model": "Apache-2.0"}), resource=resource), resource)
+    assert status.licenses == {"model": "Apache-2.0"}
+
+
 def test_what_the_last_look_saw_is_told() -> None:
     gpu = quantizedmodel(
         {"variants": [{"name": "a"}, {"name": "b", "precision": "FP16", "target": {"device": "CUDA"}}]}
