@@ -14,6 +14,7 @@ import yaml
 from bench import __main__ as bench
 from bench import (
     adapters,
+    backends,
     data,
     decode,
     figures,
@@ -313,6 +314,23 @@ def test_sizes_are_told_against_fp16_as_it_is_and_against_fp16_that_is_compresse
         "46.0 MB against 200.0 MB in FP16: 77.0% less", "at least 75% below FP16"
     )  # fmt: skip
     assert told["the same, both with Zstd"] == ("46.0 MB against 184.0 MB in FP16: 75.0% less", "")
+
+
+def test_a_format_that_was_not_made_has_missed_its_target() -> None:
+    form = {"format": "GGUF", "precision": "INT4", "algorithm": "KQuant"}
+    good, bad = backends.judge([
+        form | {"similarity": 0.99875, "greedy": 0.5, "weights": 1_250_000}, form | {"failed": "no such architecture"},
+    ])  # fmt: skip
+    assert (good.name, good.met) == ("GGUF, INT4 by KQuant", True)
+    assert good.target == "logits at least 0.9 similar to PyTorch's"
+    assert good.value == "0.99875, 50% of greedy tokens, 1.2 MB"
+    assert (bad.value, bad.met) == ("no such architecture", False)
+
+
+def test_what_is_asked_of_a_format_is_what_the_quantizer_asks() -> None:
+    from slm_quantizer.likeness import SIMILARITY
+
+    assert backends.LEAST == SIMILARITY
 
 
 def took(*processor: float) -> list[image.Took]:
