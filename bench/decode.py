@@ -33,11 +33,13 @@ def judge(
     """The figures with their targets."""
     about = next(line for line in said if "parameters" in line)
     half = 2 * about["parameters"]
+    beside = next(line["half"] for line in said if "half" in line)
     figures = [
         Figure("parameters, and those of embeddings", "embeddings under a tenth",
                f"{about['parameters'] / 1e6:.1f} million, {about['embeddings'] / about['parameters']:.1%}",
                about["embeddings"] < about["parameters"] / 10),
         Figure("llama.cpp's Q4_0", "", _less(peer_bytes, half)),
+        Figure("FP16 itself: the layers of its image, with Zstd", "", _less(beside, half)),
     ]  # fmt: skip
     built = sorted((line for line in said if "block" in line), key=lambda line: int(line["block"]))
     for line in built:
@@ -46,6 +48,7 @@ def judge(
         figures += [
             Figure(f"weights in INT4, blocks of {line['block']}", "", _less(line["weights"], half)),
             Figure("the layers of its image, with Zstd", target, _less(line["packed"], half), kept),
+            Figure("the same, both with Zstd", "", _less(line["packed"], beside)),
         ]
     for line in built:
         figures += _speed(f"INT4/{line['block']}", rates, peers)

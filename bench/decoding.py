@@ -18,7 +18,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from slm_quantizer import onnx
+from slm_quantizer import compressed, onnx
 from slm_quantizer.pack import GENAI, layers, weight_bytes
 from slmops.contract import QuantizeRun, Sink, Source
 
@@ -42,12 +42,21 @@ def make(folder: Path) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
+def wanted(**fields: Any) -> QuantizeRun:
+    """A variant."""
+    return QuantizeRun(run="bench", model=Source(uri="oci://registry.example/x:v1"), name="x", variant="v",
+                       output=Sink(repository="registry.example/x"), **fields)  # fmt: skip
+
+
+def packed(folder: Path) -> int:
+    """Bytes of the layers of its image, with Zstd."""
+    return sum(layer.measure().size for layer in layers(folder, "x", "Zstd"))
+
+
 def quantized(model: Path, block: int, work: Path) -> Path:
     """INT4, by the quantizer's own backend, to be run on one thread."""
-    run = QuantizeRun(run="bench", model=Source(uri="oci://registry.example/x:v1"), name="x", variant="v", precision="INT4",
-                      block_size=block, output=Sink(repository="registry.example/x"))  # fmt: skip
     work.mkdir()
-    folder = onnx.build(model, run, None, work)
+    folder = onnx.build(model, wanted(precision="INT4", block_size=block), None, work)
     config = json.loads((folder / GENAI).read_text())
     config["model"]["decoder"]["session_options"]["intra_op_num_threads"] = 1
     (folder / GENAI).write_text(json.dumps(config))
@@ -73,9 +82,9 @@ def in_genai(folder: Path) -> Callable[[], None]:
     model = og.Model(str(folder))
 
     def generate() -> None:
-        wanted = og.GeneratorParams(model)
-        wanted.set_search_options(do_sample=False, min_length=PROMPT + ANSWER, max_length=PROMPT + ANSWER)
-        generator = og.Generator(model, wanted)
+        settings = og.GeneratorParams(model)
+        settings.set_search_options(do_sample=False, min_length=PROMPT + ANSWER, max_length=PROMPT + ANSWER)
+        generator = og.Generator(model, settings)
         generator.append_tokens(list(range(10, 10 + PROMPT)))
         while not generator.is_done():
             generator.generate_next_token()
@@ -103,10 +112,12 @@ def main(place: Path) -> None:
     tell(parameters=parameters, embeddings=CONFIG.vocab_size * CONFIG.hidden_size)
     tell(shape=[CONFIG.vocab_size, CONFIG.hidden_size, CONFIG.intermediate_size, CONFIG.num_hidden_layers,
                 CONFIG.num_attention_heads, CONFIG.num_key_value_heads])  # fmt: skip
+    (place / "half").mkdir()
+    half = compressed.build(place / "model", wanted(format="Safetensors", precision="FP16"), None, place / "half")
+    tell(half=packed(half))
     built = {block: quantized(place / "model", block, place / str(block)) for block in BLOCKS}
     for block, folder in built.items():
-        packed = sum(layer.measure().size for layer in layers(folder, "x", "Zstd"))
-        tell(block=block, weights=weight_bytes(folder), packed=packed)
+        tell(block=block, weights=weight_bytes(folder), packed=packed(folder))
     ways = {"FP32": in_torch(place / "model", torch.float32), "BF16": in_torch(place / "model", torch.bfloat16)}
     ways |= {f"INT4/{block}": in_genai(folder) for block, folder in built.items()}
     for generate in ways.values():

@@ -47,7 +47,12 @@ def lines(name: str, program: str, *arguments: str | Path, path: Sequence[str]) 
     """The lines of JSON that a program of the checkout prints, run in the image of a name that the checkout makes. Raises
     RuntimeError with what it said where it fails."""
     with container(build_images(CLUSTER)[name], bool(CLUSTER.plain_http)) as made:
-        done = python(made, f"/repo/{program}", *arguments, path=path)
+        return lines_in(made, program, *arguments, path=path)
+
+
+def lines_in(made: str, program: str, *arguments: str | Path, path: Sequence[str]) -> list[dict[str, Any]]:
+    """The same in a container that is there."""
+    done = python(made, f"/repo/{program}", *arguments, path=path)
     if done.returncode:
         raise RuntimeError(f"{program} failed: {done.stderr.strip()[-1000:]}")
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]

@@ -16,6 +16,20 @@ SUITE, PACKAGE = "forky", "llama.cpp"
 # The archive may be a mirror of some day in the past; what it holds is signed all the same.
 OPTIONS = ('Acquire::Check-Valid-Until "false"', 'APT::Install-Recommends "false"')
 FEW, MANY = 64, 192
+INTO = f"""
+sed 's/trixie/{SUITE}/' /etc/apt/sources.list > /etc/apt/sources.list.d/{SUITE}.list
+printf '%s;\\n' {" ".join(f"'{option}'" for option in OPTIONS)} > /etc/apt/apt.conf.d/99{SUITE}
+apt-get -qq update
+apt-get -qq -y -o 'Dpkg::Options::=--path-include=/usr/share/doc/llama.cpp-tools/*' install -t {SUITE} llama.cpp-tools
+mkdir /tmp/gguf && cd /tmp/gguf
+apt-get -qq download python3-gguf/{SUITE}
+dpkg-deb -x *.deb .
+mkdir -p /opt/llama.cpp/gguf-py
+mv usr/lib/python3/dist-packages/gguf /opt/llama.cpp/gguf-py/
+rm -rf /tmp/gguf
+"""
+"""Its programs and its converter go into a Debian of the suite before; Python's library for GGUF goes beside them, since
+the package would bring another Python."""
 
 
 def tokens_a_second(shape: Sequence[int], rounds: int) -> tuple[list[float], int]:
@@ -34,6 +48,11 @@ def tokens_a_second(shape: Sequence[int], rounds: int) -> tuple[list[float], int
     finally:
         whole.unlink(missing_ok=True)
         small.unlink(missing_ok=True)
+
+
+def add(container: str) -> None:
+    """Put llama.cpp into a container of ours, as whoever wants GGUF puts it into an image."""
+    run("buildah", "run", "--isolation=chroot", "--user=0:0", container, "--", "sh", "-ec", INTO)
 
 
 def _seconds(root: Path, tokens: int) -> float:

@@ -1,5 +1,5 @@
 """A model image is an image like any other: crane and oras read it, a pod mounts it, and KServe's way of doing that works
-where KServe mounts it, too, and not where KServe needs a shell in it."""
+where KServe mounts it, too; where KServe needs a shell in it, it works with one more layer that has one."""
 
 import hashlib
 import io
@@ -39,8 +39,12 @@ root = pathlib.Path(sys.argv[1])
 files = [path for path in root.rglob("*") if path.is_file()]
 print(json.dumps({str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}))
 """
-MODELCAR = ["sh", "-c", "ln -sf /proc/$$/root/models /mnt/models && sleep infinity"]
-"""What KServe runs in an image of ``oci://``."""
+AWAITED = "import pathlib, time\nwhile not pathlib.Path('/mnt/models').exists(): time.sleep(0.1)\n" + READ
+"""As KServe's servers wait for a modelcar."""
+CHECK = ["sh", "-c", '[ -d /models ] && [ "$$(ls -A /models)" ] && echo OK || exit 1']
+MODELCAR = ["sh", "-c", "ln -sf /proc/$$$$/root/models /mnt/models && sleep infinity"]
+"""What KServe runs in an image of ``oci://``, first to look whether there is a model, then to share it. Kubernetes makes
+one dollar of two."""
 
 
 @dataclass(frozen=True)
@@ -190,19 +194,66 @@ def test_a_pod_that_mounts_an_index_gets_what_is_for_its_node(
     assert said[f"models/{NAME}/model.onnx"] == sha256(FILES["model.onnx"])
 
 
+def modelcar(platform: Platform, reference: str) -> Manifest:
+    """A pod as KServe makes it of ``oci://``: a look at the model, and the model beside a server, which reads it."""
+    spec = restricted(platform.images["operator"], "-c", AWAITED, "/mnt/models", shareProcessNamespace=True)
+    inside = spec["containers"][0]["securityContext"]
+    shared = {"volumeMounts": [{"name": "mnt", "mountPath": "/mnt"}]}
+    car = {"name": "modelcar", "image": reference, "args": MODELCAR, "securityContext": inside} | shared
+    look = {"name": "modelcar-init", "image": reference, "args": CHECK, "securityContext": inside}
+    containers = [spec["containers"][0] | shared, car]
+    return spec | {"initContainers": [look], "containers": containers, "volumes": [{"name": "mnt", "emptyDir": {}}]}
+
+
+def states(platform: Platform, name: str, kind: str = "containerStatuses") -> dict[str, Any]:
+    """Of the containers of a pod, by name."""
+    pod = platform.kubectl.get("pod", name) or {}
+    return {each["name"]: each["state"] for each in pod.get("status", {}).get(kind, [])}
+
+
 def test_as_a_modelcar_it_has_no_shell_to_run(platform: Platform, image: Image, pods: list[str]) -> None:
     """What docs/model-images.md says of KServe's older form."""
-    spec = restricted(platform.images["operator"], "-c", "import time; time.sleep(600)", shareProcessNamespace=True)
-    shared = {"volumeMounts": [{"name": "mnt", "mountPath": "/mnt"}]}
-    car = {"name": "modelcar", "image": image.reference, "args": MODELCAR,
-           "securityContext": spec["containers"][0]["securityContext"]} | shared  # fmt: skip
-    spec["containers"] = [spec["containers"][0] | shared, car]
-    start(platform, pods, "interop-modelcar", spec | {"volumes": [{"name": "mnt", "emptyDir": {}}]})
+    start(platform, pods, "interop-modelcar", modelcar(platform, image.reference))
 
     def words() -> str:
-        pod = platform.kubectl.get("pod", "interop-modelcar") or {}
-        states = [c["state"] for c in pod.get("status", {}).get("containerStatuses", []) if c["name"] == "modelcar"]
-        return str([part.get("message") for state in states for part in state.values()])
+        return str(states(platform, "interop-modelcar", "initContainerStatuses"))
 
     wait_for("the modelcar's end", lambda: '"sh"' in words(), 120, lambda: platform.show("pod", "interop-modelcar"))
     assert "executable file not found" in words()
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A layer with the programs that KServe runs: Debian's static busybox."""
+    folder = tmp_path_factory.mktemp("shell")
+    subprocess.run(["apt-get", "-qq", "download", "busybox-static"], cwd=folder, check=True, capture_output=True)
+    (package,) = folder.glob("*.deb")
+    subprocess.run(["dpkg-deb", "-x", package, folder / "unpacked"], check=True)
+    (program,) = (path for path in (folder / "unpacked").rglob("busybox") if path.is_file() and "bin" in path.parts)
+    with tarfile.open(folder / "shell.tar", "w") as tar:
+        info = tarfile.TarInfo("bin/busybox")
+        info.size, info.mode = program.stat().st_size, 0o755
+        with program.open("rb") as file:
+            tar.addfile(info, file)
+        for name in ("sh", "ln", "ls", "sleep"):
+            info = tarfile.TarInfo(f"bin/{name}")
+            info.type, info.linkname = tarfile.SYMTYPE, "busybox"
+            tar.addfile(info)
+    return folder / "shell.tar"
+
+
+def test_with_a_shell_in_one_more_layer_it_is_a_modelcar(
+    platform: Platform, image: Image, pods: list[str], shell: Path
+) -> None:
+    tag = f"{image.reference.partition('@')[0]}:modelcar"
+    platform.crane("append", "--base", image.reference, "--new_layer", str(shell), "--new_tag", tag)
+    added = json.loads(platform.crane("manifest", tag))["layers"]
+    assert [layer["digest"] for layer in added[:-1]] == [layer.measure().digest for layer in image.layers]
+    name = "interop-car"
+    start(platform, pods, name, modelcar(platform, tag))
+    ended = lambda: "terminated" in states(platform, name).get("main", {})  # noqa: E731
+    wait_for("the server to have read the model", ended, 120, lambda: platform.show("pod", name))
+    said = platform.kubectl("logs", "-n", NAMESPACE, name, "-c", "main")
+    wanted = {f"{NAME}/{file}": sha256(content) for file, content in FILES.items()}
+    assert json.loads(said) == wanted, "through the other container"
+    assert "running" in states(platform, name)["modelcar"]

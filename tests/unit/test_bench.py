@@ -15,6 +15,7 @@ import yaml
 from bench import __main__ as bench
 from bench import (
     adapters,
+    backends,
     data,
     decode,
     figures,
@@ -297,7 +298,7 @@ def test_training_is_judged_by_the_median_of_its_rounds(rounds: list[dict[str, f
     assert words in figure.value
 
 
-SAID = [{"parameters": 1000, "embeddings": 99}, {"block": 128, "weights": 600, "packed": 500},
+SAID = [{"parameters": 1000, "embeddings": 99}, {"half": 1840}, {"block": 128, "weights": 600, "packed": 500},
         {"block": 32, "weights": 700, "packed": 650}]  # fmt: skip
 RATES = [{"FP32": 10.0, "BF16": 5.0, "INT4/32": 14.0, "INT4/128": 20.0}] * 3
 
@@ -319,6 +320,35 @@ def test_decoding_is_judged_against_the_faster_way_of_pytorch(
     found = decode.judge(list(by_what.values()), rates or RATES, [25.0, 40.0, 40.0], 560)
     assert {figure.name for figure in found if not figure.met} == missed
     assert "20.0 against 40.0 tokens/s: 0.50x" in [figure.value for figure in found]
+
+
+def test_sizes_are_told_against_fp16_as_it_is_and_against_fp16_that_is_compressed_too() -> None:
+    said = [{"parameters": 10**8, "embeddings": 1}, {"half": 184_000_000},
+            {"block": 128, "weights": 51_500_000, "packed": 46_000_000}]  # fmt: skip
+    rates = [{"FP32": 10.0, "BF16": 5.0, "INT4/128": 20.0}]
+    told = {figure.name: (figure.value, figure.target) for figure in decode.judge(said, rates, [25.0], 560)}
+    assert told["FP16 itself: the layers of its image, with Zstd"][0].endswith("8.0% less")
+    assert told["the layers of its image, with Zstd"] == (
+        "46.0 MB against 200.0 MB in FP16: 77.0% less", "at least 75% below FP16"
+    )  # fmt: skip
+    assert told["the same, both with Zstd"] == ("46.0 MB against 184.0 MB in FP16: 75.0% less", "")
+
+
+def test_a_format_that_was_not_made_has_missed_its_target() -> None:
+    form = {"format": "GGUF", "precision": "INT4", "algorithm": "KQuant"}
+    good, bad = backends.judge([
+        form | {"similarity": 0.99875, "greedy": 0.5, "weights": 1_250_000}, form | {"failed": "no such architecture"},
+    ])  # fmt: skip
+    assert (good.name, good.met) == ("GGUF, INT4 by KQuant", True)
+    assert good.target == "logits at least 0.9 similar to PyTorch's"
+    assert good.value == "0.99875, 50% of greedy tokens, 1.2 MB"
+    assert (bad.value, bad.met) == ("no such architecture", False)
+
+
+def test_what_is_asked_of_a_format_is_what_the_quantizer_asks() -> None:
+    from slm_quantizer.likeness import SIMILARITY
+
+    assert backends.LEAST == SIMILARITY
 
 
 def took(*processor: float) -> list[image.Took]:

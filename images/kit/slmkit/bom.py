@@ -21,9 +21,10 @@ from slmkit.provenance import HUB, OCI
 from slmops.contract import ADAPTER_TYPE, DATASET_TYPE, Artifact
 
 MEDIA_TYPE = "application/vnd.cyclonedx+json"
-LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy")
-"""What shapes weights besides our own code."""
-DATA = ("train", "validation", "data", "evaluation", "baseTask")
+LIBRARIES = ("torch", "transformers", "peft", "tokenizers", "safetensors", "numpy", "olive-ai", "onnxruntime-genai",
+             "onnxruntime", "compressed-tensors")  # fmt: skip
+"""What shapes weights besides our own code, where it is installed."""
+DATA = ("train", "validation", "data", "evaluation", "baseTask", "calibration")
 SELF = "self"
 
 

@@ -15,5 +15,5 @@ def index(run: IndexRun, context: Context) -> Report:
     facts = Facts(run, dict(context.inputs), INDEX_TYPE, {}, licence(context))
     platforms = [Platform(each.name, each.image, each.architecture) for each in run.variants]
     made = registry.push_index(run.output, platforms, facts.annotations())
-    describe(registry, run.output, context, made, facts)
+    made = describe(registry, run.output, context, made, facts)
     return Report(outcome="Succeeded", artifacts={"index": made})

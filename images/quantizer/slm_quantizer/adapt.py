@@ -13,20 +13,20 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, set_seed
+from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
 from slm_quantizer.recipe import RECORDS, recipe, validate
 from slm_quantizer.records import records
 from slm_quantizer.telling import Telling, told
 from slm_trainer.encoding import encode, turn_end
+from slm_trainer.model import load_tokenizer
 from slm_trainer.precision import decided
 from slm_trainer.schedule import steps_an_epoch, total_steps
 from slm_trainer.store import TokenStore
-from slm_trainer.template import set_template
 from slmkit.publish import beside
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
-from slmkit.sources import check_model_folder, fetch
+from slmkit.sources import fetch
 from slmops.contract import ADAPTER_TYPE, Learning, Reason, Report, TrainRun
 
 IGNORED = -100
@@ -42,16 +42,8 @@ def adapt(run: TrainRun, context: Context) -> Report:
     context.stage("Fetching")
     base = context.work / "base"
     context.inputs["base"] = fetch(run.base, base, registry)
-    check_model_folder(base)
+    tokenizer = load_tokenizer(base, run.template)
     training = records(run, context, registry)
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True, trust_remote_code=False)
-    if run.template is not None:
-        set_template(tokenizer, run.template)
-    if tokenizer.chat_template is None:
-        raise RunFailed(
-            Reason.UNSUPPORTED_MODEL,
-            "the tokenizer has no chat template; add chat_template.jinja, or set data.template",
-        )
     wanted = run.hyperparameters
     encoded, dropped = encode(tokenizer, context.going(training), wanted.max_sequence_length, context.work / "tokens")
     if not encoded:

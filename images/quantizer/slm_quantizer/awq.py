@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from slm_quantizer.gptq import check_blocks
 from slm_quantizer.layerwise import States, first_inputs, through
 from slm_quantizer.passes import QUIET, Passes, converting
+from slm_quantizer.source import load
 from slm_trainer.store import TokenStore
 from slmkit.run import RunFailed
 from slmops.contract import Reason
@@ -39,21 +39,22 @@ GROUPS = (
 def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path, passes: Passes = QUIET) -> Path:
     """Write the scaled model to the folder ``out``. ``block``: weights that will share a scale.
 
-    Raises RunFailed, UnsupportedModel, where layers are not named as in GROUPS or the result would be another function."""
+    Raises RunFailed, ConversionFailed, where layers are not named as in GROUPS or the result would be another function:
+    other algorithms and precisions do not mind."""
     from olive.common.quant.utils import WeightQuantizer
 
     check_blocks(model, block)
     store = TokenStore(records)
-    loaded = AutoModelForCausalLM.from_pretrained(
-        model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-    ).eval()
+    loaded = load(model)
+    layers = getattr(loaded.get_decoder(), "layers", ())
+    if not len(layers):
+        raise _unknown(loaded)
     quantizer = WeightQuantizer(bits=4, symmetric=symmetric, group_size=block)
     probe = torch.tensor([store[0].tokens])
     with torch.inference_mode():
         before = loaded(input_ids=probe).logits
         found = 0
         states = first_inputs(loaded, store)
-        layers = loaded.get_decoder().layers
         for layer in passes.each(converting("AWQ"), layers):
             groups = list(_groups(layer))
             moments, states = _watch(layer, groups, states)
@@ -63,11 +64,15 @@ def awq(model: Path, records: Path, block: int, symmetric: bool, out: Path, pass
                 found += 1
         moved = float((loaded(input_ids=probe).logits - before).abs().max() / before.abs().max())
     if not found or not moved <= SAME:
-        raise RunFailed(Reason.UNSUPPORTED_MODEL, f"AWQ cannot scale this architecture ({loaded.config.model_type}): "
-                        "use algorithm GPTQ, KQuant or RTN")  # fmt: skip
+        raise _unknown(loaded)
     shutil.copytree(model, out, ignore=shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json"))
     loaded.save_pretrained(out)
     return out
+
+
+def _unknown(loaded: Any) -> RunFailed:
+    text = f"AWQ cannot scale this architecture ({loaded.config.model_type}): use algorithm GPTQ, KQuant or RTN"
+    return RunFailed(Reason.CONVERSION_FAILED, text)
 
 
 def _groups(layer: torch.nn.Module) -> Iterator[tuple[Any, list[Any]]]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from slm_quantizer.awq import awq
 from slm_quantizer.gptq import BITS, quantized
 from slm_quantizer.passes import QUIET, Passes, converting
+from slm_quantizer.source import load
 from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
 
@@ -29,9 +29,7 @@ def build(model: Path, run: QuantizeRun, records: Path | None, work: Path, passe
     shutil.copytree(model, out, ignore=shutil.ignore_patterns(*WEIGHTS))
     if run.precision in DTYPES:
         passes.begin(converting(run.format))
-        loaded = AutoModelForCausalLM.from_pretrained(
-            model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=DTYPES[run.precision]
-        )
+        loaded = load(model, DTYPES[run.precision])
         if not all(bool(tensor.isfinite().all()) for tensor in loaded.state_dict().values()):
             raise RunFailed(Reason.CONVERSION_FAILED, f"weights of the model are beyond the range of {run.precision}")
         loaded.save_pretrained(out)

@@ -8,11 +8,13 @@ file that ``answer`` names. Asked is either of
     {"do": "say", "model": FOLDER, "prompts": [TEXT, …], "limit": TOKENS, "answer": FILE}
                             says [{"tokens": […], "read_back": TEXT, "logits": […], "greedy": […]}, …]
 
-A program that ends with another code than 0, or without an answer, has failed; its last line says why.
+A program that ends with another code than 0, or without an answer, has failed; the last line of its standard error says
+why. All that it prints goes to the log as it comes.
 """
 
 import json
 import subprocess
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +28,9 @@ from slmkit.run import RunFailed
 from slmops.contract import QuantizeRun, Reason
 
 BACKENDS = Path("/opt/backends")
+STDERR = 2
+LINE = 1 << 16
+"""Characters that are read at once: a bar that goes on for hours is one line."""
 
 
 def program(format: str) -> Path:
@@ -73,11 +78,25 @@ def _ask(format: str, asked: dict[str, Any], reason: Reason) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         question, answer = Path(folder, "asked.json"), Path(folder, "answer.json")
         question.write_text(json.dumps(asked | {"answer": str(answer)}))
-        done = subprocess.run(
-            [str(program(format)), str(question)], capture_output=True, text=True, check=False, errors="replace"
-        )
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        if done.returncode or not answer.is_file():
-            last = said[-1][:300] if said else f"exit code {done.returncode}"
-            raise RunFailed(reason, f"the tool chain of {format} failed: {last}")
-        return json.loads(answer.read_bytes())
+        code, last = _run(program(format), question)
+        if code or not answer.is_file():
+            raise RunFailed(
+                reason, f"the tool chain of {format} failed: {last or f'exit code {code}, its words are in the log'}"
+            )
+        try:
+            return json.loads(answer.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise RunFailed(reason, f"the tool chain of {format} answers with what is no JSON: {error}") from None
+
+
+def _run(path: Path, question: Path) -> tuple[int, str]:
+    """Run a program, and pass on what it prints. Returns its exit code and the last line of its standard error: what goes
+    to the other stream may come later than it was said."""
+    last = ""
+    with subprocess.Popen([str(path), str(question)], stdout=STDERR, stderr=subprocess.PIPE, text=True,
+                          errors="replace") as process:  # fmt: skip
+        assert process.stderr is not None
+        while line := process.stderr.readline(LINE):
+            sys.stderr.write(line)
+            last = line.strip()[:300] or last
+    return process.returncode, last

@@ -81,13 +81,13 @@ def depth(model: Path) -> int:
 
 
 def check_blocks(model: Path, block: int) -> None:
-    """Raise RunFailed, UnsupportedModel, where blocks of so many weights would not end with a row: what rounds them pads
-    nothing. -1: a whole row is one."""
+    """Raise RunFailed, ConversionFailed, where blocks of so many weights would not end with a row: what rounds them pads
+    nothing. -1: a whole row is one. Another precision has no such blocks, so the next of the ladder may be built."""
     config = json.loads((model / "config.json").read_bytes())
     for name in ("hidden_size", "intermediate_size"):
         size = config.get(name)
         if isinstance(size, int) and block > 0 and size % block:
-            raise RunFailed(Reason.UNSUPPORTED_MODEL, f"blocks of {block} weights do not fill the model's {name}, "
+            raise RunFailed(Reason.CONVERSION_FAILED, f"blocks of {block} weights do not fill the model's {name}, "
                             f"{size}: choose another blockSize, or algorithm RTN in ONNX, which pads")  # fmt: skip
 
 

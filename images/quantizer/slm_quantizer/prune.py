@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
 
 from slm_quantizer.layerwise import States, first_inputs, through
 from slm_quantizer.passes import QUIET, Passes
+from slm_quantizer.source import load
 from slm_trainer.store import TokenStore
 from slmkit.run import RunFailed
 from slmops.contract import Prune, Reason
@@ -27,9 +27,7 @@ def pruned(model: Path, wanted: Prune, records: Path | None, out: Path, passes: 
     weights that were pruned. The same model, wish and records give the same bytes.
 
     Raises RunFailed, UnsupportedModel, where there is no linear layer to prune, or its inputs are no multiple of M."""
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
-        model, local_files_only=True, trust_remote_code=False, use_safetensors=True, dtype=torch.float32
-    ).eval()
+    loaded = load(model)
     layers = getattr(loaded.get_decoder(), "layers", ())
     linears = [[part for part in layer.modules() if isinstance(part, torch.nn.Linear)] for layer in layers]
     if not any(linears):

@@ -4,8 +4,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from slm_quantizer import adapters, effect, evaluate
 from slm_quantizer.calibrate import calibration
 from slm_quantizer.formats import backend
@@ -13,6 +11,7 @@ from slm_quantizer.onnx import on_cpu
 from slm_quantizer.pack import finish, layers, name_end
 from slm_quantizer.passes import QUIET, Passes, course, whole
 from slm_quantizer.runtimes import Torch
+from slm_quantizer.source import understood
 from slm_quantizer.verify import look
 from slm_trainer import evaluate as in_torch
 from slm_trainer.encoding import texts, turn_end
@@ -41,10 +40,10 @@ def quantize(run: QuantizeRun, context: Context) -> Report:
     model = context.work / "model"
     context.inputs["model"] = fetch(run.model, model, registry)
     check_model_folder(model)
+    tokenizer = understood(model, run)
     folders = adapters.fetched(run, context, registry)
     updates = adapters.updates(folders)
     examples = _examples(run, context, registry)
-    tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     pairs, end = [texts(tokenizer, example) for example in examples], turn_end(tokenizer)
     records = calibration(run, tokenizer, context, registry)
     pruning = effect.prune(model, run, records, context)

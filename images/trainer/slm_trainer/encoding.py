@@ -4,6 +4,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
+from jinja2 import TemplateError
+
 from slm_trainer.store import Record, TokenStore, Writer
 from slm_trainer.template import ANSWER, QUESTION
 from slmkit.data import Example
@@ -59,7 +61,7 @@ def name_ends(model: Any, tokenizer: Any) -> None:
 
 def prompt_tokens(tokenizer: Any, example: Example) -> list[int]:
     """The conversation up to where the answer begins."""
-    text = tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True)
+    text = _written(tokenizer, list(example.prompt), add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
@@ -93,9 +95,20 @@ def encode(
 def texts(tokenizer: Any, example: Example) -> tuple[str, str | None]:
     """(prompt, answer with its end) as the chat template writes them. No answer where the template begins one in another
     way than it writes one."""
-    prompt = tokenizer.apply_chat_template(list(example.prompt), tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template(example.messages(), tokenize=False)
+    prompt = _written(tokenizer, list(example.prompt), add_generation_prompt=True)
+    whole = _written(tokenizer, example.messages())
     return prompt, whole[len(prompt) :] if whole.startswith(prompt) else None
+
+
+def _written(tokenizer: Any, messages: Sequence[Any], **how: bool) -> str:
+    """A conversation as the chat template writes it. Some refuse what they do not know: a system's message, two of the
+    user's in a row."""
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, **how))
+    except TemplateError as error:
+        raise RunFailed(
+            Reason.UNSUPPORTED_MODEL, f"the model's chat template does not write a record: {error}"
+        ) from None
 
 
 def _answer(tokenizer: Any, example: Example, longest: int) -> list[Record]:

@@ -15,6 +15,10 @@ from slmkit.run import RunFailed
 from slmkit.sources import check_model_folder
 from slmops.contract import Architecture, Reason
 
+VOCABULARIES = ("tokenizer.json", "tokenizer.*.json", "vocab.json", "vocab.txt", "*tekken*.json", "*.model", "*.spm",
+                "*.tiktoken")  # fmt: skip
+"""Files that a tokenizer's vocabulary may lie in."""
+
 
 def attention() -> str:
     """How attention is computed: on GPUs by PyTorch's own function, which takes less memory than the model's code; on
@@ -34,13 +38,27 @@ def load_model(folder: Path) -> Any:
         raise RunFailed(Reason.UNSUPPORTED_MODEL, f"the model cannot be loaded: {error}") from None
 
 
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a checked folder, as it is. Raises RunFailed where there is none, or transformers cannot read it:
+    of some architectures it makes an empty one where it finds no vocabulary."""
+    if not any(path.is_file() for name in VOCABULARIES for path in folder.glob(name)):
+        raise RunFailed(Reason.UNSUPPORTED_MODEL, "the model has no tokenizer: there is no tokenizer.json")
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        words = str(error)
+        if any(folder.glob("*.model")) and not (folder / "tokenizer.json").is_file():
+            words = (
+                "there is no tokenizer.json, and tokenizer.model alone is not read; save the tokenizer once where "
+                "transformers and sentencepiece are installed, which writes it"
+            )
+        raise RunFailed(Reason.UNSUPPORTED_MODEL, f"the tokenizer cannot be loaded: {words}") from None
+
+
 def load_tokenizer(folder: Path, template: str | None = None) -> Any:
     """A tokenizer with a chat template, its own or this one, and a padding token."""
     check_model_folder(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise RunFailed(Reason.UNSUPPORTED_MODEL, f"the tokenizer cannot be loaded: {error}") from None
+    tokenizer = read_tokenizer(folder)
     if template is not None:
         set_template(tokenizer, template)
     if tokenizer.chat_template is None:

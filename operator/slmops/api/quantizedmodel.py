@@ -248,7 +248,7 @@ class QuantizedModelStatus(BatchStatus):
         list[ComparisonRow],
         Field(max_length=64, json_schema_extra={"x-kubernetes-list-map-keys": ["name", "precision"]}),
     ] = []
-    """The measured variants beside each other, once all are built."""
+    """The measured variants beside each other, once all are built or have failed."""
     report: str | None = None
     """The same as an OCI artefact: a page with pictures, and comparison.json for machines."""
     index: ArtifactStatus | None = None

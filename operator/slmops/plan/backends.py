@@ -10,12 +10,13 @@ from slmops.state import Problem
 NEEDS: Mapping[Format, str] = {
     "ONNX": "Microsoft Olive and ONNX Runtime GenAI",
     "Safetensors": "PyTorch and compressed-tensors",
-    "GGUF": "llama.cpp's convert_hf_to_gguf.py and llama-quantize",
+    "GGUF": "a quantizer built with --backends gguf, and in it llama.cpp's convert_hf_to_gguf.py, llama-quantize and "
+    "llama-server",
     "OpenVINO": "optimum-intel and nncf",
     "MLX": "mlx-lm",
-    "QNN": "Qualcomm's AI Runtime SDK",
-    "TFLite": "Google's LiteRT Torch",
-    "PyTorchMobile": "PyTorch's ExecuTorch",
+    "QNN": "Qualcomm's AI Runtime SDK and a program of yours that calls it",
+    "TFLite": "Google's LiteRT Torch and a program of yours that calls it",
+    "PyTorchMobile": "PyTorch's ExecuTorch and a program of yours that calls it",
 }
 """The tool chain of each format."""
 GUIDE = "docs/quantization.md#backends"

@@ -36,29 +36,32 @@ def quantizedmodel_status(
     variants = [_variant(climb, before) for climb in climbs] or _unplanned(resource)
     states = [climb.now.state for climb in climbs] or [JobState("Absent")] * len(variants)
     sign = sign_state(plan.steps, observed)
-    done = all(state.phase == "Succeeded" for state in states)
+    finished = all(state.finished for state in states)
+    some = finished and any(state.phase == "Succeeded" for state in states)
     last = {step.role: observed.job(step.name) for step in plan.steps if step.role in (COMPARE, INDEX)}
     facts: list[Fact] = [
         *intake(plan),
         _together(C.QUANTIZED, "Built", variants, states),
-        _judged(variants) if done else unknown(C.EVALUATED, "Pending"),
-        _published([*last.values()]) if done else unknown(C.PUBLISHED, "Pending"),
+        # Of those that are built: one that failed does not hide what became of the others.
+        _judged(variants) if some else unknown(C.EVALUATED, "Pending"),
+        _published([*last.values()]) if some else unknown(C.PUBLISHED, "Pending"),
         *signed(resource.spec.output, sign),
     ]
     facts.append(succeeded(facts, ""))
-    running, doing = _running(states, [*last.values()] if done else [], sign)
+    running, doing = _running(states, [*last.values()] if finished else [], sign)
     shown = progress(running, resource.status.progress)
     return QuantizedModelStatus(
         phase=phase(facts, (running, doing), resource.status.phase),
         observed_generation=resource.metadata.generation,
         inputs={k: v for state in states if state.report for k, v in state.report.inputs.items()},
+        licenses={k: v for state in states if state.report for k, v in state.report.licenses.items()},
         verified={k: v for state in states if state.report for k, v in state.report.verified.items()},
-        progress=shown if done else _overall(shown, states),
+        progress=shown if finished else _overall(shown, states),
         variants=variants,
         ready=f"{sum(v.phase == 'Ready' for v in variants)}/{len(variants)}",
         sizes=_each(variants, lambda variant: variant.size),
         retained=_each(variants, _retained),
-        comparison=[_row(row) for row in comparison(climbs)[1]] if done else [],
+        comparison=[_row(row) for row in comparison(climbs)[1]] if finished else [],
         report=page.reference if (page := _made(last, COMPARE, "comparison")) else None,
         index=artifact(_made(last, INDEX, "index")),
         conditions=conditions(resource, facts, now),

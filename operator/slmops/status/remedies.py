@@ -46,7 +46,8 @@ REMEDIES: dict[str, str] = {
     "annotation slmops.dev/retry.",
     Reason.BACKEND_UNAVAILABLE: "Take another format, or install a quantizer image that has the tool chain; "
     "quantizer.backends of the chart says which it has.",
-    Reason.CONVERSION_FAILED: "The tool chain could not convert this model; the Job's log has its own words.",
+    Reason.CONVERSION_FAILED: "Change the setting that the message names, or take another algorithm or precision; "
+    "where it names none, the Job's log has the tool chain's own words.",
     Reason.VERIFICATION_FAILED: "The converted model does not answer like the original; try another precision or "
     "algorithm.",
     Reason.TRAINING_DIVERGED: "Lower spec.training.learningRate, or raise warmupRatio.",

@@ -92,7 +92,7 @@ def test_the_tool_chains_that_are_asked_for_are_in_the_tag_of_the_quantizer_alon
 
 def test_every_tool_chain_has_a_program_and_pinned_packages(build: ModuleType) -> None:
     programs = {path.stem for path in build.BACKENDS.glob("*.py")}
-    assert programs == {path.stem for path in build.BACKENDS.glob("*.txt")} == {"mlx", "openvino"}
+    assert programs == {path.stem for path in build.BACKENDS.glob("*.txt")} == {"gguf", "mlx", "openvino"}
     for name in programs:
         lines = (build.BACKENDS / f"{name}.txt").read_text().splitlines()
         assert all("--hash=sha256:" in line or line.endswith(" \\") for line in lines)

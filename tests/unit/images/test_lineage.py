@@ -196,6 +196,31 @@ def test_the_bill_of_materials_has_the_models_card() -> None:
     assert set(parts) == set(depends)
 
 
+def test_data_that_a_model_was_calibrated_on_and_what_quantized_it_are_in_the_bill_of_materials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = {
+        "olive-ai": "0.13.0",
+        "onnxruntime-genai": "0.18.0",
+        "onnxruntime": "1.31.1",
+        "compressed-tensors": "1",
+    }
+
+    def version(name: str) -> str:
+        if name not in installed:
+            raise bom.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(bom, "version", version)
+    quantized = facts(IMAGE_TYPE, inputs={"model": BASE, "calibration": DATA})
+    said = json.loads(bom.bom(MADE, quantized, ENDED))
+    kinds = {part["bom-ref"]: part["type"] for part in said["components"]}
+    assert (kinds["input-calibration"], kinds["input-model"]) == ("data", "machine-learning-model")
+    assert said["metadata"]["component"]["modelCard"]["modelParameters"]["datasets"] == [{"ref": "input-calibration"}]
+    libraries = {part["name"]: part["version"] for part in said["components"] if part["type"] == "library"}
+    assert libraries == installed
+
+
 # --- card
 
 

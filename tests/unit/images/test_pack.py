@@ -10,15 +10,18 @@ from typing import Any
 import pytest
 
 from slm_bench.pull import pull
+from slm_bench.sign import sign
 from slm_quantizer.pack import ends, finish, layers, name_end, weight_bytes
+from slmkit import trust
 from slmkit.layers import Compression
 from slmkit.lineage import walk
 from slmkit.run import Context, RunFailed
 from slmkit.variants import index
-from slmops.contract import IndexRun, PullRun, QuantizeRun, Reason, Report, Sink
+from slmops.contract import IndexRun, PullRun, QuantizeRun, Reason, Report, SignRun, Sink
 from tests.unit.images.adapterbytes import adapter, beside
 from tests.unit.images.fakeregistry import FakeRegistry
 from tests.unit.images.onnxbytes import GOOD, WEIGHTS, graph, model, outside
+from tests.unit.images.signers import signer
 
 FILES = {
     "model.onnx": GOOD, "model.onnx.data": WEIGHTS, "chat_template.jinja": b"t",
@@ -212,7 +215,19 @@ def test_an_index_leads_each_platform_to_its_variant(
         assert entry["annotations"] == {"slmops.dev/variant": each.name}
         assert made.size == sum(layer["size"] for layer in json.loads(body)["layers"]), "they share them"
     again = index(wanted, Context(work=tmp_path)).artifacts["index"]
-    assert again == made, "the same variants are the same index"
+    assert again.reference == made.reference, "the same variants are the same index"
+
+
+def test_an_index_is_signed_with_its_documents_and_let_in_where_its_provenance_is_asked_for(
+    registry: FakeRegistry, folder: Path, tmp_path: Path
+) -> None:
+    owner = signer(tmp_path / "owner")
+    report = index(variants(registry, folder), Context(work=tmp_path))
+    made = report.artifacts["index"]
+    sign(SignRun(run="s", artifacts=report.artifacts, key=owner.files, registry=registry.settings,
+                 output=Sink(repository=f"{registry.host}/slm/q")), Context(work=tmp_path))  # fmt: skip
+    wanted = owner.wants(made.reference, provenance=True)
+    assert trust.verified(wanted, registry.client()).uri == f"oci://{made.reference}"
 
 
 def test_the_way_back_leads_from_an_index_to_its_variants(registry: FakeRegistry, folder: Path, tmp_path: Path) -> None:

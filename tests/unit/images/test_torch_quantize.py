@@ -1,6 +1,7 @@
 """Whole quantization runs, from a model and data in a registry to the image that is published there."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ pytest.importorskip("onnxruntime_genai")
 pytest.importorskip("torchmetrics")
 
 from slm_quantizer.quantize import quantize
-from slmkit.run import Context, RunFailed
+from slmkit.run import PERMANENT, Context, RunFailed
 from slmops.contract import QuantizeRun, Reason, Report
 from tests.unit.images.fakeregistry import FakeRegistry
 from tests.unit.images.toys import EXAMPLES, saved
@@ -42,6 +43,11 @@ def ran(registry: FakeRegistry, work: Path, context: Context | None = None, **fi
     } | fields)  # fmt: skip
     work.mkdir()
     return quantize(run, context or Context(work))
+
+
+def calibrated(registry: FakeRegistry) -> dict[str, Any]:
+    """Calibration on the data."""
+    return {"data": {"source": {"uri": f"oci://{registry.host}/slm/data:latest"}, "format": "Messages"}, "samples": 8}
 
 
 def files(registry: FakeRegistry, report: Report) -> dict[str, str]:
@@ -131,6 +137,79 @@ def test_calibration_records_that_are_all_too_long_are_told(registry: FakeRegist
     with pytest.raises(RunFailed, match=r"5 of 5 are longer than calibration.maxSequenceLength 3") as failed:
         ran(registry, tmp_path / "work", algorithm="GPTQ", calibration=calibration)
     assert failed.value.reason is Reason.INVALID_DATA
+
+
+def without(*names: str) -> Callable[[dict[str, bytes]], None]:
+    def change(files: dict[str, bytes]) -> None:
+        for name in names:
+            del files[name]
+
+    return change
+
+
+def settled(file: str, **values: Any) -> Callable[[dict[str, bytes]], None]:
+    def change(files: dict[str, bytes]) -> None:
+        files[file] = json.dumps(json.loads(files[file]) | values).encode()
+
+    return change
+
+
+def sentencepiece(files: dict[str, bytes]) -> None:
+    del files["tokenizer.json"]
+    files["tokenizer.model"] = b"\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00\x00\x18\x02"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without("config.json"), "config.json of the model cannot be read"),
+        (settled("config.json", model_type="no-such-model"), "no-such-model"),
+        (settled("config.json", num_hidden_layers="two"), "config.json of the model cannot be read"),
+        (settled("config.json", model_type="vit"), "models of type vit do not go on with a text"),
+        (without("tokenizer.json"), "the model has no tokenizer: there is no tokenizer.json"),
+        (without("model.safetensors"), "the model has no weights"),
+        (sentencepiece, "tokenizer.model alone is not read"),
+        (without("chat_template.jinja"), "which writes the records of spec.calibration and spec.evaluation.data: add"),
+    ],
+    ids=["no config", "unknown type", "no number", "images", "no tokenizer", "no weights", "sentencepiece",
+         "no template"],
+)  # fmt: skip
+@pytest.mark.parametrize("fields", [{}, {"format": "Safetensors", "precision": "FP32"}], ids=["ONNX", "Safetensors"])
+def test_a_model_that_cannot_be_read_is_no_defect_and_not_tried_again(
+    change: Callable[[dict[str, bytes]], None],
+    words: str,
+    fields: dict[str, Any],
+    registry: FakeRegistry,
+    tmp_path: Path,
+) -> None:
+    files = {path.name: path.read_bytes() for path in (tmp_path / "toy").iterdir()}
+    change(files)
+    registry.artifact("slm/spoiled", files)
+    model = {"uri": f"oci://{registry.host}/slm/spoiled:latest"}
+    with pytest.raises(RunFailed) as failed:
+        ran(registry, tmp_path / "work", model=model, calibration=calibrated(registry), **fields)
+    assert failed.value.reason is Reason.UNSUPPORTED_MODEL
+    assert words in failed.value.message
+    assert failed.value.reason in PERMANENT
+
+
+def test_a_model_without_a_chat_template_is_quantized_where_no_record_is_read(
+    registry: FakeRegistry, tmp_path: Path
+) -> None:
+    files = {path.name: path.read_bytes() for path in (tmp_path / "toy").iterdir() if path.suffix != ".jinja"}
+    registry.artifact("slm/plain", files)
+    model = {"uri": f"oci://{registry.host}/slm/plain:latest"}
+    made = ran(registry, tmp_path / "work", model=model, evaluation=None, format="Safetensors", precision="FP32")
+    assert made.artifacts.keys() == {"image"}
+
+
+def test_a_chat_template_that_refuses_a_record_is_told(registry: FakeRegistry, tmp_path: Path) -> None:
+    files = {path.name: path.read_bytes() for path in (tmp_path / "toy").iterdir()}
+    files["chat_template.jinja"] = b"{{ raise_exception('System role not supported') }}"
+    registry.artifact("slm/strict", files)
+    with pytest.raises(RunFailed, match="does not write a record: System role not supported") as failed:
+        ran(registry, tmp_path / "work", model={"uri": f"oci://{registry.host}/slm/strict:latest"})
+    assert failed.value.reason is Reason.UNSUPPORTED_MODEL
 
 
 def test_a_format_that_the_image_lacks_costs_no_download(registry: FakeRegistry, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ pytest.importorskip("onnxruntime_genai")
 pytest.importorskip("compressed_tensors")
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from slm_quantizer import onnx
 from slm_quantizer.awq import _search, awq
@@ -130,7 +130,7 @@ def test_blocks_that_do_not_fit_are_told(records: Path, tmp_path: Path) -> None:
             RunFailed, match="blocks of 64 weights do not fill the model's intermediate_size, 96"
         ) as failed:
             made(odd, wish(algorithm=algorithm, block_size=block), records, tmp_path / algorithm)
-        assert failed.value.reason is Reason.UNSUPPORTED_MODEL
+        assert failed.value.reason is Reason.CONVERSION_FAILED, "the next precision has no such blocks"
 
 
 def test_weights_beyond_half_precision_are_told(model: Path, tmp_path: Path) -> None:
@@ -189,7 +189,15 @@ def test_awq_refuses_a_model_that_it_cannot_scale(model: Path, records: Path, tm
     monkeypatch.setattr("slm_quantizer.awq.GROUPS", ())
     with pytest.raises(RunFailed, match="use algorithm GPTQ") as failed:
         awq(model, records, 32, True, tmp_path / "scaled")
-    assert failed.value.reason is Reason.UNSUPPORTED_MODEL
+    assert failed.value.reason is Reason.CONVERSION_FAILED, "the next precision needs no AWQ"
+
+
+def test_awq_refuses_a_decoder_that_names_its_layers_in_another_way(records: Path, tmp_path: Path) -> None:
+    other = tmp_path / "gpt2"
+    GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=32, n_layer=1, n_head=2)).save_pretrained(other)
+    with pytest.raises(RunFailed, match=r"cannot scale this architecture \(gpt2\)") as failed:
+        awq(other, records, 32, True, tmp_path / "scaled")
+    assert failed.value.reason is Reason.CONVERSION_FAILED
 
 
 def test_a_model_of_which_scaling_makes_another_function_is_refused(
@@ -284,6 +292,11 @@ def test_the_program_of_a_format_is_verified_as_all_are(
         ("sys.exit('unknown architecture')", "unknown architecture"),
         ("pass", "the tool chain of GGUF failed"),
         ("open(asked['answer'], 'w').write('{}')", "made nothing"),
+        (
+            "open(asked['out'] + '/model.gguf', 'w').write('x'); open(asked['answer'], 'w').write('{')",
+            "what is no JSON",
+        ),
+        ("print('reading'); print('out of range', file=sys.stderr); print(); sys.exit(2)", "failed: out of range"),
     ],
 )
 def test_a_program_that_makes_nothing_has_failed(
@@ -295,6 +308,18 @@ def test_a_program_that_makes_nothing_has_failed(
     with pytest.raises(RunFailed, match=words) as failed:
         backend("GGUF").build(model, wish(format="GGUF"), None, tmp_path)
     assert failed.value.reason is Reason.CONVERSION_FAILED
+
+
+def test_all_that_a_program_prints_is_in_the_log(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from slm_quantizer.formats import backend
+
+    program(monkeypatch, tmp_path / "backends", "print('layer 1'); print('layer 2', file=sys.stderr); " + BUILDS)
+    backend("GGUF").build(model, wish(format="GGUF"), None, tmp_path)
+    logged = capfd.readouterr().err
+    assert "layer 1" in logged
+    assert "layer 2" in logged
 
 
 def test_a_format_without_a_program_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -261,6 +261,19 @@ def test_the_documents_to_sign_are_those_that_the_run_told_of() -> None:
     assert tuple(run["artifacts"]["model"]["documents"]) == documents
 
 
+def test_an_index_is_signed_with_the_documents_that_its_run_told_of() -> None:
+    made, documents = report("index"), (f"sha256:{'01' * 32}",)
+    told_of = made.model_copy(
+        update={"artifacts": {"index": made.artifacts["index"].model_copy(update={"documents": documents})}}
+    )
+    variants = [{"name": "amd"}, {"name": "arm", "target": {"architecture": "arm64"}}]
+    reports = {"q-amd": report("image"), "q-arm": report("image"), "index": told_of, "sign": DONE}
+    run = configuration(after(quantizedmodel(SIGNED | {"variants": variants}), reports))
+    assert run is not None
+    assert run["artifacts"].keys() == {"image.amd", "image.arm", "index"}
+    assert tuple(run["artifacts"]["index"]["documents"]) == documents
+
+
 def test_keys_that_inputs_were_verified_with_are_in_the_status() -> None:
     made = report("model", verified={"base": FINGERPRINT})
     resource = finetune()

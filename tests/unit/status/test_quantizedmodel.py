@@ -120,6 +120,12 @@ def test_all_variants_ready_is_success() -> None:
     assert status.inputs == {"model": "m@1"}
 
 
+def test_the_licence_of_the_model_is_in_the_status() -> None:
+    resource = quantizedmodel()
+    status = status_of(seen(report("image", licenses={"model": "Apache-2.0"}), resource=resource), resource)
+    assert status.licenses == {"model": "Apache-2.0"}
+
+
 def test_what_the_last_look_saw_is_told() -> None:
     gpu = quantizedmodel(
         {"variants": [{"name": "a"}, {"name": "b", "precision": "FP16", "target": {"device": "CUDA"}}]}
@@ -156,10 +162,56 @@ def test_a_variant_that_failed_is_named_and_the_other_goes_on() -> None:
     status = status_of(seen(ended(3, failure("ConversionFailed", "no such operator")), RUNNING, progress="Verifying"))
     assert phases(status) == {"int4": "Failed", "int8": "Running"}
     assert facts(status)["Quantized"] == ("False", "ConversionFailed")
-    assert told(status, "Quantized").startswith("int4: no such operator. The tool chain")
+    assert told(status, "Quantized").startswith("int4: no such operator. Change the setting")
     assert "int8" not in told(status, "Quantized")
     assert status.progress is not None
     assert status.progress.stage == "Verifying"
+
+
+THREE = quantizedmodel({
+    "variants": [{"name": "int4"}, {"name": "int8", "precision": "INT8"}, {"name": "fp32", "precision": "FP32"}],
+    "evaluation": {"data": DATA},
+})  # fmt: skip
+SMALL = report("image", evaluation={"model": figures(0.9, weight_bytes=1 << 20), "reference": figures(0.9)})
+LARGE = report("image", evaluation={"model": figures(0.9, weight_bytes=1 << 21), "reference": figures(0.9)})
+MEMORY = ended(3, failure("OutOfMemory", "more than its limit"))
+
+
+def compared(state: Report | Manifest) -> Observed:
+    """Two of three variants are built, and the Job that compares them is in a state."""
+    before = seen(SMALL, LARGE, MEMORY, resource=THREE)
+    job = next(m for m in plan_quantizedmodel(THREE, before, SETTINGS).apply if m["kind"] == "Job")
+    end = [COMPLETE] if isinstance(state, Report) else [FAILED] if "terminated" in state else []
+    made = live(job, *end)
+    inside = ended(0, said(state)) if isinstance(state, Report) else state
+    return together(before, Observed(children=(made,), pods=(pod(made, state=inside),)))
+
+
+def test_a_variant_that_failed_does_not_hide_what_became_of_the_others() -> None:
+    status = status_of(compared(report("comparison")), THREE)
+    assert phases(status) == {"int4": "Ready", "int8": "Ready", "fp32": "Failed"}
+    assert [(row.name, row.size, row.optimal) for row in status.comparison] == [
+        ("int4", "1Mi", True),
+        ("int8", "2Mi", False),
+    ]
+    assert status.report == f"registry.example/slm/comparison@{DIGEST}"
+    assert facts(status) == {
+        "Accepted": ("True", "Valid"), "InputsResolved": ("True", "Resolved"), "Quantized": ("False", "OutOfMemory"),
+        "Evaluated": ("True", "Measured"), "Published": ("True", "Pushed"), "Succeeded": ("False", "OutOfMemory"),
+    }  # fmt: skip
+
+
+def test_a_comparison_that_fails_is_told_beside_a_variant_that_failed() -> None:
+    status = status_of(compared(ended(3, failure("RegistryRefused", "read only"))), THREE)
+    assert facts(status)["Published"] == ("False", "RegistryRefused")
+    assert len(status.comparison) == 2
+    assert status.report is None
+    assert facts(status_of(compared(RUNNING), THREE))["Published"] == ("Unknown", "Running")
+
+
+def test_where_nothing_is_built_nothing_is_judged_nor_published() -> None:
+    status = status_of(seen(MEMORY, MEMORY, MEMORY, resource=THREE), THREE)
+    assert facts(status)["Evaluated"] == facts(status)["Published"] == ("Unknown", "Pending")
 
 
 def test_two_variants_that_failed_are_both_named() -> None:
