@@ -29,8 +29,8 @@ class Edge:
         self.server = Server(run, engine, engine._metrics)
         self._app = self.server.app()
 
-    def send(self, method: str, path: str, body: bytes | list[bytes] = b"") -> Exchange:
-        return Exchange(self._app, method, path, body)
+    def send(self, method: str, path: str, body: bytes | list[bytes] = b"", **headers: str) -> Exchange:
+        return Exchange(self._app, method, path, body, **headers)
 
     async def get(self, path: str) -> Exchange:
         return await self.send("GET", path).done()
