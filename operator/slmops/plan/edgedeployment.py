@@ -9,8 +9,10 @@ from dataclasses import replace
 from datetime import datetime
 
 from slmops.api.edgedeployment import EdgeDeployment
+from slmops.monitoring.baseline import ROLE as BASELINE
 from slmops.plan.batch import unrecorded
 from slmops.plan.evidence import evidence
+from slmops.plan.monitoring import kept, with_monitoring
 from slmops.plan.placement import WATCH_SECONDS, begun_turns, servers
 from slmops.plan.serving import bound, service
 from slmops.plan.sources import Sources, Unresolved
@@ -39,7 +41,14 @@ MEASURED = ("GateFailed", "GateInconclusive", "BenchmarkFailed")
 
 def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: Settings, now: datetime) -> Plan:
     """What the EdgeDeployment needs now."""
-    rollout = read(resource, observed, settings, now)
+    plan = _of_rollout(resource, observed, read(resource, observed, settings, now), settings, now)
+    assert isinstance(plan.detail, Rollout)
+    return with_monitoring(plan, resource, observed, plan.detail, now)
+
+
+def _of_rollout(
+    resource: EdgeDeployment, observed: Observed, rollout: Rollout, settings: Settings, now: datetime
+) -> Plan:
     looking = verification(resource, rollout.wanted, observed, settings) if rollout.wanted is not None else []
     if problem := rollout.problem or _unmeasurable(resource, observed, rollout):
         rollout = replace(rollout, candidate=None, decision="Wait", problem=problem)
@@ -132,8 +141,8 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
     evidence for what was decided.
     """
     assert rollout.wanted is not None
-    kept = {item.daemon_set["metadata"]["name"] for item in old if item.hosts or item.kept}
-    kept |= _late_pulls(resource, rollout)
+    held = {item.daemon_set["metadata"]["name"] for item in old if item.hosts or item.kept}
+    held |= _late_pulls(resource, rollout)
     looked = verification_name(resource, rollout.wanted)
     pools = {pool.name for pool in resource.spec.pools}
     again = _to_repeat(resource, rollout, observed)
@@ -147,14 +156,16 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
             keep = name == looked
         elif role == EVIDENCE:
             keep = name == evidence_job(resource)
+        elif role == BASELINE:
+            keep = kept(resource, rollout, child)
         elif labels.get(LABEL_POOL) not in pools:
             keep = False
         elif role == "serve":
-            keep = revision in (rollout.stays, rollout.on_trial) or name in kept
+            keep = revision in (rollout.stays, rollout.on_trial) or name in held
         elif role == "bench":
             keep = revision in (rollout.wanted.name, rollout.stable) and name not in again
         else:
-            keep = (revision == rollout.on_trial or name in kept) and name not in again
+            keep = (revision == rollout.on_trial or name in held) and name not in again
         if not keep:
             out.append(child)
     return sorted(out, key=lambda child: bool(child.get("kind") == "ConfigMap"))

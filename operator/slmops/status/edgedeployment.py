@@ -22,6 +22,7 @@ from slmops.rollout.turns import daemon_set_of
 from slmops.rollout.waves import wave_seen
 from slmops.state import ANNOTATION_RETRY, JobState, Observed, Plan
 from slmops.status.batch import intake, stage
+from slmops.status.monitoring import monitoring_facts, monitoring_status
 from slmops.status.pools import coarse, pool_status
 from slmops.status.signing import told
 
@@ -58,10 +59,12 @@ def edgedeployment_status(
         known = {pool.name: pool for pool in before.pools}
         pools = [coarse(known.get(pool.name), pool, rollout) for pool in pools]
     outcome = _published(resource, observed, _outcome(before, rollout, now))
+    monitoring = monitoring_status(resource, observed, plan, now)
     facts = [
         *intake(plan),
         *_signed(resource, observed, rollout),
         *_evidenced(resource, observed, outcome),
+        *monitoring_facts(resource, monitoring),
         *_facts(rollout, pools, outcome),
     ]
     return EdgeDeploymentStatus(
@@ -77,6 +80,7 @@ def edgedeployment_status(
         wave=_wave(resource, rollout, now),
         activity=_activity(rollout),
         pools=pools,
+        monitoring=monitoring,
         conditions=merge(before.conditions, facts, resource.metadata.generation, now),
     )
 

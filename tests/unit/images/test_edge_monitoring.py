@@ -12,8 +12,8 @@ pytest.importorskip("starlette")
 from slm_edge.monitoring import HELD, MINUTE, Monitoring, buckets
 from slmops.contract import BENCHMARK_HEADER, BINS, BUCKETS, SECOND_EDGES, TOKEN_EDGES, Served
 from slmops.monitoring.counts import plausible
+from tests.unit.images.edgeserver import CHAT, Edge, Make
 from tests.unit.images.fakeedge import Exchange, FakeGenAI
-from tests.unit.images.test_server import CHAT, Edge, Make, edge, make  # noqa: F401  (fixtures)
 
 PER_ANSWER = ("prompt_tokens", "answer_tokens", "finish", "request_seconds", "first_token_seconds")
 
