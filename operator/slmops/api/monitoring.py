@@ -118,7 +118,7 @@ class Monitoring(ApiModel):
 
 
 class QuantileStatus(ApiModel):
-    """Percentiles of a time, in seconds, to within a sixth: times are counted in bins."""
+    """Percentiles of a time, in seconds, to within a third at worst: times are counted in bins."""
 
     p50: Number
     """Median."""

@@ -82,6 +82,21 @@ def test_a_pods_progress_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer == {"stage": "Training", "step": 3}
 
 
+def test_a_server_is_asked_on_its_own_port_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    async def note(self: aiohttp.ClientSession, method: str, url: str, **_: Any) -> None:
+        seen.append(url)
+        raise aiohttp.ClientConnectionError
+
+    async def scenario(api: FakeApi, cluster: Cluster) -> None:
+        monkeypatch.setattr(aiohttp.ClientSession, "_request", note)
+        assert await cluster.monitoring({"status": {"podIP": "10.0.0.7"}}, 8123, 600) is None
+
+    play(scenario)
+    assert seen == ["http://10.0.0.7:8123/monitoring?seconds=600"]
+
+
 HOSTILE = {
     "an error": answering(b"{}", code="500 Oops"),
     "a redirect": answering(b"{}", "Location: http://169.254.169.254/", code="302 Found"),
