@@ -193,8 +193,8 @@ class RetrainStatus(ApiModel):
 
 
 class MonitoringStatus(ApiModel):
-    """What is known of the stable revision in production, at most each 5 minutes, and at once where a breach begins or
-    ends."""
+    """What is known of the stable revision in production: figures at most each 5 minutes, verdicts and breaches at
+    once."""
 
     observed_at: str
     """When these figures were written; what has not changed since is not written again."""

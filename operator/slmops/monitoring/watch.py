@@ -14,7 +14,8 @@ from slmops.monitoring.counts import INPUTS, drift, fullness, quantile
 from slmops.state import Heard, Observed
 
 CLEARED = 0.8
-"""A breach is over below so much of its bound: what lies on it would begin and end one with each request."""
+"""A breach is over below so much of its bound, and requests are too few again below so much of what is wanted: what lies on
+a bound would pass it with each request."""
 BUSY, FULL = 0.8, 0.9
 """Shares of the time and of the memory above which there is a bottleneck."""
 PERCENTILES = {50: 0.5, 95: 0.95, 99: 0.99}
@@ -68,10 +69,12 @@ def _pool(
         kept = {"baseline": baseline.served.answers, "baseline_at": timestamp(baseline.at)} if baseline else {}
         return nothing.model_copy(update={**kept, "breaches": _wanted(before.breaches, spec) if before else []})
     said = heard.window
-    indices = drift(baseline.served, said) if baseline is not None and said.answers >= spec.min_requests else {}
+    judged = baseline if heard.first is None else None  # else these are the requests that the baseline is made of
+    indices = drift(judged.served, said) if judged is not None and said.answers >= spec.min_requests else {}
     breaches = _breaches(said, indices, before.breaches if before else [], spec, now)
     so_far = baseline.served.answers if baseline else heard.first.answers if heard.first else None
-    few = said.answers + said.errors + said.refused < spec.min_requests
+    least = spec.min_requests * (CLEARED if before is not None and before.verdict == "WithinBounds" else 1)
+    few = said.answers + said.errors + said.refused < least or (baseline is not None and heard.first is not None)
     return MonitoredPoolStatus(
         name=name,
         verdict="Breached" if breaches else "BaselineIncomplete" if spec.drift is not None and baseline is None

@@ -47,7 +47,7 @@ def monitoring_status(
 
 def _at_once(status: MonitoringStatus) -> object:
     """What is told as soon as it is so."""
-    pools = [(p.name, p.baseline_at, [b.what for b in p.breaches]) for p in status.pools]
+    pools = [(p.name, p.verdict, p.baseline_at, [b.what for b in p.breaches]) for p in status.pools]
     return status.revision, pools, status.retrain, status.waiting
 
 

@@ -57,6 +57,8 @@ def test_another_stable_revision_has_a_baseline_of_its_own_and_the_old_one_goes(
     assert world.within[:2] == ("Unknown", "NotHeard"), "a breach of another revision is none of this one's"
     world.tell(asked(200, OTHER), asked(200, OTHER))
     world.operate()
+    assert world.within[:2] == ("Unknown", "TooFewRequests"), "those of the baseline are not judged by it"
+    world.tell(asked(200, OTHER))
     world.operate()
     second = world.baseline()
     assert first is not None
@@ -70,6 +72,8 @@ def test_a_deleted_baseline_is_taken_anew() -> None:
     world.settled()
     world.children = [c for c in world.children if "-baseline-" not in c["metadata"]["name"]]
     world.tell(asked(300, OTHER), asked(300, OTHER))
+    world.operate()
+    world.tell(asked(300, OTHER))
     world.operate()
     assert world.within[0] == "True"
 
@@ -192,6 +196,18 @@ def test_of_few_requests_nothing_is_said_and_what_was_a_breach_stays_one() -> No
     world.tell(served(200))
     world.operate()
     assert world.within[0] == "True"
+
+
+def test_a_pool_with_just_enough_requests_is_not_told_so_with_each_of_them() -> None:
+    world = World()
+    world.settled()
+    seen = []
+    for count in (200, 100, 99, 80, 79, 99, 100, 99):
+        world.tell(served(count))
+        world.operate()
+        seen.append(world.within[1])
+    few, good = "TooFewRequests", "WithinBounds"
+    assert seen == [good, good, good, good, few, few, good, good]
 
 
 def test_a_bound_that_is_declared_no_more_is_no_breach() -> None:
