@@ -23,6 +23,7 @@ from prometheus_client.registry import Collector
 
 from slmops.api.base import seconds
 from slmops.cost import Growth
+from slmops.production import Production
 from slmops.rollouts import Rollouts
 
 disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each, of no use to anybody here
@@ -77,6 +78,7 @@ class Metrics:
         self._pod_seconds = self._counter("run_pod_seconds", "Seconds that Jobs' pods were on a node.", "kind")
         self._cost = self._counter("run_cost", "What Jobs have cost, where a budget has a price.", "kind", "currency")
         self.rollouts = Rollouts(self.registry)
+        self.production = Production(self.registry)
         self._phases: dict[tuple[str, str, str], str] = {}
         self._running: dict[tuple[str, str, str], dict[str, dict[str, float]]] = {}
         """Figures by adapter, which is empty where a resource has no several."""
@@ -139,6 +141,7 @@ class Metrics:
         """How far a resource is, or each of its adapters, as its status says; None: it is gone."""
         if kind == "EdgeDeployment":
             self.rollouts.seen(namespace, name, status)
+            self.production.seen(namespace, name, status)
             return
         status = status or {}
         parts = {part["name"]: part.get("progress") for part in status.get("adapters") or []}

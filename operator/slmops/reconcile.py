@@ -19,9 +19,11 @@ from slmops.api.resource import Metadata, Resource
 from slmops.cluster.cache import Cache
 from slmops.cluster.client import Cluster
 from slmops.cluster.errors import Conflict, Forbidden, InternalError, Invalid, NotFound, NotOurs
+from slmops.cluster.monitors import Monitors
 from slmops.cluster.objects import (
     CHILDREN,
     EDGE_DEPLOYMENT,
+    FINE_TUNE,
     JOB,
     KNOWN,
     NODE,
@@ -35,6 +37,8 @@ from slmops.cluster.objects import (
 from slmops.contract import Progress
 from slmops.cost import Growth, growth
 from slmops.kinds import KINDS, Kind, refers_to
+from slmops.monitoring.retrain import MANAGER as RETRAINS
+from slmops.retraining import ANNOTATION_RETRAIN, Trace
 from slmops.settings import Settings
 from slmops.state import JOB_NAME_LABEL, Manifest, Observed, Plan, Problem, ended, job_state, owners
 
@@ -67,6 +71,7 @@ class Reconciler:
         """``wake`` gets the resources that refer to one whose status was written: our own writes make no events.
         ``spent`` is told what a kind's Jobs have used since the status that stood before."""
         self._cluster = cluster
+        self._monitors = Monitors(cluster)
         self._cache = cache
         self._settings = settings
         self._clock = clock
@@ -83,6 +88,7 @@ class Reconciler:
         if body is None or body["metadata"].get("deletionTimestamp"):
             self._phase_seen(key, None)
             self._progress_seen(key, None)
+            self._monitors.forget(key)
             return None
         try:
             resource = _parse(kind, body)
@@ -91,7 +97,7 @@ class Reconciler:
             return None
         observed = await self._observe(kind, resource, body)
         plan = kind.plan(resource, observed, self._settings, self._clock())
-        plan, observed, failure = await self._carry_out(plan, observed)
+        plan, observed, failure = await self._carry_out(body, plan, observed)
         status = kind.status(resource, observed, plan, self._clock())
         content = status.dump()
         if failure is not None:
@@ -134,6 +140,7 @@ class Reconciler:
             references=references,
             nodes=tuple(self._cache.list(NODE)) if kind.reads_nodes else (),
             progress=await self._progress(owned, pods),
+            heard=await self._monitors.heard(resource, owned, pods, self._clock()),
         )
 
     async def _with_reports(self, children: Sequence[Manifest], pods: list[Manifest]) -> list[Manifest]:
@@ -167,7 +174,9 @@ class Reconciler:
 
     # --- acting
 
-    async def _carry_out(self, plan: Plan, observed: Observed) -> tuple[Plan, Observed, Exception | None]:
+    async def _carry_out(
+        self, body: Manifest, plan: Plan, observed: Observed
+    ) -> tuple[Plan, Observed, Exception | None]:
         """Act. What the API server refuses, or fails over, becomes a condition; when it gives no answer, that is raised.
 
         Gates open before anything else, so that a pod takes traffic before another gives it up. What was made is
@@ -186,18 +195,20 @@ class Reconciler:
             for live, annotations in plan.annotate:
                 with suppress(NotFound, Conflict):
                     self._keep(await self._cluster.annotate(live, annotations))
+            if plan.retrain is not None and not await self._retrain(body, *plan.retrain):
+                plan = replace(plan, retrain=None)
             for live in plan.remove:
                 meta = live["metadata"]
                 if not meta.get("deletionTimestamp"):
                     await self._cluster.delete(gvk_of(live), meta["namespace"], meta["name"], meta["uid"])
         except InternalError as error:
             problem = Problem(ConditionType.ACCEPTED, "ServerFailed", f"{error.message[:1024]}. {FAILED_REMEDY}", True)
-            return replace(plan, problem=problem), _with(observed, made), error
+            return replace(plan, problem=problem, retrain=None), _with(observed, made), error
         except (NotOurs, Invalid, Forbidden) as error:
             message = f"{error.message}"[:1024]
             reason = "NameTaken" if isinstance(error, NotOurs) else "ChildRefused"
             log.warning("a child was refused (%s): %s", reason, message)
-            plan = replace(plan, problem=Problem(ConditionType.ACCEPTED, reason, message))
+            plan = replace(plan, problem=Problem(ConditionType.ACCEPTED, reason, message), retrain=None)
             return plan, _with(observed, made), error
         return plan, _with(observed, made), None
 
@@ -211,6 +222,19 @@ class Reconciler:
             made, created = await self._cluster.apply(manifest, known=live), False
         self._keep(made, created)
         return [made]
+
+    async def _retrain(self, body: Manifest, fine_tune: Manifest, trace: Trace) -> bool:
+        """Ask a FineTune for one more run, and say so on both. Not where it has changed since it was looked at."""
+        try:
+            self._keep(await self._cluster.annotate_unchanged(fine_tune, {ANNOTATION_RETRAIN: trace.text}, RETRAINS))
+        except (Conflict, NotFound):
+            return False
+        meta = fine_tune["metadata"]
+        asked = f"Retrain: {trace.deployment} asks FineTune {meta['name']} for a new run: {trace.why}"
+        for regarding in (body, fine_tune):
+            await self._cluster.record_event(regarding, "Normal", "Retrain", asked, trace.at)
+        self._wake(Key(FINE_TUNE.kind, meta["namespace"], meta["name"]))
+        return True
 
     def _keep(self, manifest: Manifest, created: bool = False) -> None:
         """Our own write is known at once, so that the next pass does not make it again."""

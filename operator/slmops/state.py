@@ -5,9 +5,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from slmops.api.conditions import ConditionType
-from slmops.contract import Progress, Reason
+from slmops.contract import Progress, Reason, Served
 from slmops.jobs import (
     ANNOTATION_REPORT,
     CONTAINER,
@@ -53,6 +54,7 @@ __all__ = [
     "LEADER",
     "SIGN",
     "STARTING",
+    "Heard",
     "JobPhase",
     "JobState",
     "Manifest",
@@ -100,6 +102,18 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Heard:
+    """What the servers of a pool told of the requests that they answered."""
+
+    window: Served
+    """Of the time that is judged."""
+    first: Served | None
+    """Since the revision became stable, as long as there is no baseline."""
+    servers: int
+    """How many told it."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """Everything that a pass read. Children are ours by owner UID; strangers with our labels are not among them."""
 
@@ -113,6 +127,8 @@ class Observed:
     """All nodes of the cluster (EdgeDeployment only)."""
     progress: Mapping[str, Progress] = field(default_factory=dict)
     """What running pods said on /progress, by pod UID."""
+    heard: Mapping[str, Heard] = field(default_factory=dict)
+    """What servers of the stable revision told, by pool (EdgeDeployment with monitoring only)."""
     halted: Mapping[str, str] = field(default_factory=dict)
     """Jobs that the budget does not let run, by name, and why."""
 
@@ -179,6 +195,10 @@ class Plan:
     """Live children to delete."""
     annotate: tuple[tuple[Manifest, Mapping[str, str]], ...] = ()
     """Live children to add annotations to."""
+    retrain: tuple[Manifest, Any] | None = None
+    """A FineTune that is to run once more, and the ``Trace`` that its annotation is to say."""
+    watched: object = None
+    """Of an EdgeDeployment with monitoring: what its servers' figures come to (``Watched``)."""
     pod_conditions: tuple[tuple[Manifest, Mapping[str, str]], ...] = ()
     """Live pods to set a readiness gate's condition on."""
     steps: tuple[Step, ...] = ()

@@ -308,6 +308,23 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "percentile of a throughput": (EDGE, {"spec.gates.1.percentile": 95}),
     "regression and bound in one gate": (EDGE, {"spec.gates.1.min": 30}),
     "model from nowhere": (EDGE, {"spec.model": {}}),
+    "retrain on drift that nobody looks at": (EDGE, {"spec.monitoring": {"retrain": {"fineTune": {"name": "a"}}}}),
+    "retrain on bounds that there are none of": (
+        EDGE,
+        {"spec.monitoring": {"retrain": {"fineTune": {"name": "a"}, "on": ["Bounds"]}}},
+    ),
+    "retrain at every turn": (
+        EDGE,
+        {"spec.monitoring": {"drift": {}, "retrain": {"fineTune": {"name": "a"}, "minInterval": "30s"}}},
+    ),
+    "window longer than servers remember": (EDGE, {"spec.monitoring": {"window": "2d"}}),
+    "servers asked without a pause": (EDGE, {"spec.monitoring": {"interval": "1s"}}),
+    "percentile of a share": (
+        EDGE,
+        {"spec.monitoring": {"bounds": [{"metric": "ErrorRate", "percentile": 99, "max": "5%"}]}},
+    ),
+    "time without a unit": (EDGE, {"spec.monitoring": {"bounds": [{"metric": "RequestLatency", "max": 2}]}}),
+    "share without its sign": (EDGE, {"spec.monitoring": {"bounds": [{"metric": "ErrorRate", "max": 5}]}}),
     "last wave is not everything": (EDGE, {"spec.strategy.waves.1.nodes": "50%"}),
     # Numbers and their units.
     "temperature of 3": (DISTILLATION, {"spec.teacher.sampling.temperature": 3}),

@@ -85,7 +85,10 @@ def test_a_network_policy_lets_in_and_out_what_the_operator_needs(platform: Plat
     assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert [rule["ports"] for rule in policy["spec"]["ingress"]] == [[{"port": 8080, "protocol": "TCP"}]]
     out = {(port["port"], port["protocol"]) for rule in policy["spec"]["egress"] for port in rule["ports"]}
-    assert out == {(443, "TCP"), (6443, "TCP"), (53, "UDP"), (53, "TCP"), (9090, "TCP")}
+    assert out == {(443, "TCP"), (6443, "TCP"), (53, "UDP"), (53, "TCP"), (9090, "TCP"), (1024, "TCP")}
+    (servers,) = [r for r in policy["spec"]["egress"] if r["ports"][0]["port"] == 1024]
+    chosen = servers["to"][0]["podSelector"]["matchLabels"]
+    assert chosen["slmops.dev/role"] == "serve", "a server has the port that its EdgeDeployment gives it"
     assert _of(_render(platform, "--set", "networkPolicy.enabled=false"), "NetworkPolicy") == []
     (other,) = _of(_render(platform, "--set", "networkPolicy.apiPorts={16443}"), "NetworkPolicy")
     assert [port["port"] for port in other["spec"]["egress"][0]["ports"]] == [16443, 53, 53]

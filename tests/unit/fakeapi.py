@@ -233,6 +233,9 @@ class FakeApi(Objects):
         part = {"status": body.get("status")} if subresource else {k: v for k, v in body.items() if k != "status"}
         if not applies:
             assert live is not None
+            version = body.get("metadata", {}).get("resourceVersion")
+            if version not in (None, live["metadata"]["resourceVersion"]):
+                return status(409, "Conflict", "the object has been modified")
             wanted = merged(fresh(live), part)
         else:
             manager = request.query.get("fieldManager")

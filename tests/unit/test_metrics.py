@@ -12,9 +12,9 @@ from slmops.metrics import OTHER, Metrics
 from slmops.settings import Settings
 from tests.unit.metricnames import faults
 
-OF_OBJECTS = ("slmops_progress_", "slmops_rollout_nodes", "slmops_rollout_wave")
+OF_OBJECTS = ("slmops_progress_", "slmops_rollout_nodes", "slmops_rollout_wave", "slmops_monitoring_")
 LABELS = {"kind", "outcome", "verb", "resource", "code", "effect", "phase", "currency", "watch", "state", "metric"}
-NAMES = {"namespace", "name", "adapter"}
+NAMES = {"namespace", "name", "adapter", "pool", "distribution", "bound", "bottleneck"}
 
 
 def scrape(metrics: Metrics) -> dict[str, Any]:
@@ -60,7 +60,9 @@ def everything() -> Metrics:
     metrics.progress("FineTune", "farm", "a", TRAINING)
     nodes = {"total": 3, "updated": 1, "ready": 3, "offline": 0}
     rolling = {"phase": "Progressing", "candidate": {"revision": "b", "since": "2026-11-30T09:00:00Z"},
-               "wave": {"name": "all", "index": 1, "of": 1}, "pools": [{"name": "farms", "nodes": nodes}]}  # fmt: skip
+               "wave": {"name": "all", "index": 1, "of": 1}, "pools": [{"name": "farms", "nodes": nodes}],
+               "monitoring": {"pools": [{"name": "farms", "drift": {"PromptContent": 0.3}, "bottlenecks": ["Queue"],
+                                         "breaches": [{"what": "PromptContent"}]}]}}  # fmt: skip
     metrics.progress("EdgeDeployment", "farm", "a", rolling)
     return metrics
 
@@ -69,7 +71,7 @@ def test_names_are_as_prometheus_wants_them(everything: Metrics) -> None:
     text = everything.render().decode()
     assert len(scrape(everything)) > 15
     assert [fault for fault in faults(text, LABELS) if not fault.startswith(OF_OBJECTS)] == []
-    assert faults(text, LABELS | NAMES | {"pool"}) == [], "names are said of what is there; their series go with it"
+    assert faults(text, LABELS | NAMES) == [], "names are said of what is there; their series go with it"
 
 
 def test_ages_and_times_say_their_unit(everything: Metrics) -> None:

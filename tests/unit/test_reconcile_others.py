@@ -290,7 +290,7 @@ def saying(monkeypatch: pytest.MonkeyPatch, api: FakeApi, body: str) -> Iterator
     """Pods answer like this: the scripted server stands in for them too."""
     fault = lambda r: web.Response(text=body) if r.path == "/progress" else None  # noqa: E731
     api.faults.append(fault)
-    monkeypatch.setattr("slmops.cluster.progress.PROGRESS_PORT", int(api.url.rsplit(":", 1)[1]))
+    monkeypatch.setattr("slmops.cluster.client.PROGRESS_PORT", int(api.url.rsplit(":", 1)[1]))
     yield
     api.faults.remove(fault)
 

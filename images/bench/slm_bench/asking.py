@@ -12,12 +12,13 @@ import httpx
 
 from slmkit.data import Example
 from slmkit.run import RunFailed
-from slmops.contract import LARGEST, BenchRun, Reason, Target
+from slmops.contract import BENCHMARK_HEADER, LARGEST, BenchRun, Reason, Target
 
 ANSWER_LIMIT, PAGE_LIMIT = 16 << 20, 1 << 20
 """Bytes of one answer, and of a page of metrics."""
-AS_IT_IS = {"Accept-Encoding": "identity"}
-"""What is packed in transit would cost the time that is measured, and unpack to what nobody can count beforehand."""
+HEADERS = {"Accept-Encoding": "identity", BENCHMARK_HEADER: "yes"}
+"""What is packed in transit would cost the time that is measured, and unpack to what nobody can count beforehand. The
+server is told that no user asks: these prompts are none that it should be watched by."""
 PEAK = re.compile(r"^slmops_runtime_peak_memory_bytes (\S+)$", re.MULTILINE)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 
 from slm_bench import machine
-from slm_bench.asking import AS_IT_IS, Answer, ask, peak, reach
+from slm_bench.asking import HEADERS, Answer, ask, peak, reach
 from slm_bench.seen import Repeats, Seen, figures, noise, paired
 from slmkit.data import Example, read_examples
 from slmkit.registry import Registry
@@ -62,7 +62,7 @@ async def _measure(run: BenchRun, examples: Sequence[Example], context: Context,
     limits = httpx.Limits(max_connections=run.concurrency + 1)
     # A proxy, certificates or passwords that a cluster puts into every pod's environment are not between a node and its
     # own runtime, and a redirect would have somebody else measured.
-    async with httpx.AsyncClient(timeout=run.timeout_seconds, limits=limits, headers=AS_IT_IS, trust_env=False,
+    async with httpx.AsyncClient(timeout=run.timeout_seconds, limits=limits, headers=HEADERS, trust_env=False,
                                  follow_redirects=False) as client:  # fmt: skip
         for target in run.targets:
             await reach(client, target, run.timeout_seconds, run.wait_seconds)

@@ -22,6 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from slm_edge.door import look
 from slm_edge.metrics import Metrics
+from slm_edge.monitoring import Monitoring
 from slm_edge.openai import ApiError
 from slmkit.run import RunFailed
 from slmkit.safety.adapters import listed
@@ -42,6 +43,8 @@ class Request:
     send: Callable[["Piece | ApiError"], None]
     adapter: str | None = None
     """None: the model alone."""
+    counted: bool = True
+    """Whether it is a user's, which the watch over the model counts."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     received: float = field(default_factory=time.perf_counter)
 
@@ -73,6 +76,7 @@ class Engine:
     ) -> None:  # fmt: skip
         self._root, self._look, self._failed = root, look, failed
         self._metrics = metrics
+        self.monitoring = Monitoring()
         self._max_length = max_length
         self._queue: queue.Queue[Request | None] = queue.Queue(max_queue)
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -151,6 +155,7 @@ class Engine:
         self.adapters = tuple(files)
 
     def _generate(self, request: Request, count: bool = True) -> None:
+        begun = time.perf_counter()
         tokens = self._tokenizer.encode(request.prompt)
         prompt = len(tokens)
         if prompt >= self.max_length:
@@ -164,17 +169,19 @@ class Engine:
         generator.append_tokens(tokens)
         stream = self._tokenizer.create_stream()
         made, text, finish = 0, Held(request.stops), "length"
-        last = request.received
+        first, last = 0.0, request.received
+        said: list[int] = []
         while not request.cancelled.is_set():
             generator.generate_next_token()
             now = time.perf_counter()
             if count:
                 (self._metrics.inter_token if made else self._metrics.first_token).observe(now - last)
-            last, made = now, made + 1
+            first, last, made = first or now - request.received, now, made + 1
             if generator.is_done() and prompt + made < end:
                 finish = "stop"  # the last token was the end of the answer, which has no text
                 break
-            piece = text.add(stream.decode(generator.get_next_tokens()[0]))
+            said.append(int(generator.get_next_tokens()[0]))
+            piece = text.add(stream.decode(said[-1]))
             if piece:
                 request.send(Piece(piece))
             if text.stopped:
@@ -185,9 +192,13 @@ class Engine:
         if rest := text.rest():
             request.send(Piece(rest))
         if count:
+            seconds = time.perf_counter() - request.received
             self._metrics.tokens.inc(made)
             self._metrics.prompt_tokens.inc(prompt)
-            self._metrics.request.observe(time.perf_counter() - request.received)
+            self._metrics.request.observe(seconds)
+            if request.counted and not request.cancelled.is_set():
+                self.monitoring.answered(tokens, said, made, finish, first_token=first, seconds=seconds,
+                                         waited=begun - request.received)  # fmt: skip
             if self.adapters:
                 self._metrics.adapter_answers.labels(request.adapter or "").inc()
         request.send(Piece(finish=finish, prompt_tokens=prompt, completion_tokens=made))

@@ -17,9 +17,10 @@ from starlette.routing import Route
 from slm_edge.engine import Engine, Piece, Request, pieces
 from slm_edge.metrics import Metrics
 from slm_edge.openai import DONE, ApiError, Asked, Chat, ChatRequest, CompletionRequest, Text, event, parse, usage
-from slmops.contract import ServeRun
+from slmops.contract import BENCHMARK_HEADER, MONITORED_SECONDS, ServeRun
 
 BODY_LIMIT = 1 << 20
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 SEPARATOR = ":"
 """Between the name of a model and that of one of its adapters. Neither has it in itself, so no id can mean two of them."""
 T = TypeVar("T")
@@ -37,8 +38,8 @@ class Server:
         """The ASGI application."""
         return Starlette(
             routes=[
-                Route("/v1/chat/completions", self.chat, methods=["POST"]),
-                Route("/v1/completions", self.complete, methods=["POST"]),
+                Route(CHAT, self.chat, methods=["POST"]),
+                Route(COMPLETIONS, self.complete, methods=["POST"]),
                 Route("/v1/models", self.models),
                 Route("/v1/models/{id:path}", self.model),
                 Route("/status", self.status),
@@ -47,6 +48,7 @@ class Server:
                 Route("/health", self.health),
                 Route("/ready", self.ready),
                 Route("/metrics", self.metrics_page),
+                Route("/monitoring", self.monitoring),
             ],
             exception_handlers={ApiError: self._error, HTTPException: self._no_route, Exception: self._defect},  # type: ignore[dict-item]
         )
@@ -80,12 +82,12 @@ class Server:
     ) -> Response:
         request = Request(
             prompt=prompt, limit=limit, temperature=asked.temperature, top_p=asked.top_p, seed=asked.seed,
-            stops=asked.stops(), send=lambda piece: None, adapter=adapter,
+            stops=asked.stops(), send=lambda piece: None, adapter=adapter, counted=_counted(http),
         )  # fmt: skip
         answer = pieces(self._engine, request, self._run.request_timeout_seconds)
         if asked.stream:
             first = await _unless_gone(http, anext(answer))  # so that a refusal still has a status of its own
-            body = self._stream(asked, shape, first, answer)
+            body = self._stream(asked, shape, first, answer, request.counted)
             self._metrics.requests.labels("200").inc()
             return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         text = await _unless_gone(http, _collect(answer))
@@ -94,7 +96,9 @@ class Server:
         self._metrics.requests.labels("200").inc()
         return JSONResponse(shape.whole("".join(p.text for p in text), last.finish or "stop", counts))
 
-    async def _stream(self, asked: Asked, shape: Chat, first: Any, rest: AsyncIterator[Any]) -> AsyncIterator[bytes]:
+    async def _stream(
+        self, asked: Asked, shape: Chat, first: Any, rest: AsyncIterator[Any], counted: bool
+    ) -> AsyncIterator[bytes]:
         if begin := shape.begin():
             yield begin
         piece = first
@@ -104,6 +108,8 @@ class Server:
                 piece = await anext(rest)
             yield shape.end(piece.finish)
         except ApiError as error:
+            if counted:
+                self._engine.monitoring.failed(error.status)
             yield event(error.body())
             return
         finally:
@@ -184,6 +190,13 @@ class Server:
         """``GET /metrics``."""
         return PlainTextResponse(generate_latest(self._metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
+    async def monitoring(self, http: HttpRequest) -> Response:
+        """``GET /monitoring?seconds=…``: what was asked and answered in the last so long, in counts alone."""
+        text = http.query_params.get("seconds", "3600")
+        if not text.isdecimal() or not 1 <= (seconds := int(text[:9])) <= MONITORED_SECONDS:
+            raise ApiError(400, f"seconds: a whole number from 1 to {MONITORED_SECONDS} is expected", param="seconds")
+        return Response(self._engine.monitoring.served(seconds).model_dump_json(), media_type="application/json")
+
     def _check_ready(self) -> None:
         if self.draining:
             raise ApiError(503, "the server is stopping", code="stopping", retry_after=1)
@@ -200,6 +213,8 @@ class Server:
 
     async def _error(self, http: HttpRequest, error: ApiError) -> Response:
         self._metrics.requests.labels(str(error.status)).inc()
+        if http.url.path in (CHAT, COMPLETIONS) and _counted(http):
+            self._engine.monitoring.failed(error.status)
         headers = {"Retry-After": str(error.retry_after)} if error.retry_after else {}
         return JSONResponse(error.body(), error.status, headers=headers)
 
@@ -208,6 +223,11 @@ class Server:
 
     async def _defect(self, http: HttpRequest, error: Exception) -> Response:
         return await self._error(http, ApiError(500, "the server failed; its log says more", code="internal_error"))
+
+
+def _counted(http: HttpRequest) -> bool:
+    """Whether a request is a user's, not a benchmark's."""
+    return BENCHMARK_HEADER not in http.headers
 
 
 async def _collect(answer: AsyncIterator[Piece]) -> list[Piece]:

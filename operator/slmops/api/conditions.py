@@ -29,6 +29,7 @@ class ConditionType(StrEnum):
     BENCHMARKED = "Benchmarked"
     EVIDENCED = "Evidenced"
     PROMOTED = "Promoted"
+    WITHIN_BOUNDS = "WithinBounds"
     READY = "Ready"
 
 

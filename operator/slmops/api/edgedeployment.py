@@ -7,6 +7,7 @@ from pydantic import Field
 from slmops.api.base import NAME, ApiModel, Bound, Name, Percent, Rule, exactly_one_of
 from slmops.api.batch import GateStatus, Number
 from slmops.api.conditions import Condition
+from slmops.api.monitoring import Monitoring, MonitoringStatus
 from slmops.api.resource import Column, Resource
 from slmops.api.run import Resources, Toleration
 from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference, SecretKey, Signing, Verification
@@ -169,6 +170,8 @@ class EdgeDeploymentSpec(ApiModel):
     """What happens to a candidate that fails."""
     evidence: Evidence | None = None
     """Publish what each verdict rests on. Nothing is published when absent."""
+    monitoring: Monitoring | None = None
+    """Watch what the nodes serve. Nothing is collected when absent."""
     paused: bool = False
     """No further node gets its turn while this is set; what runs goes on."""
 
@@ -347,6 +350,8 @@ class EdgeDeploymentStatus(ApiModel):
         list[PoolStatus], Field(max_length=64, json_schema_extra={"x-kubernetes-list-map-keys": ["name"]})
     ] = []
     """The state of each pool."""
+    monitoring: MonitoringStatus | None = None
+    """What is known of the stable revision in production."""
     conditions: Annotated[list[Condition], Field(max_length=16)] = []
     """The state, one aspect each."""
 
@@ -364,6 +369,7 @@ class EdgeDeployment(Resource[EdgeDeploymentSpec, EdgeDeploymentStatus]):
         Column("Candidate", ".status.candidate.revision"),
         Column("Updated", ".status.pools[*].nodes.updated"),
         Column("Activity", ".status.activity", priority=1),
+        Column("Within-Bounds", ".status.conditions[?(@.type=='WithinBounds')].status", priority=1),
         Column("Last-Outcome", ".status.lastOutcome.outcome", priority=1),
         Column("Signed", ".status.conditions[?(@.type=='Signed')].status", priority=1),
         Column("Age", ".metadata.creationTimestamp", "date"),

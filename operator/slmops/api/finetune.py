@@ -125,8 +125,20 @@ class FineTuneSpec(ApiModel):
     """Licences that the base may have: checked in the run before anything is done with it."""
 
 
+class RerunStatus(ApiModel):
+    """A run that was asked for besides, of the same spec."""
+
+    why: str
+    """What the annotation slmops.dev/retrain said: who asked for it, when and why."""
+    at: str
+    """When it was seen."""
+
+
 class FineTuneStatus(TrainedStatus):
     """What was made."""
+
+    retrain: RerunStatus | None = None
+    """The last run that was asked for by the annotation slmops.dev/retrain. To take the annotation away changes nothing."""
 
     dataset: DatasetStatus | None = None
     """What became of the records."""

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 
 import aiohttp
 
+from slmops.cluster import pods
 from slmops.cluster.connection import Connection
 from slmops.cluster.errors import Conflict, Invalid, NotFound, NotLeading, NotOurs, Unavailable, from_status
 from slmops.cluster.events import EventRecorder, EventType
@@ -24,7 +25,6 @@ from slmops.cluster.objects import (
     gvk_of,
     without_empty,
 )
-from slmops.cluster.progress import pod_session, progress_of
 from slmops.state import owners
 
 TIMEOUT = 10.0
@@ -35,6 +35,9 @@ LIST_TIMEOUT = 60.0
 PAGE = 50
 """Objects in one page of a list. Parsed they take some 50 KB each, and memory once taken is seldom given back."""
 STATUS_MANAGER = f"{MANAGER}-status"
+PROGRESS_PORT = 9090
+PROGRESS_LIMIT = 16 * 1024
+MONITORING_LIMIT = 32 * 1024
 APPLY = "application/apply-patch+yaml"
 STRATEGIC_MERGE = "application/strategic-merge-patch+json"
 MERGE = "application/merge-patch+json"
@@ -65,7 +68,7 @@ class Cluster:
 
     async def __aenter__(self) -> Self:
         self._session = self._connection.session()
-        self._pods = pod_session()
+        self._pods = pods.session()
         self._events.start()
         return self
 
@@ -185,11 +188,19 @@ class Cluster:
 
     async def annotate(self, live: Manifest, annotations: Mapping[str, str]) -> Manifest:
         """Add annotations to exactly this object, and touch nothing else of it."""
-        gvk, metadata = gvk_of(live), live["metadata"]
-        body = {"metadata": {"uid": metadata["uid"], "annotations": dict(annotations)}}
+        return await self._annotate(live, {"uid": live["metadata"]["uid"], "annotations": dict(annotations)})
+
+    async def annotate_unchanged(self, live: Manifest, annotations: Mapping[str, str], manager: str) -> Manifest:
+        """The same of an object that is not ours, under a name of its own; Conflict where somebody has written it since it
+        was read: what was decided on it may not hold any more."""
+        kept = {key: live["metadata"][key] for key in ("uid", "resourceVersion")}
+        return await self._annotate(live, {**kept, "annotations": dict(annotations)}, manager)
+
+    async def _annotate(self, live: Manifest, metadata: Manifest, manager: str | None = None) -> Manifest:
+        gvk, meta = gvk_of(live), live["metadata"]
         self._check_leading()
-        path = gvk.path(metadata["namespace"], metadata["name"])
-        return await self._request("PATCH", "patch", gvk, path, body=body, content=MERGE)
+        path, query = gvk.path(meta["namespace"], meta["name"]), {"fieldManager": manager} if manager else None
+        return await self._request("PATCH", "patch", gvk, path, query=query, body={"metadata": metadata}, content=MERGE)
 
     async def create(self, manifest: Manifest) -> Manifest:
         """Create an object; Conflict when it exists. Not for children: those are applied."""
@@ -235,7 +246,11 @@ class Cluster:
 
     async def progress(self, pod: Manifest) -> Manifest | None:
         """What a pod says on ``/progress``: a JSON object of bounded size, or None. Its content is untrusted."""
-        return await progress_of(self._pods, pod)
+        return await pods.ask(self._pods, pod, PROGRESS_PORT, "/progress", PROGRESS_LIMIT)
+
+    async def monitoring(self, pod: Manifest, port: int, seconds: int) -> Manifest | None:
+        """What a server says of the last so many seconds, in the same way."""
+        return await pods.ask(self._pods, pod, port, f"/monitoring?seconds={seconds}", MONITORING_LIMIT)
 
     # --- one request
 

@@ -19,6 +19,7 @@ from slmops.contract.filters import *
 from slmops.contract.index import *
 from slmops.contract.join import *
 from slmops.contract.label import *
+from slmops.contract.monitoring import *
 from slmops.contract.quantize import *
 from slmops.contract.report import *
 from slmops.contract.search import *

@@ -9,9 +9,11 @@ from dataclasses import replace
 from datetime import datetime
 
 from slmops.api.edgedeployment import EdgeDeployment
+from slmops.monitoring.baseline import ROLE as BASELINE
 from slmops.plan.batch import unrecorded
 from slmops.plan.choosing import looked_for, measuring
 from slmops.plan.evidence import evidence
+from slmops.plan.monitoring import kept, with_monitoring
 from slmops.plan.placement import WATCH_SECONDS, begun_turns, servers
 from slmops.plan.serving import NOWHERE, bound, service
 from slmops.plan.sources import Sources, Unresolved
@@ -45,8 +47,15 @@ def plan_edgedeployment(resource: EdgeDeployment, observed: Observed, settings: 
     """What the EdgeDeployment needs now."""
     choosing = choose(resource, observed)
     trials, untried = measuring(resource, choosing, observed, settings)
-    given, resource = resource, choosing.resource
-    rollout = replace(read(resource, observed, settings, now, untried or choosing.problem), choices=choosing.choices)
+    told = read(choosing.resource, observed, settings, now, untried or choosing.problem)
+    plan = _of_rollout(resource, choosing, trials, observed, replace(told, choices=choosing.choices), settings, now)
+    assert isinstance(plan.detail, Rollout)
+    return with_monitoring(plan, choosing.resource, observed, plan.detail, now)
+
+
+def _of_rollout(given: EdgeDeployment, choosing: Choosing, trials: Sequence[Manifest], observed: Observed,
+                rollout: Rollout, settings: Settings, now: datetime) -> Plan:  # fmt: skip
+    resource = choosing.resource
     looking = verification(resource, rollout.wanted, observed, settings) if rollout.wanted is not None else []
     if problem := rollout.problem or _unmeasurable(resource, observed, rollout):
         rollout = replace(rollout, candidate=None, decision="Wait", problem=problem)
@@ -153,8 +162,8 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
     evidence for what was decided.
     """
     assert rollout.wanted is not None
-    kept = {item.daemon_set["metadata"]["name"] for item in old if item.hosts or item.kept}
-    kept |= _late_pulls(resource, rollout)
+    held = {item.daemon_set["metadata"]["name"] for item in old if item.hosts or item.kept}
+    held |= _late_pulls(resource, rollout)
     looked, before = verification_name(resource, rollout.wanted), looked_for(resource, choosing)
     pools = {pool.name for pool in resource.spec.pools}
     again = _to_repeat(resource, rollout, observed)
@@ -170,14 +179,16 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
             keep = name in choosing.jobs
         elif role == EVIDENCE:
             keep = name == evidence_job(resource)
+        elif role == BASELINE:
+            keep = kept(resource, rollout, child)
         elif labels.get(LABEL_POOL) not in pools:
-            keep = name in kept
+            keep = name in held
         elif role == "serve":
-            keep = revision in (rollout.stays, rollout.on_trial) or name in kept
+            keep = revision in (rollout.stays, rollout.on_trial) or name in held
         elif role == "bench":
             keep = revision in (rollout.wanted.name, rollout.stable) and name not in again
         else:
-            keep = (revision == rollout.on_trial or name in kept) and name not in again
+            keep = (revision == rollout.on_trial or name in held) and name not in again
         if not keep:
             out.append(child)
     return sorted(out, key=lambda child: bool(child.get("kind") == "ConfigMap"))

@@ -21,6 +21,7 @@ from slmops.plan.network import peers, policy
 from slmops.plan.queue import in_queue
 from slmops.plan.sources import Sources
 from slmops.plan.volume import claim, claim_name, lasting, mounted
+from slmops.retraining import ANNOTATION_RETRAIN, asked
 from slmops.settings import Settings
 from slmops.state import (
     ANNOTATION_GPUS,
@@ -100,6 +101,9 @@ def work(
         node,
         volumes,
     ]
+    again = asked(resource)
+    if again is not None:  # the same wish, once more
+        wish.append(again)
     name = name or f"{resource.metadata.name}-{role[:ROLE].rstrip('-')}-{digest8(wish)}"
     count = gpus(run_spec.resources.limits)
     allowed = peers(run, run_spec, settings)
@@ -129,6 +133,7 @@ def work(
     }
     retry = resource.metadata.annotations.get(ANNOTATION_RETRY)
     annotations = ({ANNOTATION_RETRY: retry} if retry else {}) | ({ANNOTATION_NODE: node} if node else {})
+    annotations |= {ANNOTATION_RETRAIN: again} if again is not None else {}
     annotations |= mark(resource) | ({ANNOTATION_GPUS: str(count)} if count else {})
     config_map: Manifest = {
         "apiVersion": "v1",
@@ -141,7 +146,7 @@ def work(
     nodes = run.nodes if isinstance(run, contract.TrainRun) else 1
     volume_claim = None
     if kept is not None and isinstance(run, contract.Run):
-        claimed = claim_name(name, run, wish[0], kept)
+        claimed = claim_name(name, run, wish[0] if again is None else [wish[0], again], kept)
         volume_claim = claim(meta | {"name": claimed}, kept, shared=nodes > 1)
         volume, mount = mounted(claimed)
         volumes.append(volume)

@@ -21,6 +21,7 @@ from slmops.rollout.standing import ByClass
 from slmops.rollout.trust import verification
 from slmops.state import ANNOTATION_RETRY, JobState, Observed, Plan
 from slmops.status.batch import intake, stage
+from slmops.status.monitoring import monitoring_facts, monitoring_status
 from slmops.status.pools import coarse, pool_status
 from slmops.status.signing import told
 from slmops.status.waves import wave_status
@@ -59,10 +60,12 @@ def edgedeployment_status(
         known = {pool.name: pool for pool in before.pools}
         pools = [coarse(known.get(pool.name), pool, rollout) for pool in pools]
     outcome = _published(resource, observed, _outcome(before, rollout, now))
+    monitoring = monitoring_status(resource, observed, plan, now)
     facts = [
         *intake(plan),
         *_signed(resource, observed, rollout),
         *_evidenced(resource, observed, outcome),
+        *monitoring_facts(resource, monitoring),
         *_facts(rollout, pools, outcome),
     ]
     return EdgeDeploymentStatus(
@@ -79,6 +82,7 @@ def edgedeployment_status(
         choices=list(rollout.choices),
         activity=_activity(rollout),
         pools=pools,
+        monitoring=monitoring,
         conditions=merge(before.conditions, facts, resource.metadata.generation, now),
     )
 

@@ -2,10 +2,11 @@
 
 from datetime import datetime
 
-from slmops.api.conditions import ConditionType, Fact, true, unknown
+from slmops.api.conditions import ConditionType, Fact, timestamp, true, unknown
 from slmops.api.data import DatasetStatus
-from slmops.api.finetune import FineTune, FineTuneStatus
+from slmops.api.finetune import FineTune, FineTuneStatus, RerunStatus
 from slmops.figures import evaluation, incomparable, intervals, quality_gates, values
+from slmops.retraining import asked
 from slmops.state import JobState, Observed, Plan
 from slmops.status.adapters import adapters_status
 from slmops.status.batch import artifact, conditions, dataset, intake, judged, phase, progress, stage, succeeded
@@ -17,7 +18,19 @@ C = ConditionType
 
 
 def finetune_status(resource: FineTune, observed: Observed, plan: Plan, now: datetime) -> FineTuneStatus:
-    """What has become of the FineTune."""
+    """What has become of the FineTune, and of which run."""
+    return _of_run(resource, observed, plan, now).model_copy(update={"retrain": _rerun(resource, now)})
+
+
+def _rerun(resource: FineTune, now: datetime) -> RerunStatus | None:
+    """The run that was asked for besides, and when that was seen first."""
+    word, known = asked(resource), resource.status.retrain
+    if word is None or (known is not None and known.why == word):
+        return known
+    return RerunStatus(why=word, at=timestamp(now))
+
+
+def _of_run(resource: FineTune, observed: Observed, plan: Plan, now: datetime) -> FineTuneStatus:
     if resource.spec.adapters is not None:
         return adapters_status(resource, resource.spec.adapters, observed, plan, now)
     before = resource.status

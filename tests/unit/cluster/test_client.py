@@ -256,6 +256,21 @@ def test_annotating_touches_nothing_else() -> None:
     play(scenario)
 
 
+def test_what_is_not_ours_is_annotated_only_as_it_was_read_and_under_a_name_of_its_own() -> None:
+    async def scenario(api: FakeApi, cluster: Cluster) -> None:
+        read = put(api, child())
+        await cluster.annotate_unchanged(read, {"slmops.dev/retrain": "now"}, "slmops-monitoring")
+        request = only_write(api)
+        assert request.query == {"fieldManager": "slmops-monitoring"}
+        assert set(request.body) == {"metadata"}
+        assert api.get(JOB, "job")["metadata"]["annotations"] == {"slmops.dev/retrain": "now"}
+        with pytest.raises(Conflict):
+            await cluster.annotate_unchanged(read, {"slmops.dev/retrain": "again"}, "slmops-monitoring")
+        assert api.get(JOB, "job")["metadata"]["annotations"] == {"slmops.dev/retrain": "now"}
+
+    play(scenario)
+
+
 # --- who may write
 
 WRITES: dict[str, Callable[[Cluster, Manifest], Awaitable[Any]]] = {
@@ -265,6 +280,7 @@ WRITES: dict[str, Callable[[Cluster, Manifest], Awaitable[Any]]] = {
     "delete": lambda cluster, live: cluster.delete(JOB, "farm", "job", live["metadata"]["uid"]),
     "patch_pod_condition": lambda cluster, live: cluster.patch_pod_condition("farm", "p", "u", {"type": "x"}),
     "annotate": lambda cluster, live: cluster.annotate(live, {"a": "b"}),
+    "annotate_unchanged": lambda cluster, live: cluster.annotate_unchanged(live, {"a": "b"}, "x"),
 }
 
 

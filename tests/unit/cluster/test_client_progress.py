@@ -30,7 +30,7 @@ def ask(monkeypatch: pytest.MonkeyPatch, serve: Serve, times: int = 1) -> tuple[
                 writer.close()
 
         server = await asyncio.start_server(connected, "127.0.0.1", 0)
-        monkeypatch.setattr("slmops.cluster.progress.PROGRESS_PORT", server.sockets[0].getsockname()[1])
+        monkeypatch.setattr("slmops.cluster.client.PROGRESS_PORT", server.sockets[0].getsockname()[1])
         async with FakeApi() as api, Cluster(api.connection()) as cluster:
             began = virtualnet.now()
             for _ in range(times):
@@ -80,6 +80,21 @@ async def endless_headers(request: bytes, writer: asyncio.StreamWriter) -> None:
 def test_a_pods_progress_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     answer, _ = ask(monkeypatch, answering(b'{"stage": "Training", "step": 3}'))
     assert answer == {"stage": "Training", "step": 3}
+
+
+def test_a_server_is_asked_on_its_own_port_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+
+    async def note(self: aiohttp.ClientSession, method: str, url: str, **_: Any) -> None:
+        seen.append(url)
+        raise aiohttp.ClientConnectionError
+
+    async def scenario(api: FakeApi, cluster: Cluster) -> None:
+        monkeypatch.setattr(aiohttp.ClientSession, "_request", note)
+        assert await cluster.monitoring({"status": {"podIP": "10.0.0.7"}}, 8123, 600) is None
+
+    play(scenario)
+    assert seen == ["http://10.0.0.7:8123/monitoring?seconds=600"]
 
 
 HOSTILE = {

@@ -15,6 +15,7 @@ from tests.unit.images.fakeregistry import FakeRegistry
 
 if TYPE_CHECKING:
     from tests.unit.images.asker import Asker
+    from tests.unit.images.edgeserver import Edge, Make
     from tests.unit.images.fakeedge import FakeGenAI
     from tests.unit.images.labelling import Labelling
 
@@ -46,6 +47,20 @@ def library() -> "Iterator[FakeGenAI]":
     library = FakeGenAI()
     yield library
     library.end()
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, library: "FakeGenAI", tmp_path: Path) -> "Make":
+    """Makes servers of the edge runtime."""
+    from tests.unit.images.edgeserver import maker
+
+    return maker(monkeypatch, library, tmp_path)
+
+
+@pytest.fixture
+def edge(make: "Make") -> "Edge":
+    """A server that is ready."""
+    return make()
 
 
 @pytest.fixture

@@ -180,10 +180,12 @@ def request(prompt: str = "q", **fields: Any) -> tuple[Request, list[Piece | Api
 class Exchange:
     """One request to an ASGI application, and all that comes back."""
 
-    def __init__(self, app: Any, method: str, path: str, body: bytes | list[bytes] = b"") -> None:
+    def __init__(self, app: Any, method: str, path: str, body: bytes | list[bytes] = b"", **headers: str) -> None:
+        path, _, query = path.partition("?")
+        sent = [(name.lower().encode(), text.encode()) for name, text in headers.items()]
         scope = {
             "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": method,
-            "path": path, "raw_path": path.encode(), "query_string": b"", "headers": [], "scheme": "http",
+            "path": path, "raw_path": path.encode(), "query_string": query.encode(), "headers": sent, "scheme": "http",
             "server": ("test", 80), "client": ("test", 1), "root_path": "",
         }  # fmt: skip
         self._parts = [body] if isinstance(body, bytes) else list(body)

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +10,10 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("starlette")
 
-from slm_edge.engine import Engine
-from slm_edge.server import BODY_LIMIT, Server
-from slmops.contract import ServeRun
+from slm_edge.server import BODY_LIMIT
 from tests.unit.images.adapterbytes import adapter, beside
-from tests.unit.images.fakeedge import PATIENCE, Exchange, FakeGenAI, make_engine, model_folder
-
-CHAT = "/v1/chat/completions"
-
-
-class Edge:
-    """A server whose model is held in the test's hand."""
-
-    def __init__(self, engine: Engine, library: FakeGenAI, seconds: float) -> None:
-        self.engine, self.library = engine, library
-        run = ServeRun(model_name="m", model_path="/models", revision="r1", request_timeout_seconds=seconds)
-        self.server = Server(run, engine, engine._metrics)
-        self._app = self.server.app()
-
-    def send(self, method: str, path: str, body: bytes | list[bytes] = b"") -> Exchange:
-        return Exchange(self._app, method, path, body)
-
-    async def get(self, path: str) -> Exchange:
-        return await self.send("GET", path).done()
-
-    def chat(self, text: str = "q", **fields: Any) -> Exchange:
-        body = {"model": "m", "messages": [{"role": "user", "content": text}]} | fields
-        return self.send("POST", CHAT, json.dumps(body).encode())
-
-    async def figures(self) -> dict[str, float]:
-        """The metrics, by name and labels."""
-        lines = (await self.get("/metrics")).body.decode().splitlines()
-        pairs = (line.rpartition(" ") for line in lines if line.startswith("slmops_"))
-        return {name.removeprefix("slmops_runtime_"): float(value) for name, _, value in pairs}
-
-
-Make = Callable[..., Edge]
-
-
-@pytest.fixture
-def make(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path) -> Make:
-    model_folder(tmp_path)
-
-    def make(seconds: float = PATIENCE, loaded: bool = True, **fields: Any) -> Edge:
-        engine = make_engine(monkeypatch, library, tmp_path, **fields)
-        engine.start()
-        if loaded:
-            assert engine.ready.wait(PATIENCE), engine.failure
-        return Edge(engine, library, seconds)
-
-    return make
-
-
-@pytest.fixture
-def edge(make: Make) -> Edge:
-    return make()
+from tests.unit.images.edgeserver import CHAT, Edge, Make
+from tests.unit.images.fakeedge import PATIENCE, FakeGenAI
 
 
 async def test_a_text_is_continued_as_it_is(edge: Edge) -> None:

@@ -1,4 +1,4 @@
-"""What a running pod says of itself: asked for with little patience, and bounded, for nothing of it is trusted."""
+"""Questions to pods of ours: without credentials, bounded in size and time. What they answer is untrusted."""
 
 import ipaddress
 import json
@@ -6,14 +6,12 @@ import json
 import aiohttp
 
 from slmops.cluster.objects import Manifest
-from slmops.contract import PROGRESS_PORT
 
 TIMEOUT = 1.0
-LIMIT = 16 * 1024
 
 
-def pod_session() -> aiohttp.ClientSession:
-    """Pods get a session of their own: it holds no credentials, keeps no cookies and unpacks nothing."""
+def session() -> aiohttp.ClientSession:
+    """Of its own: it holds no credentials, keeps no cookies and unpacks nothing."""
     return aiohttp.ClientSession(
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
@@ -22,19 +20,19 @@ def pod_session() -> aiohttp.ClientSession:
     )
 
 
-async def progress_of(session: aiohttp.ClientSession, pod: Manifest) -> Manifest | None:
-    """What a pod says on ``/progress``: a JSON object of bounded size, or None."""
+async def ask(pods: aiohttp.ClientSession, pod: Manifest, port: int, path: str, limit: int) -> Manifest | None:
+    """What a pod says there: a JSON object of so many bytes at most, or None."""
     try:
         address = ipaddress.ip_address(pod.get("status", {}).get("podIP") or "")
         host = f"[{address}]" if address.version == 6 else str(address)
-        url = f"http://{host}:{PROGRESS_PORT}/progress"
-        async with session.get(url, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as answer:
+        url = f"http://{host}:{port}{path}"
+        async with pods.get(url, allow_redirects=False, headers={"Accept-Encoding": "identity"}) as answer:
             if answer.status != 200:
                 return None
             content = bytearray()
-            async for chunk in answer.content.iter_chunked(LIMIT):
+            async for chunk in answer.content.iter_chunked(limit):
                 content += chunk
-                if len(content) > LIMIT:
+                if len(content) > limit:
                     return None
         value = json.loads(content, parse_constant=_no_constant)
     except (aiohttp.ClientError, OSError, ValueError, RecursionError):

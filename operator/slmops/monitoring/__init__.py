@@ -1,0 +1,1 @@
+"""What servers in production told, judged. Pure."""
