@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from slmops.api.base import ratio
-from slmops.api.edgedeployment import AUTO, MAX_CLASSES, ChoiceStatus, EdgeDeployment, Pool
+from slmops.api.edgedeployment import AUTO, EdgeDeployment, Pool
+from slmops.api.fleet import MAX_CLASSES, ChoiceStatus
 from slmops.figures import significant
 from slmops.rollout.fleet import ClassPool, Node, pool_nodes
 from slmops.rollout.variants import problem, to_choose_from

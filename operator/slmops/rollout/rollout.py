@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, Literal
 
 from slmops.api.conditions import ConditionType
-from slmops.api.edgedeployment import ChoiceStatus, EdgeDeployment, Pool
+from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.api.fleet import ChoiceStatus
 from slmops.rollout.children import admitted, barred, daemon_set_of
 from slmops.rollout.fit import image_bytes
 from slmops.rollout.fleet import Node, pool_nodes

@@ -8,7 +8,8 @@ where the strategy lets classes or pools fail alone.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from slmops.api.edgedeployment import MAX_CLASSES, EdgeDeployment, RevisionStatus
+from slmops.api.edgedeployment import EdgeDeployment
+from slmops.api.fleet import MAX_CLASSES, RevisionStatus
 from slmops.rollout.children import daemon_set_of
 from slmops.rollout.fleet import Node
 from slmops.rollout.pods import Servers

@@ -6,7 +6,8 @@ from datetime import datetime
 
 from slmops.api.base import ratio, seconds, share_of
 from slmops.api.conditions import moment
-from slmops.api.edgedeployment import EdgeDeployment, WaveStatus
+from slmops.api.edgedeployment import EdgeDeployment
+from slmops.api.fleet import WaveStatus
 from slmops.api.strategy import FailureLimit
 from slmops.rollout.fleet import Node, in_order, targets
 from slmops.rollout.people import approval

@@ -5,13 +5,8 @@ from datetime import datetime
 from typing import Literal
 
 from slmops.api.conditions import ConditionType, Fact, false, merge, timestamp, true, unknown
-from slmops.api.edgedeployment import (
-    EdgeDeployment,
-    EdgeDeploymentStatus,
-    OutcomeStatus,
-    PoolStatus,
-    RevisionStatus,
-)
+from slmops.api.edgedeployment import EdgeDeployment, EdgeDeploymentStatus
+from slmops.api.fleet import OutcomeStatus, PoolStatus, RevisionStatus
 from slmops.figures import size
 from slmops.rollout.children import daemon_set_of
 from slmops.rollout.evidence import evidence_job

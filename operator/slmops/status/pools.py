@@ -2,13 +2,8 @@
 
 from collections.abc import Mapping
 
-from slmops.api.edgedeployment import (
-    MAX_CLASSES,
-    ClassStatus,
-    EdgeDeployment,
-    NodeCounts,
-    PoolStatus,
-)
+from slmops.api.edgedeployment import EdgeDeployment
+from slmops.api.fleet import MAX_CLASSES, ClassStatus, NodeCounts, PoolStatus
 from slmops.contract import Statistics
 from slmops.rollout.fleet import Node
 from slmops.rollout.rollout import Rollout

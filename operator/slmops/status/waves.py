@@ -3,7 +3,8 @@
 from datetime import datetime
 
 from slmops.api.conditions import moment, timestamp
-from slmops.api.edgedeployment import EdgeDeployment, WaveStatus
+from slmops.api.edgedeployment import EdgeDeployment
+from slmops.api.fleet import WaveStatus
 from slmops.figures import size
 from slmops.rollout.rollout import Rollout
 from slmops.rollout.waves import members, wave_seen
