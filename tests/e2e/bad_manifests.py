@@ -352,6 +352,7 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         {"spec.pools.0.variant": "Auto", "spec.model": {"image": f"registry.example/x@sha256:{'ab' * 32}"}},
     ),
     "share of what is no comparison": (EDGE, {"spec.strategy": {"type": "AllAtOnce", "split": "50%"}}),
+    "two on a node that holds one": (EDGE, {"spec.strategy": {"type": "BlueGreen", "cutOver": "StopThenDownload"}}),
     "comparison with nothing": (EDGE, {"spec.strategy": {"type": "AB", "split": "100%"}}),
     "nobody's turn": (EDGE, {"spec.strategy.maxUnavailable": "0%"}),
     "window that is never open": (EDGE, {"spec.strategy.window": {"from": "22:00", "to": "22:00"}}),

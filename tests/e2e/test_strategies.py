@@ -1,4 +1,4 @@
-"""Blue and green on the cluster: one write switches all requests, and another one switches them back."""
+"""Strategies on the cluster: one write switches all requests, and another one back; a node that holds one server only."""
 
 import json
 import threading
@@ -12,14 +12,14 @@ from tests.e2e.chain import Seen
 from tests.e2e.platform import NAMESPACE, Platform, deployment
 
 pytestmark = pytest.mark.cluster
-NAME, PORT = "two-colours", 30091
+NAME, PORT, SINGLE = "two-colours", 30091, "one-at-a-time"
 
 
 @pytest.fixture(scope="module")
 def images(platform: Platform, chain: Seen) -> Iterator[list[str]]:
     """Two model images."""
     yield list(chain.images("farm-irrigation").values())
-    platform.kubectl("delete", "edgedeployment", NAME, "-n", NAMESPACE, "--ignore-not-found")
+    platform.kubectl("delete", "edgedeployment", NAME, SINGLE, "-n", NAMESPACE, "--ignore-not-found")
 
 
 def deployed(image: str) -> Manifest:
@@ -83,3 +83,43 @@ def test_all_requests_go_to_one_revision_and_are_switched_and_switched_back_at_o
         wait_for("its end", lambda: status(platform).get("phase") == "Degraded", 60)
     turns = [now for before, now in zip([None, *client.answers], client.answers, strict=False) if now != before]
     assert turns == [blue, green, blue], "no request failed, and none went astray"
+
+
+def test_a_node_that_holds_one_server_never_has_two(platform: Platform, images: list[str]) -> None:
+    def one_at_a_time(image: str) -> Manifest:
+        made = deployment(SINGLE, image, 8092, {"cutOver": "StopThenDownload"})
+        data = {"uri": f"oci://{platform.registry}/slm/data/irrigation-benchmark:v1"}
+        made["spec"] |= {
+            "benchmark": {"data": data, "rounds": 2, "warmup": 1, "prompts": 4, "maxNoise": "100%"},
+            "gates": [{"metric": "RequestLatency", "maxRegression": "100%"}, {"metric": "ErrorRate", "max": 0}],
+        }
+        return made
+
+    def serves(image: str) -> bool:
+        told = platform.status("edgedeployment", SINGLE)
+        return told.get("phase") == "Ready" and image in str((told.get("stable") or {}).get("images"))
+
+    def show() -> str:
+        return platform.show("edgedeployment", SINGLE)
+
+    platform.apply(one_at_a_time(images[0]))
+    wait_for("the first one serves", lambda: serves(images[0]), 240, show)
+    platform.apply(one_at_a_time(images[1]))
+    most = 0
+
+    def done() -> bool:
+        nonlocal most
+        pods = platform.kubectl.items("pods", "-l", f"slmops.dev/name={SINGLE},slmops.dev/role=serve")
+        running = [pod["spec"].get("nodeName") for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        most = max(most, *(running.count(node) for node in running), 0)
+        return serves(images[1])
+
+    wait_for("the second one serves", done, 300, show, pause=0.3)
+    assert most == 1
+    gates = [
+        gate
+        for pool in platform.status("edgedeployment", SINGLE)["pools"]
+        for c in pool["classes"]
+        for gate in c["gates"]
+    ]
+    assert any("measured before it was stopped" in (gate.get("interval") or "") for gate in gates), gates

@@ -152,6 +152,7 @@ class Machines:
         does = {
             "bench": self._bench,
             "choose": self._bench,
+            "before": self._bench,
             "pull": self._pull,
             "verify": self._verify,
             "evidence": self._evidence,

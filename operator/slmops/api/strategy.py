@@ -72,6 +72,8 @@ class Strategy(ApiModel):
         Rule("!has(self.split) || self.type == 'AB'", "split goes with type AB", "split"),
         Rule("!has(self.split) || (self.split != 0 && self.split != '0%' && self.split != '100%')",
              "split leaves some nodes to each revision: take a share between 1% and 99%", "split"),
+        Rule("!has(self.cutOver) || self.cutOver == 'DownloadThenStop' || self.type != 'BlueGreen'",
+             "BlueGreen has both revisions on each node: cutOver StopThenDownload goes with the other types", "cutOver"),
         Rule("!has(self.maxUnavailable) || (self.maxUnavailable != 0 && self.maxUnavailable != '0%')",
              "maxUnavailable needs at least one node", "maxUnavailable"),
     )  # fmt: skip
@@ -101,6 +103,10 @@ class Strategy(ApiModel):
     promotion_scope: Literal["All", "Pool", "HardwareClass"] = "All"
     """What a candidate that fails is taken back from. All: from all nodes, so that they have the same revision. Pool or
     HardwareClass: from that pool, or from that hardware class of a pool, alone; the others go on, and are promoted."""
+    cut_over: Literal["DownloadThenStop", "StopThenDownload"] = "DownloadThenStop"
+    """DownloadThenStop: the candidate's server comes up beside the stable one, which goes once the candidate serves; the
+    node needs the memory for both. StopThenDownload: the stable server is measured and stopped before anything of the
+    candidate comes, for nodes that hold one server only; in its turn a node serves nobody."""
     failure_limit: FailureLimit = FailureLimit()
     """How many nodes may fail for reasons of their own; none when absent."""
 
@@ -114,6 +120,11 @@ class Strategy(ApiModel):
             return [everywhere]
         split = Wave(name="split", nodes=self.split or "50%", soak=self.hold)
         return [split, Wave(name="rest", nodes="100%", approval="Required")]
+
+    @property
+    def stops_first(self) -> bool:
+        """Whether a node has one server at a time."""
+        return self.cut_over == "StopThenDownload"
 
     @property
     def at_once(self) -> int | str:

@@ -55,5 +55,7 @@ class Statistics(Message):
     paired: Annotated[dict[Word, Paired], Field(max_length=8)] = {}
     noise: Annotated[dict[Word, Amount], Field(max_length=8)] = {}
     """How far the same server may be from itself when it is asked the same again: 0.1 is 10 %."""
+    apart: bool = False
+    """Whether the stable server was measured before, since the node holds one server only."""
     disturbances: Annotated[tuple[Disturbance, ...], Field(max_length=4)] = ()
     """What else went on on the node."""

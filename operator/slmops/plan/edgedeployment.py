@@ -19,6 +19,7 @@ from slmops.plan.serving import NOWHERE, bound, service
 from slmops.plan.sources import Sources, Unresolved
 from slmops.plan.turns import turn_jobs
 from slmops.plan.verification import verification
+from slmops.rollout.benches import BEFORE, void
 from slmops.rollout.children import job_name
 from slmops.rollout.choosing import CHOOSE, Choosing, choose
 from slmops.rollout.evidence import EVIDENCE, evidence_job
@@ -30,7 +31,7 @@ from slmops.rollout.rollout import Rollout, read
 from slmops.rollout.standing import given_up
 from slmops.rollout.trust import VERIFY, VERIFYING
 from slmops.rollout.trust import job_name as verification_name
-from slmops.rollout.turns import Turn, void
+from slmops.rollout.turns import Turn
 from slmops.rollout.waves import PoolState
 from slmops.settings import Settings
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, LABEL_TRACK, Manifest, Observed, Plan, Problem
@@ -39,6 +40,8 @@ SOON = 1.0
 """A failure is recorded in one pass and cleared away in the next."""
 SHORT = (VERIFYING, "ChoosingVariant")
 """What a Job is at that ends soon."""
+JOBS = ("pull", BEFORE, "bench")
+"""Roles of the Jobs of a node's turn."""
 MEASURED = ("GateFailed", "GateInconclusive", "BenchmarkFailed")
 """Reasons that come of a benchmark."""
 
@@ -185,7 +188,7 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
             keep = name in held
         elif role == "serve":
             keep = revision in (rollout.stays, rollout.on_trial) or name in held
-        elif role == "bench":
+        elif role in ("bench", BEFORE):
             keep = revision in (rollout.wanted.name, rollout.stable) and name not in again
         else:
             keep = (revision == rollout.on_trial or name in held) and name not in again
@@ -236,10 +239,10 @@ def _to_repeat(resource: EdgeDeployment, rollout: Rollout, observed: Observed) -
     again = [(pool, turn.node) for pool, turn in _again(resource, rollout)]
     if retries(resource):
         again += [(p.name, n) for p in rollout.pools for n in p.nodes if given_up(resource, rollout.failed, p.name, n)]
-    found = {job_name(resource, r, pool, tried, node) for pool, node in again for r in ("pull", "bench")}
+    found = {job_name(resource, r, pool, tried, node) for pool, node in again for r in JOBS}
     for pool in rollout.pools if failed else ():  # a fleet has thousands of nodes, and mostly nothing has failed
         for node in pool.nodes:
-            for name in (job_name(resource, r, pool.name, tried, node) for r in ("pull", "bench")):
+            for name in (job_name(resource, r, pool.name, tried, node) for r in JOBS):
                 job = observed.child("Job", name) if name in failed else None
                 if job is not None and void(job, states[name], node):
                     found.add(name)

@@ -11,11 +11,13 @@ from slmops.rollout.fleet import Node
 from slmops.rollout.retired import needed, serves_alone
 from slmops.rollout.rollout import Rollout
 from slmops.rollout.standing import given_up
-from slmops.rollout.turns import Turn
+from slmops.rollout.turns import Turn, compares
 from slmops.rollout.waves import PoolState
 from slmops.settings import Settings
 from slmops.state import ANNOTATION_ADMITTED, Manifest, Observed
 
+RESTS = ("Waiting", "Failed", "Inconclusive")
+"""Steps at which a node has what it had."""
 WATCH_SECONDS = 10.0
 """How often a rollout under way is looked at without an event: deadlines pass silently."""
 
@@ -47,12 +49,19 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
     if rollout.candidate is not None:
         hosts = state.admitted & {node.hostname for node in state.nodes}
         taken = {node.hostname for node in state.nodes if serves_alone(resource, rollout, state, node)}
-        if not _due(state, rollout, mine, now):
+        if not _due(resource, state, rollout, mine, now):
             taken &= barred(live, taken)
         if rollout.decision != "RollBack":
+            stopped = {t.node.hostname for t in begun_turns(state, rollout) if _is_stopped(resource, t)}
+            stopped |= {
+                t.node.hostname for t in state.turns.values() if t.step not in RESTS and _is_stopped(resource, t)
+            }
+            taken |= stopped
+            if resource.spec.strategy.stops_first:  # while a person is asked, the node has the server that it had
+                hosts -= {t.node.hostname for t in state.turns.values() if t.step == "Inconclusive" and t.incumbent}
             left = {n.hostname for n in state.nodes if given_up(resource, rollout.failed, state.name, n)}
             hosts -= left - _given_back(rollout, state, rollout.candidate)
-            hosts |= {turn.node.hostname for turn in begun_turns(state, rollout) if _comes(turn)}
+            hosts |= {turn.node.hostname for turn in begun_turns(state, rollout) if _comes(resource, turn)}
         if hosts:
             made = daemon_set(
                 resource, pool, wanted, settings, track="candidate", only=hosts, gated=_unknown(state, hosts)
@@ -63,19 +72,27 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
     return out
 
 
-def _due(state: PoolState, rollout: Rollout, live: Manifest | None, now: datetime) -> bool:
+def _due(resource: EdgeDeployment, state: PoolState, rollout: Rollout, live: Manifest | None, now: datetime) -> bool:
     """Whether the stable servers go from nodes that they are not needed on any more: together with the next nodes' turn,
     so that a fleet's nodes cost as few writes as its batches, or after a while where others keep that waiting."""
     begun = begun_turns(state, rollout)
-    if not begun or any(_comes(turn) and turn.node.hostname not in state.admitted for turn in begun):
+    if not begun or any(_comes(resource, turn) and turn.node.hostname not in state.admitted for turn in begun):
         return True
     at = moment(((live or {}).get("metadata", {}).get("annotations") or {}).get(ANNOTATION_ADMITTED))
     return at is None or (now - at).total_seconds() >= WATCH_SECONDS
 
 
-def _comes(turn: Turn) -> bool:
+def _comes(resource: EdgeDeployment, turn: Turn) -> bool:
     """Whether a node gets the candidate's server now: its image was pulled, or no Job is needed for that."""
-    return turn.step == "Starting" or (turn.step == "Waiting" and turn.known)
+    first = "Stopped" if resource.spec.strategy.stops_first and turn.incumbent is not None else "Waiting"
+    return turn.step == "Starting" or (turn.step == first and turn.known)
+
+
+def _is_stopped(resource: EdgeDeployment, turn: Turn) -> bool:
+    """Whether a node has no stable server, since it holds one only and its turn is under way."""
+    if not resource.spec.strategy.stops_first or turn.incumbent is None:
+        return False
+    return turn.step not in (*RESTS, "MeasuringStable") or (turn.step == "Waiting" and not compares(resource, turn))
 
 
 def _unknown(state: PoolState, hosts: Collection[str]) -> bool:

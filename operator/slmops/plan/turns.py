@@ -1,6 +1,7 @@
 """The Jobs of a node's turn: to pull the candidate's image there and look at it, and to measure both servers."""
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from slmops import contract
@@ -10,10 +11,11 @@ from slmops.api.run import RunSpec, Toleration
 from slmops.plan.job import Work, work
 from slmops.plan.serving import model_volume, serve_run
 from slmops.plan.sources import Sources
+from slmops.rollout.benches import BEFORE
 from slmops.rollout.children import job_name, set_name
 from slmops.rollout.pods import condition
 from slmops.rollout.rollout import Rollout
-from slmops.rollout.turns import Turn
+from slmops.rollout.turns import Turn, compares
 from slmops.settings import Settings
 from slmops.state import LABEL_POOL, LABEL_REVISION, Manifest, Observed
 
@@ -25,7 +27,10 @@ CORDONED = Toleration(key="node.kubernetes.io/unschedulable", operator="Exists",
 def turn_jobs(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed,
               settings: Settings) -> list[Manifest]:  # fmt: skip
     """What is missing of the Job that the turn is at, if there is one. It is made once."""
-    if turn.step == "Waiting" and not turn.known:
+    stops = resource.spec.strategy.stops_first and turn.incumbent is not None and rollout.candidate is not None
+    if stops and turn.step == "Waiting" and compares(resource, turn):
+        made = _before(resource, pool, turn, rollout, observed, settings)
+    elif turn.step == ("Stopped" if stops else "Waiting") and not turn.known:
         made = _pull(resource, pool, turn, rollout, observed, settings)
     elif turn.step == "Measuring":
         made = _bench(resource, pool, turn, rollout, observed, settings)
@@ -56,27 +61,43 @@ def _pull(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, ob
     )  # fmt: skip
 
 
+def _before(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed,
+            settings: Settings) -> Work:  # fmt: skip
+    """The stable server alone, before it is stopped."""
+    targets = [_stable(resource, pool, turn, rollout, observed)]
+    return _measuring(resource, pool, turn, rollout, observed, settings, BEFORE, targets)
+
+
 def _bench(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed,
            settings: Settings) -> Work:  # fmt: skip
-    spec = resource.spec.benchmark
-    assert spec is not None
     assert rollout.wanted is not None
     assert turn.pod is not None
-    sources = Sources(observed)
     targets = [_target("candidate", turn.pod, serve_run(resource, rollout.wanted))]
     if turn.incumbent and turn.stable_pod is not None and condition(turn.stable_pod, "Ready"):
-        config = observed.child("ConfigMap", set_name(resource, pool.name, turn.incumbent))
-        targets.insert(
-            0, _target("stable", turn.stable_pod, _configured(config) or serve_run(resource, rollout.wanted))
-        )
+        targets.insert(0, _stable(resource, pool, turn, rollout, observed))
+    return _measuring(resource, pool, turn, rollout, observed, settings, "bench", targets)
+
+
+def _stable(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed) -> contract.Target:
+    assert rollout.wanted is not None
+    assert turn.stable_pod is not None
+    config = observed.child("ConfigMap", set_name(resource, pool.name, str(turn.incumbent)))
+    return _target("stable", turn.stable_pod, _configured(config) or serve_run(resource, rollout.wanted))
+
+
+def _measuring(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed,
+               settings: Settings, role: str, targets: Sequence[contract.Target]) -> Work:  # fmt: skip
+    spec, sources = resource.spec.benchmark, Sources(observed)
+    assert spec is not None
+    assert rollout.wanted is not None
     run = contract.BenchRun(
         run="", targets=tuple(targets), data=sources.data(spec.data), warmup=spec.warmup, rounds=spec.rounds,
         prompts=spec.prompts, max_tokens=spec.max_tokens, concurrency=spec.concurrency,
     )  # fmt: skip
     return work(
-        resource, "bench", run, image=settings.images.bench, run_spec=run_spec(resource, pool), sources=sources,
+        resource, role, run, image=settings.images.bench, run_spec=run_spec(resource, pool), sources=sources,
         settings=settings, node=turn.node.hostname,
-        name=job_name(resource, "bench", pool.name, rollout.wanted.name, turn.node),
+        name=job_name(resource, role, pool.name, rollout.wanted.name, turn.node),
         labels={LABEL_POOL: pool.name, LABEL_REVISION: rollout.wanted.name},
     )  # fmt: skip
 

@@ -4,10 +4,10 @@ when. It is made from what the benchmarks left behind, while that is there."""
 from typing import Any
 
 from slmops.api.edgedeployment import EdgeDeployment
+from slmops.rollout.benches import bench
 from slmops.rollout.children import job_name
 from slmops.rollout.people import APPROVE, PROMOTE
 from slmops.rollout.rollout import Rollout
-from slmops.rollout.turns import bench
 from slmops.state import Manifest, Observed, digest8
 
 EVIDENCE = "evidence"

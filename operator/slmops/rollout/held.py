@@ -67,6 +67,8 @@ def too_few(gate: DeploymentGate, report: Report) -> str:
     timed, pair = gate.metric in PER_ROUND, told.paired.get(gate.metric)
     if gate.max_regression is not None and theirs is not None and (timed or pair is not None):
         seen, whose = pair.pairs if pair is not None else 0, "answered by both"
+        if told.apart:
+            seen = max(0, min(ours.requests - ours.errors, theirs.requests - theirs.errors))
         asked = min(ours.requests, theirs.requests) if timed else seen
     elif timed:
         seen, whose, asked = max(0, ours.requests - ours.errors), "answered", ours.requests
@@ -100,11 +102,29 @@ def _compared(gate: DeploymentGate, report: Report) -> Held | None:
         ends = holding(told.ratio, (told.low, told.high))
         return Held(told.ratio, ends, f"{ends[0]:.4g} to {ends[1]:.4g} of stable")
     if report.statistics is not None and gate.metric in PER_ROUND:
-        return None
+        return _apart(gate, report) if report.statistics.apart else None
     ours, theirs = (values(gate, report.targets.get(name)) for name in ("candidate", "stable"))
     if not ours or len(ours) != len(theirs):
         return None
     return _range(gate, [_ratio(gate, a, b) for a, b in zip(ours, theirs, strict=True)], ours)
+
+
+def _apart(gate: DeploymentGate, report: Report) -> Held | None:
+    """Of two servers that were measured one after the other: from the least that the ratio can be, by both intervals, to
+    the most. That is wider than one of pairs, as it should be."""
+    ours, theirs = (report.targets.get(name) for name in ("candidate", "stable"))
+    if ours is None or theirs is None or not (mine := ours.intervals.get(gate.metric)):
+        return None
+    other, figures = (
+        theirs.intervals.get(gate.metric),
+        [median(values(gate, t)) for t in (ours, theirs) if values(gate, t)],
+    )
+    if other is None or len(figures) != 2 or min(other) <= 0:
+        return None
+    ends = holding(figures[0] / figures[1], (mine[0] / other[1], mine[1] / other[0]))
+    return Held(
+        figures[0] / figures[1], ends, f"{ends[0]:.4g} to {ends[1]:.4g} of stable, measured before it was stopped"
+    )
 
 
 def _ratio(gate: DeploymentGate, ours: float, theirs: float) -> float:

@@ -85,6 +85,6 @@ def needed(rollout: Rollout, pool: PoolState, revision: str) -> set[str]:
             continue
         names = {rollout.stays, rollout.on_trial, rollout.standing.expected(pool.name, node)} - {revision}
         others = [rollout.servers.get(pool.name, name, node.name) for name in names]
-        if not any(other is not None and condition(other, "Ready") for other in others):
+        if not any(other is not None and (rollout.stops_first or condition(other, "Ready")) for other in others):
             hosts.add(node.hostname)
     return hosts

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from slmops.api.conditions import ConditionType
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.api.fleet import ChoiceStatus
+from slmops.rollout.benches import bench
 from slmops.rollout.children import admitted, barred, daemon_set_of
 from slmops.rollout.fit import image_bytes
 from slmops.rollout.fleet import Node, pool_nodes
@@ -18,7 +19,7 @@ from slmops.rollout.pods import Servers
 from slmops.rollout.revision import Revision, wanted
 from slmops.rollout.standing import ByClass, Standing, at_promotion, given_up, group, recorded
 from slmops.rollout.trust import untrusted
-from slmops.rollout.turns import Asked, Trial, Turn, bench, lost, turn
+from slmops.rollout.turns import Asked, Trial, Turn, lost, turn
 from slmops.rollout.waves import PoolState, in_wave, late_ones, soak_left, too_many, wave_of
 from slmops.rollout.window import hours, opens_in, unknown_zone
 from slmops.settings import Settings
@@ -55,6 +56,8 @@ class Rollout:
     failing: ByClass = field(default_factory=dict)
     """The same, with what is seen now."""
 
+    stops_first: bool = False
+    """Whether nodes hold one server only: what is not to stay goes before another one is ready."""
     choices: Sequence[ChoiceStatus] = ()
     """Which variant each hardware class gets, where that is chosen."""
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -86,7 +89,7 @@ def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: 
     servers = Servers.of(observed)
     standing = _standing(resource, observed, pools, servers, stable)
     idle = partial(Rollout, stable, None, pools=pools, servers=servers, standing=standing, failed=standing.failed,
-                   failing=standing.failed)  # fmt: skip
+                   failing=standing.failed, stops_first=resource.spec.strategy.stops_first)  # fmt: skip
     if problem := overlap(pools) or unknown_zone(resource):
         return idle(None, decision="Wait", problem=problem)
     if isinstance(asked, Problem):

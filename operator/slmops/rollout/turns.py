@@ -10,6 +10,9 @@ A node's turn::
 been given the node; its pod is up beside the stable one but gets no traffic (a readiness gate). ``Measuring``: a Job
 measures both. ``Passed``: the gate opens; once the pod is ready the stable DaemonSet gives the node up: ``Serving``.
 
+Where nodes hold one server only (``cutOver: StopThenDownload``) three steps come before: ``MeasuringStable``, where a gate
+compares, ``Stopping`` and ``Stopped``; the stable DaemonSet gives the node up for as long as the turn is under way.
+
 Time in which the node was away does not count against the candidate, nor does a Job that failed meanwhile.
 """
 
@@ -19,22 +22,23 @@ from datetime import datetime
 from functools import partial
 from typing import Literal
 
-from slmops.api.base import ratio, seconds
-from slmops.api.batch import GateStatus, Outcome
+from slmops.api.base import seconds
 from slmops.api.conditions import moment
 from slmops.api.edgedeployment import EdgeDeployment, Pool
-from slmops.contract import Report
-from slmops.rollout.children import job_name
+from slmops.rollout.benches import BEFORE, bench, failure, void
+from slmops.rollout.children import barred, job_name
 from slmops.rollout.fit import misfit, need, pulled, too_large
 from slmops.rollout.fleet import Node
 from slmops.rollout.pods import Servers, condition, crashed, gate_open, is_gated, may_serve, refused, since
-from slmops.rollout.verdict import explained, judge
-from slmops.state import IMAGE_UNAVAILABLE, JobState, Manifest, Observed, image_missing, waiting_for
+from slmops.state import IMAGE_UNAVAILABLE, Manifest, Observed, image_missing, waiting_for
 
 Cause = Literal["Artifact", "Node", "Registry", "Benchmark"]
 """Who is to blame: the model and its server, which every node has the same; the node; the way to the registry; or whoever
 measures."""
-TurnStep = Literal["Waiting", "Pulling", "Starting", "Measuring", "Passed", "Serving", "Failed", "Inconclusive"]
+TurnStep = Literal[
+    "Waiting", "MeasuringStable", "Stopping", "Stopped", "Pulling", "Starting", "Measuring", "Passed", "Serving", "Failed",
+    "Inconclusive",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -112,10 +116,19 @@ class Trial:
         """The candidate's name."""
         return self.asked.revision
 
+    @property
+    def stops_first(self) -> bool:
+        """Whether a node has one server at a time. A node that is late keeps its own until the new one is there."""
+        return self.resource.spec.strategy.stops_first and not self.promoted
+
+    def incumbent_set(self, node: Node) -> Manifest | None:
+        """The DaemonSet of what a node goes back to."""
+        return self.beside.get(self.incumbents.get(node.name, ""))
+
     def misfit(self, node: Node) -> str:
         """Why it can never come to a node."""
         wanted = need(self.resource, self.of, self.asked.sizes.get(self.pool))
-        return misfit(wanted, node, self.beside.get(self.incumbents.get(node.name, "")))
+        return misfit(wanted, node, None if self.stops_first else self.incumbent_set(node))
 
     def begun(self, node: Node) -> bool:
         """Whether anything of it is on a node."""
@@ -145,6 +158,9 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     if found is not None and (found.verdict == "Failed" or (doubtful and not trial.asked.trusted)):
         return make("Failed" if found.verdict == "Failed" else "Inconclusive", found.message, found.reason,
                     cause="Benchmark" if found.reason == "BenchmarkFailed" else "Artifact")  # fmt: skip
+    stops = pod is None and trial.stops_first and incumbent is not None
+    if stops and (step := _to_stop(trial, node, make, known)) is not None:
+        return step
     if pod is None:
         return _before_pod(trial, node, make, known and not trial.promoted)
     reason, why = refused(pod)
@@ -189,7 +205,34 @@ def _pulled(trial: Trial, node: Node) -> bool:
 
 def _lacks_comparison(trial: Trial, incumbent: str | None, stable_pod: Manifest | None) -> bool:
     compares = any(gate.max_regression is not None for gate in trial.resource.spec.gates)
-    return compares and incumbent is not None and (stable_pod is None or not condition(stable_pod, "Ready"))
+    if not compares or incumbent is None or trial.stops_first:
+        return False
+    return stable_pod is None or not condition(stable_pod, "Ready")
+
+
+def _to_stop(trial: Trial, node: Node, make: "partial[Turn]", known: bool) -> Turn | None:
+    """The steps before a node has no server any more; None where it has none."""
+    if not barred(trial.incumbent_set(node), {node.hostname}):
+        job = job_name(trial.resource, BEFORE, trial.pool, trial.revision, node)
+        state = trial.observed.job(job)
+        if state.phase == "Absent" or void(trial.observed.child("Job", job) or {"metadata": {}}, state, node):
+            return make("Waiting")
+        if state.phase == "Failed":
+            return make("Inconclusive", f"the benchmark itself failed: {failure(trial.resource, state)}", "BenchmarkFailed",
+                        cause="Benchmark")  # fmt: skip
+        return make("Stopping") if state.phase == "Succeeded" else make("MeasuringStable")
+    stable = trial.servers.get(trial.pool, trial.incumbents[node.name], node.name)
+    if stable is not None:
+        return make("Stopping")
+    pull = job_name(trial.resource, "pull", trial.pool, trial.revision, node)
+    begun = trial.observed.child("Job", pull) is not None or (known and node.hostname in trial.admitted)
+    return None if begun else make("Stopped")
+
+
+def compares(resource: EdgeDeployment, turn: Turn) -> bool:
+    """Whether the stable server has to be measured before it is stopped."""
+    gates = resource.spec.gates
+    return not turn.known and turn.stable_pod is not None and any(gate.max_regression is not None for gate in gates)
 
 
 def _no_pod(make: "partial[Turn]", late: str) -> Turn:
@@ -209,7 +252,7 @@ def _before_pod(trial: Trial, node: Node, make: "partial[Turn]", known: bool) ->
         return make("Waiting")
     if state.phase == "Failed":
         said = state.report is not None and state.reason != "DeadlineExceeded"
-        return make("Failed", f"the model image cannot be used: {_why(trial.resource, state)}", state.reason,
+        return make("Failed", f"the model image cannot be used: {failure(trial.resource, state)}", state.reason,
                     cause="Artifact" if said else "Node")  # fmt: skip
     if state.phase == "Succeeded":
         if why := too_large(trial.resource, trial.of, pulled(state)):
@@ -227,45 +270,3 @@ def _before_pod(trial: Trial, node: Node, make: "partial[Turn]", known: bool) ->
 
 def _overdue(make: "partial[Turn]", text: str, cause: Cause) -> Turn:
     return make("Failed", text, "ProgressDeadlineExceeded", cause=cause)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What a benchmark on a node came to; the verdict is None while it runs."""
-
-    verdict: Outcome | None
-    message: str = ""
-    reason: str = ""
-    report: Report | None = None
-    gates: list[GateStatus] = field(default_factory=list)
-
-
-def bench(resource: EdgeDeployment, observed: Observed, pool: str, revision: str, node: Node) -> Bench | None:
-    """The benchmark of a revision on a node, and what the gates say of it."""
-    name = job_name(resource, "bench", pool, revision, node)
-    job = observed.child("Job", name)
-    if job is None or resource.spec.benchmark is None:
-        return None
-    state = observed.job(name)
-    if void(job, state, node):
-        return None
-    if state.phase == "Failed":
-        return Bench("Inconclusive", f"the benchmark itself failed: {_why(resource, state)}", "BenchmarkFailed")
-    if state.phase != "Succeeded" or state.report is None:
-        return Bench(None)
-    verdict, gates = judge(resource.spec.gates, state.report, ratio(resource.spec.benchmark.max_noise))
-    told = "; ".join(explained(gate) for gate in gates if gate.outcome == verdict)
-    reason = {"Failed": "GateFailed", "Inconclusive": "GateInconclusive"}.get(verdict, "")
-    return Bench(verdict, (told or "nothing was measured") if reason else "", reason, state.report, gates)
-
-
-def _why(resource: EdgeDeployment, state: JobState) -> str:
-    if state.reason == "DeadlineExceeded":
-        return f"it was not done within progressDeadline {resource.spec.strategy.progress_deadline}"
-    return state.message
-
-
-def void(job: Manifest, state: JobState, node: Node) -> bool:
-    """Whether a Job failed on a node that was away meanwhile: that says nothing, and it is done again."""
-    begun, since = moment(job["metadata"].get("creationTimestamp")), moment(node.since)
-    return state.phase == "Failed" and node.ready and begun is not None and since is not None and begun < since

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.api.fleet import MAX_CLASSES, ClassStatus, NodeCounts, PoolStatus
 from slmops.contract import Statistics
+from slmops.rollout.benches import bench as bench_of
 from slmops.rollout.fleet import Node
 from slmops.rollout.rollout import Rollout
-from slmops.rollout.turns import bench as bench_of
 from slmops.rollout.verdict import figures
 from slmops.rollout.waves import PoolState
 from slmops.state import Observed

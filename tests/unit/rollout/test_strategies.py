@@ -187,3 +187,91 @@ def test_an_early_approval_does_not_cut_the_comparison_short() -> None:
     world.advance(3600)
     world.settle()
     assert served(world) == ["good-2"] * 5
+
+
+def one_at_a_time(model: str = "good-2", **spec: Any) -> World:
+    """Three nodes that hold one server each, and are asked for another model."""
+    world = World(dict.fromkeys(NAMES, "small"), strategy={"cutOver": "StopThenDownload"}, **spec)
+    world.settle()
+    world.deploy(model)
+    return world
+
+
+def servers_on(world: World, name: str) -> int:
+    return len([pod for pod in world.pods_on(name, "serve") if "deletionTimestamp" not in pod["metadata"]])
+
+
+def run(world: World, done: Any, limit: int = 200) -> None:
+    """Turn until it is so; never two servers on a node, but where one has failed and goes, and one node at a time without
+    any."""
+    for _ in range(limit):
+        world.turn()
+        assert all(servers_on(world, name) <= 1 for name in NAMES) or world.status["phase"] in ("Degraded", "Paused")
+        assert sum(not world.serving(name) for name in NAMES) <= 1
+        if done():
+            return
+    raise AssertionError(world.status)
+
+
+def test_a_node_that_holds_one_server_is_stopped_first() -> None:
+    world = one_at_a_time()
+    roles = []
+    for _ in range(60):
+        world.turn()
+        assert all(servers_on(world, name) <= 1 for name in NAMES)
+        about = [job["metadata"]["labels"] for job in world.of_kind("Job")]
+        candidate = (world.status.get("candidate") or {}).get("revision")
+        roles += [labels["slmops.dev/role"] for labels in about if labels["slmops.dev/revision"] == candidate]
+        if world.status["phase"] == "Ready":
+            break
+    assert [role for number, role in enumerate(roles) if role not in roles[:number]] == ["before", "pull", "bench"]
+    assert [world.serving(name) for name in NAMES] == [["good-2"]] * 3
+    gate = next(g for g in world.status["pools"][0]["classes"][0]["gates"] if "maxRegression" in g["bound"])
+    assert "measured before it was stopped" in gate["interval"]
+
+
+@pytest.mark.parametrize("model", ["slow-1", "crashing-1", "broken-1"])
+def test_what_fails_there_gives_the_node_its_server_back(model: str) -> None:
+    world = one_at_a_time(model)
+    run(world, lambda: world.status["phase"] == "Degraded")
+    run(world, lambda: [world.serving(name) for name in NAMES] == [["good-1"]] * 3)
+    world.settle()
+    assert [servers_on(world, name) for name in NAMES] == [1, 1, 1]
+    assert world.operate() == 0
+
+
+def test_while_a_person_is_asked_there_the_node_has_the_server_that_it_had() -> None:
+    world = one_at_a_time("noisy-1")
+    run(world, lambda: world.status["phase"] == "Paused")
+    run(world, lambda: [world.serving(name) for name in NAMES] == [["good-1"]] * 3)
+    world.say(promote=world.status["candidate"]["revision"])
+    run(world, lambda: [world.serving(name) for name in NAMES] == [["noisy-1"]] * 3)
+
+
+def test_a_node_that_was_away_meanwhile_has_one_server_too() -> None:
+    world = one_at_a_time()
+    world.offline("n2")
+    run_all = [name for name in NAMES if name != "n2"]
+    for _ in range(100):
+        world.turn()
+    assert [world.serving(name) for name in run_all] == [["good-2"]] * 2
+    world.online("n2")
+    run(world, lambda: world.serving("n2") == ["good-2"])
+
+
+def test_a_small_node_that_holds_one_server_is_not_too_small() -> None:
+    world = one_at_a_time()
+    for name in NAMES:
+        world.nodes[name]["status"]["allocatable"] = {"memory": "400Mi"}
+    world.settle()
+    assert world.status["lastOutcome"]["outcome"] == "Promoted"
+
+
+def test_a_pause_begins_nothing_there() -> None:
+    world = one_at_a_time(paused=False)
+    world.change(paused=True)
+    world.settle()
+    assert [world.serving(name) for name in NAMES] == [["good-1"]] * 3
+    assert not world.of_kind("Job") or all(
+        job["metadata"]["labels"]["slmops.dev/role"] != "before" for job in world.of_kind("Job")
+    )

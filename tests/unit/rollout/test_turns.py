@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from slmops.api.edgedeployment import EdgeDeployment
+from slmops.rollout.benches import bench
 from slmops.rollout.children import admitted, job_name, set_name
 from slmops.rollout.pods import Servers, node_of
-from slmops.rollout.turns import Asked, Trial, Turn, bench, turn
+from slmops.rollout.turns import Asked, Trial, Turn, turn
 from slmops.state import Manifest, Observed
 from tests.unit.fleet_builders import (
     NOW,
