@@ -127,30 +127,37 @@ def ready(host: str, port: int) -> bool:
 
 
 def answer(ask: Ask, prompt: str, limit: int) -> dict[str, Any]:
-    """What it makes of one prompt. Logarithms of probabilities are the logits but for a constant, which nobody counts."""
-    tokens = ask("/tokenize", {"content": prompt, "add_special": False, "parse_special": True})["tokens"]
+    """What it makes of one prompt. Logarithms of probabilities are the logits but for a constant, which nobody counts. They
+    are those before anything is chosen, and told only with text: so a letter is chosen, whatever is the likeliest."""
+    tokens = cut(ask, prompt, True)
+    letter = [[cut(ask, "a", False)[-1], 1e6]]
     wanted = {"prompt": tokens, "temperature": 0, "top_k": 1, "repeat_penalty": 1.0, "cache_prompt": False}
-    first = ask("/completion", wanted | {"n_predict": 1, "n_probs": EVERY})["completion_probabilities"][0]
+    first = ask("/completion", wanted | {"n_predict": 1, "n_probs": EVERY, "logit_bias": letter})[
+        "completion_probabilities"
+    ][0]
     told = {each["id"]: max(each["logprob"], LEAST) for each in first["top_logprobs"]}
     greedy = ask("/completion", wanted | {"n_predict": limit, "return_tokens": True})["tokens"]
     return {"tokens": tokens, "read_back": read_back(ask, tokens), "greedy": greedy,
             "logits": [told.get(token, LEAST) for token in range(max(told) + 1)]}  # fmt: skip
 
 
+def cut(ask: Ask, text: str, special: bool) -> list[int]:
+    """A text as tokens. ``special``: the names of special tokens are these."""
+    found: list[int] = ask("/tokenize", {"content": text, "add_special": False, "parse_special": special})["tokens"]
+    return found
+
+
 def read_back(ask: Ask, tokens: list[int]) -> str:
     """The tokens as text, without those that stand for nothing else, and without the space that some tokenizers put in
     front: llama-server shows both."""
-
-    def cut(text: str, special: bool) -> Any:
-        return ask("/tokenize", {"content": text, "add_special": False, "parse_special": special})["tokens"]
 
     def text(part: list[int]) -> str:
         return str(ask("/detokenize", {"tokens": part})["content"])
 
     pieces = {token: text([token]) for token in set(tokens)}
-    special = {token for token, piece in pieces.items() if cut(piece, True) == [token] != cut(piece, False)}
+    special = {token for token, piece in pieces.items() if cut(ask, piece, True) == [token] != cut(ask, piece, False)}
     said = text([token for token in tokens if token not in special])
-    return said.removeprefix(" ") if text(cut("a", False)) == " a" else said
+    return said.removeprefix(" ") if text(cut(ask, "a", False)) == " a" else said
 
 
 if __name__ == "__main__":

@@ -68,6 +68,8 @@ class Handler(BaseHTTPRequestHandler):
             self.say(400, {"error": "the prompt is too long for -c " + options["-c"]})
         elif "n_probs" in asked:
             assert (asked["n_predict"], asked["temperature"]) == (1, 0)
+            if asked["logit_bias"] != [[1, 1e6]]:
+                return self.say(200, {"content": ""})  # what is said is no text
             best = [{"id": token, "logprob": value} for token, value in sorted(enumerate(LOGPROBS), key=lambda p: -p[1])]
             self.say(200, {"completion_probabilities": [{"id": 1, "top_logprobs": best}]})
         else:
