@@ -13,6 +13,7 @@ from slmops.api import crd
 from slmops.api.batch import BatchStatus
 from slmops.contract import LARGEST, AnyRun, DatasetCounts, Progress
 from slmops.kinds import KINDS
+from slmops.retraining import ANNOTATION_RETRAIN
 from slmops.state import ANNOTATION_REPORT, ANNOTATION_RETRY, Manifest, Observed, Plan
 from tests.properties.spoiled import SPOILED, spoiled_annotations, times
 from tests.unit.builders import (
@@ -121,7 +122,8 @@ SPECS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
         },
     ),
 }
-annotations = st.dictionaries(st.sampled_from([ANNOTATION_RETRY, "slmops.dev/other"]), st.text(max_size=5), max_size=2)
+words = st.sampled_from([ANNOTATION_RETRY, ANNOTATION_RETRAIN, "slmops.dev/other"])
+annotations = st.dictionaries(words, st.text(max_size=5), max_size=2)
 
 
 @st.composite

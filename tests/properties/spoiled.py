@@ -11,6 +11,7 @@ SPOILED = [
     {"conditions": [{"type": "Succeeded", "status": "True", "reason": "Trust", "observedGeneration": 9,
                      "lastTransitionTime": "never"}, {"type": "Odd", "status": "Unknown", "reason": "",
                                                       "observedGeneration": -1, "lastTransitionTime": ""}]},
+    *({"retrain": {"why": why, "at": at}} for why, at in (("", "never"), ("x" * 5000, "0000-01-01T00:00:00Z"))),
     *({"cost": {"gpuHours": hours, "nodeHours": hours, "amount": amount, "currency": "EUR",
                 "attempts": [{"pod": f"p{number}", "gpus": whole, "start": time, "end": end}
                              for number, time in enumerate((*UNREADABLE, "2026-03-01T11:00:00Z"))

@@ -35,7 +35,7 @@ class MonitoringBound(ApiModel):
     rules: ClassVar = (
         Rule("!has(self.percentile) || self.metric != 'ErrorRate'",
              "percentile goes with RequestLatency and TimeToFirstToken", "percentile"),
-        Rule("self.metric == 'ErrorRate' ? (type(self.max) == int ? self.max == 0 : self.max.endsWith('%'))"
+        Rule("self.metric == 'ErrorRate' ? (type(self.max) == int ? self.max == 0 : self.max.matches('%$'))"
              " : (type(self.max) == string && self.max.matches('(s|m|h)$'))",
              "max of ErrorRate is a share, for example 5%, of a time it has a unit, for example 500ms", "max"),
     )  # fmt: skip
@@ -86,7 +86,7 @@ class Monitoring(ApiModel):
              "window is from 5m to 24h: servers count by the minute, and for a day", "window"),
         Rule("!has(self.retrain) || has(self.drift) || (has(self.retrain.on) && self.retrain.on.all(o, o == 'Bounds'))",
              "retrain on drift needs drift: set drift, or name Bounds alone in retrain.on", "retrain"),
-        Rule("!has(self.retrain) || !has(self.retrain.on) || !self.retrain.on.exists(o, o == 'Bounds')"
+        Rule("!has(self.retrain) || !has(self.retrain.on) || self.retrain.on.all(o, o != 'Bounds')"
              " || (has(self.bounds) && size(self.bounds) > 0)",
              "retrain on Bounds needs bounds", "retrain"),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from slmops.contract import BINS, Served
 
@@ -33,13 +34,12 @@ def plausible(said: Served) -> bool:
 def together(parts: Iterable[Served]) -> Served:
     """The sum. Of memory the server that was nearest to its limit."""
     all_ = list(parts)
-    sums = {name: tuple(map(sum, zip(*(getattr(part, name) for part in all_), strict=True))) for name in BINS}
+    sums: dict[str, Any] = {name: sum(getattr(part, name) for part in all_) for name in ADDED}
+    for name, size in BINS.items():
+        sums[name] = tuple(map(sum, zip(*(getattr(part, name) for part in all_), strict=True))) or (0,) * size
     fullest = max(all_, key=fullness, default=Served())
-    return Served.model_construct(
-        **{name: sum(getattr(part, name) for part in all_) for name in ADDED},
-        **{name: counts or (0,) * BINS[name] for name, counts in sums.items()},
-        peak_memory=fullest.peak_memory, memory_limit=fullest.memory_limit, bins=1,
-    )  # fmt: skip
+    memory = {"peak_memory": fullest.peak_memory, "memory_limit": fullest.memory_limit}
+    return Served().model_copy(update=sums | memory)
 
 
 def fullness(said: Served) -> float:

@@ -19,6 +19,9 @@ from slmops.rollout.rollout import Rollout
 from slmops.state import Manifest
 
 MANAGER = "slmops-monitoring"
+"""Whose field the annotation is."""
+LEAST_SECONDS = 600.0
+"""What the schema asks of minInterval, for a spec that is older than that."""
 
 
 def leading(pools: Sequence[MonitoredPoolStatus], wanted: Retrain) -> str:
@@ -51,7 +54,7 @@ def decide(
         return None, text
     own = resource.status.monitoring.retrain if resource.status.monitoring is not None else None
     times += [at for at in [moment(own.at)] if at is not None] if own is not None and own.fine_tune == name else []
-    if times and (now - max(times)).total_seconds() < seconds(wanted.min_interval):
+    if times and (now - max(times)).total_seconds() < max(LEAST_SECONDS, seconds(wanted.min_interval)):
         return None, f"FineTune {name} was retrained less than {wanted.min_interval} ago (minInterval)"
     return trace(now, resource.metadata.name, rollout.stable, why), None
 

@@ -69,12 +69,12 @@ def _pool(
         kept = {"baseline": baseline.served.answers, "baseline_at": timestamp(baseline.at)} if baseline else {}
         return nothing.model_copy(update={**kept, "breaches": _wanted(before.breaches, spec) if before else []})
     said = heard.window
-    judged = baseline if heard.first is None else None  # else these are the requests that the baseline is made of
-    indices = drift(judged.served, said) if judged is not None and said.answers >= spec.min_requests else {}
+    least = spec.min_requests * (CLEARED if before is not None and before.verdict == "WithinBounds" else 1)
+    # Those that the baseline is made of are not judged by it.
+    few = said.answers < least or (baseline is not None and heard.first is not None)
+    indices = drift(baseline.served, said) if baseline is not None and not few else {}
     breaches = _breaches(said, indices, before.breaches if before else [], spec, now)
     so_far = baseline.served.answers if baseline else heard.first.answers if heard.first else None
-    least = spec.min_requests * (CLEARED if before is not None and before.verdict == "WithinBounds" else 1)
-    few = said.answers + said.errors + said.refused < least or (baseline is not None and heard.first is not None)
     return MonitoredPoolStatus(
         name=name,
         verdict="Breached" if breaches else "BaselineIncomplete" if spec.drift is not None and baseline is None

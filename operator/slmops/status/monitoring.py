@@ -55,22 +55,22 @@ def _retrain(
     resource: EdgeDeployment, wanted: Retrain, found: Watched, plan: Plan, fine_tune: Manifest | None, now: datetime
 ) -> RetrainStatus | None:
     """The last retrain that this EdgeDeployment asked for. The FineTune remembers it, whatever became of this status."""
-    before = resource.status.monitoring
-    own, made = before.retrain if before is not None else None, last(fine_tune)[0] if fine_tune is not None else None
+    before, name = resource.status.monitoring, wanted.fine_tune.name
+    own = before.retrain if before is not None else None
+    made = plan.retrain[1] if plan.retrain is not None else last(fine_tune)[0] if fine_tune is not None else None
+    if made is not None and made.deployment != resource.metadata.name:
+        made = None  # another one asked after us
     outcome: Literal["Running", "Succeeded", "Failed"] = "Running"
-    if plan.retrain is not None:
-        made = plan.retrain[1]
-    elif fine_tune is not None and (end := succeeded(fine_tune)):
-        outcome = ENDS.get(str(end.get("status")), "Running")
-    if made is None or made.deployment != resource.metadata.name:
-        return own
-    if own is None or (own.at, own.fine_tune) != (made.at, wanted.fine_tune.name):
-        return RetrainStatus(fine_tune=wanted.fine_tune.name, at=made.at, revision=made.revision, why=made.why,
-                             outcome=outcome)  # fmt: skip
+    if plan.retrain is None and made is not None and fine_tune is not None:
+        outcome = ENDS.get(str(succeeded(fine_tune).get("status")), "Running")
+    if made is not None and (own is None or (own.at, own.fine_tune) != (made.at, name)):
+        return RetrainStatus(fine_tune=name, at=made.at, revision=made.revision, why=made.why, outcome=outcome)
+    if own is None:
+        return None
     verdicts = {pool.verdict for pool in found.pools}
     over = "WithinBounds" in verdicts and "NotHeard" not in verdicts and not leading(found.pools, wanted)
     cleared = own.cleared_at or (timestamp(now) if over else None)
-    return own.model_copy(update={"outcome": outcome, "cleared_at": cleared})
+    return own.model_copy(update={"outcome": outcome if made is not None else own.outcome, "cleared_at": cleared})
 
 
 def monitoring_facts(resource: EdgeDeployment, status: MonitoringStatus | None) -> list[Fact]:

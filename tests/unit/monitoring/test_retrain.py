@@ -139,6 +139,23 @@ def test_another_deployments_retrain_counts_for_the_interval() -> None:
     assert len(world.runs) == 1
 
 
+def test_the_end_of_a_breach_is_seen_also_where_another_deployment_has_asked_since() -> None:
+    world = drifted()
+    world.ends()
+    world.operate()
+    assert world.fine_tune is not None
+    said = "2026-03-02T12:00:00Z EdgeDeployment other revision 0a1b2c3d: pool x: PromptContent 0.9, max 0.2"
+    world.fine_tune["metadata"]["annotations"] = {"slmops.dev/retrain": said}
+    world.ends()
+    breach_again(world, after=3600)
+    assert world.retrain is not None
+    assert world.retrain["clearedAt"]
+    assert (world.retrain["at"], world.retrain["outcome"]) == ("2026-03-01T12:03:00Z", "Succeeded")
+    assert len(world.runs) == 1
+    world.operate(2 * DAY)
+    assert len(world.runs) == 2
+
+
 @pytest.mark.parametrize(
     ("status", "told"),
     [
