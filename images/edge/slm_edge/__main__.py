@@ -11,6 +11,7 @@ import uvicorn
 from pydantic import ValidationError
 
 from slm_edge.engine import Engine
+from slm_edge.genai import GenAI
 from slm_edge.metrics import Metrics
 from slm_edge.server import Server
 from slmkit.run import EXIT_PERMANENT, RunFailed, write_report
@@ -59,7 +60,9 @@ async def serve(run: ServeRun) -> int:
         logging.error("the model cannot be served: %s", error)
         write_report(Report(outcome="Failed", reason=reason, message=" ".join(str(error).split())[:1024]))
 
-    engine = Engine(Path(run.model_path), metrics, max_queue=run.max_queue, max_length=run.max_length, failed=fail)
+    engine = Engine(
+        Path(run.model_path), metrics, GenAI(), max_queue=run.max_queue, max_length=run.max_length, failed=fail
+    )
     server = Server(run, engine, metrics)
     config = uvicorn.Config(
         server.app(), host="0.0.0.0", port=run.port, access_log=False, log_config=None, lifespan="off",  # noqa: S104

@@ -1,59 +1,128 @@
-"""The model in memory: prompt in, tokens out, one request after the other in one worker thread.
+"""The model in memory: requests in, pieces of answers out, one after the other in one worker thread.
 
-One at a time is what a small model on a small CPU is fastest with; the queue in front is bounded, so that a client is told
-to come back rather than kept waiting for ever.
+One at a time is what a small model on a small CPU is fastest with (docs/decisions.md has the figures); the queue in front
+is bounded, so that a client is told to come back rather than kept waiting for ever. What answers is a backend.
 """
 
-import asyncio
 import contextlib
 import json
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any
-
-import onnxruntime_genai as og
-from jinja2.exceptions import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from typing import Any, Protocol
 
 from slm_edge.door import look
 from slm_edge.metrics import Metrics
 from slm_edge.openai import ApiError
+from slm_edge.text import Held
 from slmkit.run import RunFailed
-from slmkit.safety.adapters import listed
 
 NEEDED = "genai_config.json"
+Messages = list[dict[str, str]]
 
 
 @dataclass
 class Request:
-    """One generation: what is asked, and the channel that tokens come back on."""
+    """One answer: what is asked, and the channel that it comes back on."""
 
-    prompt: str
+    prompt: str | Messages
+    """A text that is continued as it is, or a conversation."""
     limit: int | None
     temperature: float | None
     top_p: float | None
     seed: int | None
     stops: list[str]
     send: Callable[["Piece | ApiError"], None]
+    stream: bool = True
+    """Else the answer comes as one piece: a token that nobody looks at by itself wakes nobody."""
     adapter: str | None = None
     """None: the model alone."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     received: float = field(default_factory=time.perf_counter)
 
 
+@dataclass
+class Embedding:
+    """Texts that are to become vectors, and the channel for them."""
+
+    texts: Sequence[str]
+    send: Callable[["Piece | ApiError"], None]
+    adapter: str | None = None
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    received: float = field(default_factory=time.perf_counter)
+
+
 @dataclass(frozen=True)
 class Piece:
-    """A token's text; the last one has a reason to finish and the counts."""
+    """A token's text; the last one has a reason to finish and the counts, and of embeddings the vectors."""
 
     text: str = ""
     finish: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    vectors: Sequence[Sequence[float]] = ()
+
+
+class Telling:
+    """An answer on its way out: held back as long as it could be a stop text, sent in pieces or as one, and timed."""
+
+    def __init__(self, request: Request) -> None:
+        self._request, self._held = request, Held(request.stops)
+        self._whole: list[str] = []
+        self.times: list[float] = []
+        """When each token was made."""
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more is wanted: a stop text was made, or nobody waits any more."""
+        return self._held.stopped or self._request.cancelled.is_set()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop text was made."""
+        return self._held.stopped
+
+    def token(self) -> None:
+        """One was made."""
+        self.times.append(time.perf_counter())
+
+    def text(self, piece: str) -> None:
+        """What it says."""
+        self._out(self._held.add(piece))
+
+    def end(self, finish: str, prompt_tokens: int, completion_tokens: int) -> None:
+        """The answer is whole."""
+        self._out(self._held.rest())
+        self._request.send(Piece("".join(self._whole), finish, prompt_tokens, completion_tokens))
+
+    def _out(self, text: str) -> None:
+        if not text:
+            return
+        if self._request.stream:
+            self._request.send(Piece(text))
+        else:
+            self._whole.append(text)
+
+
+class Backend(Protocol):
+    """What has the model and generates. All but the attributes is for the worker thread."""
+
+    adapters: tuple[str, ...]
+    """Names of those that the model came with."""
+    length: int
+    """Prompt and answer together, in tokens."""
+
+    def load(self, folder: Path, config: dict[str, Any], wanted: int | None) -> None:
+        """Load a model that was looked at. ``wanted``: no longer than this."""
+
+    def answer(self, request: Request, telling: Telling) -> tuple[str, int, int]:
+        """Generate. Returns why it ended, and the tokens of prompt and answer. Raises ApiError for what is refused."""
+
+    def embed(self, request: Embedding) -> tuple[list[list[float]], int]:
+        """Vectors of texts, and how many tokens were read. Raises ApiError where the model has none."""
 
 
 def find_model(root: Path) -> Path:
@@ -64,23 +133,35 @@ def find_model(root: Path) -> Path:
     return found[0].parent
 
 
+def limits(config: dict[str, Any], wanted: int | None) -> int:
+    """Tokens of prompt and answer together: the model's own default, or what is wanted, within what it can read."""
+    search = config.get("search", {})
+    context = int(config.get("model", {}).get("context_length") or search.get("max_length") or 2048)
+    return min(wanted or int(search.get("max_length") or context), context)
+
+
 class Engine:
-    """Loads a model and generates."""
+    """Loads a model and answers."""
 
     def __init__(
-        self, root: Path, metrics: Metrics, *, max_queue: int, max_length: int | None,
+        self, root: Path, metrics: Metrics, backend: Backend, *, max_queue: int, max_length: int | None,
         look: Callable[[Path], None] = look, failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:  # fmt: skip
         self._root, self._look, self._failed = root, look, failed
-        self._metrics = metrics
+        self._metrics, self._backend = metrics, backend
         self._max_length = max_length
-        self._queue: queue.Queue[Request | None] = queue.Queue(max_queue)
+        self._queue: queue.Queue[Request | Embedding | None] = queue.Queue(max_queue)
         self._thread = threading.Thread(target=self._work, daemon=True)
         self.ready = threading.Event()
         """Set once a token was generated."""
         self.failure: str | None = None
         self.adapters: tuple[str, ...] = ()
         """Names of those that the model came with, once it is ready."""
+
+    @property
+    def max_length(self) -> int:
+        """Prompt and answer together, in tokens."""
+        return self._backend.length
 
     def start(self) -> None:
         """Load and warm up in the background."""
@@ -91,20 +172,13 @@ class Engine:
         with contextlib.suppress(queue.Full):  # whoever is in a full queue has been waiting for longer than we may
             self._queue.put_nowait(None)
 
-    def submit(self, request: Request) -> None:
+    def submit(self, request: Request | Embedding) -> None:
         """Queue a request. Raises ApiError 429 when the queue is full."""
         try:
             self._queue.put_nowait(request)
         except queue.Full:
             raise ApiError(429, "the queue is full, try again", code="queue_full", retry_after=1) from None
         self._metrics.queued.set(self._queue.qsize())
-
-    def render(self, messages: list[dict[str, str]]) -> str:
-        """The prompt as the model's chat template has it."""
-        try:
-            return self._template(messages)
-        except Exception as error:  # a template is a program, which can fail in every way
-            raise ApiError(400, f"the chat template refuses the messages: {error}", param="messages") from None
 
     # --- the worker
 
@@ -122,7 +196,10 @@ class Engine:
                 continue
             self._metrics.running.inc()
             try:
-                self._generate(request)
+                if isinstance(request, Embedding):
+                    self._embed(request)
+                else:
+                    self._count(request, *self._answer(request))
             except ApiError as error:
                 request.send(error)
             except Exception as error:
@@ -133,162 +210,31 @@ class Engine:
     def _load(self) -> None:
         folder = find_model(self._root)
         self._look(folder)
-        self.config = json.loads((folder / NEEDED).read_text())
-        self._model = og.Model(str(folder))
-        self._tokenizer = og.Tokenizer(self._model)
-        self._template = chat_template(folder)
-        search = self.config.get("search", {})
-        context = int(self.config.get("model", {}).get("context_length") or search.get("max_length") or 2048)
-        self.max_length = min(self._max_length or int(search.get("max_length") or context), context)
-        files = listed(folder)
-        self._active: Any = og.Adapters(self._model) if files else None
-        for name, file in files.items():
-            self._active.load(str(file.absolute()), name)
-        prompt = self._template([{"role": "user", "content": "hello"}])
-        for adapter in (None, *files):  # so that the first request with each finds it working
-            warm = Request(prompt, 1, 0.0, None, None, [], lambda piece: None, adapter)
-            self._generate(warm, count=False)
-        self.adapters = tuple(files)
+        self._backend.load(folder, json.loads((folder / NEEDED).read_text()), self._max_length)
+        hello: Messages = [{"role": "user", "content": "hello"}]
+        for adapter in (None, *self._backend.adapters):  # so that the first request with each finds it working
+            self._answer(Request(hello, 1, 0.0, None, None, [], lambda piece: None, False, adapter))
+        self.adapters = self._backend.adapters
 
-    def _generate(self, request: Request, count: bool = True) -> None:
-        tokens = self._tokenizer.encode(request.prompt)
-        prompt = len(tokens)
-        if prompt >= self.max_length:
-            raise ApiError(400, f"This model's maximum context length is {self.max_length} tokens. However, your messages "
-                           f"resulted in {prompt} tokens. Please reduce the length of the messages.", param="messages",
-                           code="context_length_exceeded")  # fmt: skip
-        end = min(self.max_length, prompt + request.limit) if request.limit else self.max_length
-        generator = og.Generator(self._model, self._parameters(request, end))
-        if request.adapter is not None:
-            generator.set_active_adapter(self._active, request.adapter)
-        generator.append_tokens(tokens)
-        stream = self._tokenizer.create_stream()
-        made, text, finish = 0, Held(request.stops), "length"
+    def _answer(self, request: Request) -> tuple[list[float], int]:
+        telling = Telling(request)
+        finish, prompt, made = self._backend.answer(request, telling)
+        telling.end(finish, prompt, made)
+        return telling.times, prompt
+
+    def _count(self, request: Request, times: list[float], prompt: int) -> None:
         last = request.received
-        while not request.cancelled.is_set():
-            generator.generate_next_token()
-            now = time.perf_counter()
-            if count:
-                (self._metrics.inter_token if made else self._metrics.first_token).observe(now - last)
-            last, made = now, made + 1
-            if generator.is_done() and prompt + made < end:
-                finish = "stop"  # the last token was the end of the answer, which has no text
-                break
-            piece = text.add(stream.decode(generator.get_next_tokens()[0]))
-            if piece:
-                request.send(Piece(piece))
-            if text.stopped:
-                finish = "stop"
-                break
-            if prompt + made >= end:
-                break
-        if rest := text.rest():
-            request.send(Piece(rest))
-        if count:
-            self._metrics.tokens.inc(made)
-            self._metrics.prompt_tokens.inc(prompt)
-            self._metrics.request.observe(time.perf_counter() - request.received)
-            if self.adapters:
-                self._metrics.adapter_answers.labels(request.adapter or "").inc()
-        request.send(Piece(finish=finish, prompt_tokens=prompt, completion_tokens=made))
+        for number, now in enumerate(times):
+            (self._metrics.inter_token if number else self._metrics.first_token).observe(now - last)
+            last = now
+        self._metrics.tokens.inc(len(times))
+        self._metrics.prompt_tokens.inc(prompt)
+        self._metrics.request.observe(time.perf_counter() - request.received)
+        if self.adapters:
+            self._metrics.adapter_answers.labels(request.adapter or "").inc()
 
-    def _parameters(self, request: Request, end: int) -> Any:
-        parameters = og.GeneratorParams(self._model)
-        options: dict[str, Any] = {"max_length": end, "batch_size": 1}
-        if request.temperature == 0:
-            options["do_sample"] = False
-        elif request.temperature is not None or request.top_p is not None:
-            options |= {"do_sample": True, "top_k": 0, "temperature": request.temperature or 1.0,
-                        "top_p": request.top_p or 1.0}  # fmt: skip
-        if request.seed is not None:
-            options["random_seed"] = request.seed % 2**31
-        parameters.set_search_options(**options)
-        return parameters
-
-
-class Held:
-    """Text on its way out, held back as long as it could be the beginning of a stop text."""
-
-    def __init__(self, stops: list[str]) -> None:
-        self._stops = stops
-        self._text = ""
-        self.stopped = False
-
-    def add(self, piece: str) -> str:
-        """Take in a piece; what may go out."""
-        self._text += piece
-        found = [(at + len(stop), at) for stop in self._stops if (at := self._text.find(stop)) >= 0]
-        if found:  # what is complete first ends the answer, however the text was cut into pieces
-            self.stopped = True
-            self._text, out = "", self._text[: min(found)[1]]
-            return out
-        keep = max((n for stop in self._stops for n in range(1, len(stop)) if self._text.endswith(stop[:n])), default=0)
-        cut = len(self._text) - keep
-        out, self._text = self._text[:cut], self._text[cut:]
-        return out
-
-    def rest(self) -> str:
-        """What is left at the end."""
-        out, self._text = self._text, ""
-        return "" if self.stopped else out
-
-
-def chat_template(folder: Path) -> Callable[[list[dict[str, str]]], str]:
-    """The model's own template, in a sandbox: a template is a program, and this one came with the model."""
-    file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    settings = json.loads(config.read_text()) if config.exists() else {}
-    source = file.read_text() if file.exists() else settings.get("chat_template")
-    if not isinstance(source, str):
-        raise FileNotFoundError(f"{folder} holds no chat template")
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    # What transformers gives to templates, and they therefore count on.
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    template = environment.from_string(source)
-    special = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token")}
-
-    def render(messages: list[dict[str, str]]) -> str:
-        return template.render(messages=messages, add_generation_prompt=True, **special)
-
-    return render
-
-
-def _refuse(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _content(token: Any) -> str:
-    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
-
-
-async def pieces(engine: Engine, request: Request, limit: float) -> AsyncIterator[Piece]:
-    """The pieces of a request as they come, the last one within ``limit`` seconds; closing the iterator cancels the
-    generation. Each wait has the deadline of the whole: a timeout around all of them would end the task that took the first
-    piece, which is not the one that takes the others."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + limit
-    channel: asyncio.Queue[Piece | ApiError] = asyncio.Queue()
-
-    def send(piece: Piece | ApiError) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends, and nobody listens any more
-            loop.call_soon_threadsafe(channel.put_nowait, piece)
-
-    request.send = send
-    engine.submit(request)
-    try:
-        while True:
-            async with asyncio.timeout_at(deadline):
-                piece = await channel.get()
-            if isinstance(piece, ApiError):
-                raise piece
-            if loop.time() > deadline:  # it was there already, so there was nothing to wait for
-                raise TimeoutError
-            yield piece
-            if piece.finish:
-                return
-    except TimeoutError:
-        raise ApiError(504, f"not done within {limit:.0f} s", code="timeout") from None
-    finally:
-        request.cancelled.set()
+    def _embed(self, request: Embedding) -> None:
+        vectors, read = self._backend.embed(request)
+        request.send(Piece(finish="stop", prompt_tokens=read, vectors=vectors))
+        self._metrics.prompt_tokens.inc(read)
+        self._metrics.request.observe(time.perf_counter() - request.received)

@@ -355,7 +355,7 @@ async def test_a_defect_is_refused_in_the_apis_shape_and_keeps_its_words(
     def defect(messages: object) -> str:
         raise ZeroDivisionError("canary")
 
-    monkeypatch.setattr(edge.engine, "render", defect)
+    monkeypatch.setattr(edge.engine, "submit", defect)
     answer = edge.chat()
     with pytest.raises(ZeroDivisionError):
         await answer.done()
