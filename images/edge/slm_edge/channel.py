@@ -5,7 +5,8 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator
 
-from slm_edge.engine import Embedding, Engine, Piece, Request
+from slm_edge.backend import Embedding, Piece, Request
+from slm_edge.engine import Engine
 from slm_edge.openai import ApiError
 
 

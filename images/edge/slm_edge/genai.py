@@ -1,13 +1,16 @@
 """ONNX Runtime GenAI as the backend: prompt in, one token after the other out."""
 
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnxruntime_genai as og
 
-from slm_edge.engine import Embedding, Request, Telling, limits
+from slm_edge.backend import Answered, Embedding, Request, Telling, limits
 from slm_edge.openai import ApiError, too_long
 from slm_edge.text import chat_template
+from slm_edge.together import Together
 from slmkit.safety.adapters import listed
 
 HIDDEN = "hidden_states"
@@ -19,7 +22,7 @@ class GenAI:
 
     def __init__(self) -> None:
         self.adapters: tuple[str, ...] = ()
-        self.length = 0
+        self.length, self.at_once = 0, 1
         self._active: Any = None
 
     def load(self, folder: Path, config: dict[str, Any], wanted: int | None) -> None:
@@ -37,6 +40,7 @@ class GenAI:
         ends = config.get("model", {}).get("eos_token_id")
         self._end: int | None = ends[0] if isinstance(ends, list) and ends else ends or None
         self._embeds = self._has_hidden_states()
+        self._together = self._begin_together()
 
     def _has_hidden_states(self) -> bool:
         """The configuration does not name this output; a run does."""
@@ -48,13 +52,19 @@ class GenAI:
             return False
         return True
 
-    def answer(self, request: Request, telling: Telling) -> tuple[str, int, int]:
+    def _begin_together(self) -> Together | None:
+        try:
+            together = Together(self._model, self._tokenizer)
+        except RuntimeError as error:
+            logging.info("one request at a time: %s", error)
+            return None
+        self.at_once = together.most
+        return together
+
+    def answer(self, request: Request, telling: Telling) -> Answered:
         """Generate until the model or the request ends it."""
-        tokens = self._tokenizer.encode(self._text(request))
+        tokens, end = self._asked(request)
         prompt = len(tokens)
-        if prompt >= self.length or prompt + (request.limit or 0) > self.length:
-            raise too_long(self.length, prompt, request.limit)
-        end = prompt + request.limit if request.limit else self.length
         generator = self._generator(request.adapter, self._sampling(request) | {"max_length": end})
         generator.append_tokens(tokens)
         stream = self._tokenizer.create_stream()
@@ -69,7 +79,33 @@ class GenAI:
             telling.text(stream.decode(generator.get_next_tokens()[0]))
             if prompt + made >= end:
                 break
-        return "stop" if telling.stopped else finish, prompt, made
+        return Answered("stop" if telling.stopped else finish, prompt, made)
+
+    def answer_all(
+        self, requests: Sequence[Request], tellings: Sequence[Telling]
+    ) -> Iterator[tuple[int, Answered | ApiError]]:
+        """Generate for all of them in one batch."""
+        batch = []
+        for number, request in enumerate(requests):
+            try:
+                batch.append((number, request, *self._asked(request)))
+            except ApiError as error:
+                yield number, error
+        assert self._together is not None, "nobody gives us several, else"
+        try:
+            yield from self._together.answer(batch, tellings)
+        except Exception:  # what the Engine is in the middle of, nobody knows
+            self._together, self.at_once = None, 1
+            self._together = self._begin_together()
+            raise
+
+    def _asked(self, request: Request) -> tuple[Any, int]:
+        """The tokens of the prompt, and how many there may be together with the answer's."""
+        tokens = self._tokenizer.encode(self._text(request))
+        prompt = len(tokens)
+        if prompt >= self.length or prompt + (request.limit or 0) > self.length:
+            raise too_long(self.length, prompt, request.limit)
+        return tokens, prompt + request.limit if request.limit else self.length
 
     def _text(self, request: Request) -> str:
         if isinstance(request.prompt, str):

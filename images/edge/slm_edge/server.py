@@ -14,8 +14,9 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from slm_edge.backend import Embedding, Messages, Piece, Request
 from slm_edge.channel import pieces
-from slm_edge.engine import Embedding, Engine, Messages, Piece, Request
+from slm_edge.engine import Engine
 from slm_edge.metrics import Metrics
 from slm_edge.openai import (
     DONE,

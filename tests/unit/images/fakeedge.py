@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slm_edge.backend import Messages, Piece, Request
 from slm_edge.channel import pieces
-from slm_edge.engine import Engine, Messages, Piece, Request
+from slm_edge.engine import Engine
 from slm_edge.genai import GenAI
 from slm_edge.metrics import Metrics
 from slm_edge.openai import ApiError
@@ -52,6 +53,8 @@ class FakeGenAI:
         self.Adapters = lambda model: _Adapters()
         self.hidden: Callable[[str], list[float]] | None = None
         """The state behind a letter; none where the model has no such output."""
+        self.Engine: Callable[[str], Any] = _no_engine
+        """Of batches: see fakebatch."""
         self.active: list[str | None] = []
         """The adapter of each answer."""
 
@@ -64,6 +67,7 @@ class FakeGenAI:
         with self._changed:
             self._permits = after
             self.stopped.clear()
+            self._changed.notify_all()
 
     def free(self) -> None:
         """Make all tokens again."""
@@ -92,6 +96,10 @@ class FakeGenAI:
             if self._permits is not None:
                 self._permits -= 1
             self.tokens += 1
+
+
+def _no_engine(model: str) -> Any:
+    raise RuntimeError("the selected execution provider has no cache for the Engine")
 
 
 class _Tokenizer:
@@ -170,11 +178,17 @@ def model_folder(root: Path, **config: Any) -> Path:
     return folder
 
 
+def use(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI) -> None:
+    """Put the library where the real one is imported."""
+    for module in ("genai", "together"):
+        monkeypatch.setattr(f"slm_edge.{module}.og", library)
+
+
 def make_engine(
     monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, root: Path, max_queue: int = 4, max_length: int | None = None
 ) -> Engine:
     """An engine over a fake library; not started."""
-    monkeypatch.setattr("slm_edge.genai.og", library)
+    use(monkeypatch, library)
     unseen = {"look": lambda folder: None}  # the real look is a process, for the tests of the program
     engine = Engine(root, Metrics(), GenAI(), max_queue=max_queue, max_length=max_length, **unseen)
     library.engines.append(engine)

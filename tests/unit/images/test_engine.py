@@ -11,8 +11,9 @@ import pytest
 
 pytest.importorskip("jinja2")
 
+from slm_edge.backend import Piece
 from slm_edge.channel import pieces
-from slm_edge.engine import Engine, Piece
+from slm_edge.engine import Engine
 from slm_edge.openai import ApiError
 from tests.unit.images.adapterbytes import adapter, beside
 from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, ask, make_engine, model_folder, request
