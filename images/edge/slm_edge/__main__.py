@@ -10,8 +10,8 @@ from pathlib import Path
 import uvicorn
 from pydantic import ValidationError
 
+from slm_edge.backend import Backend
 from slm_edge.engine import Engine
-from slm_edge.genai import GenAI
 from slm_edge.metrics import Metrics
 from slm_edge.server import Server
 from slmkit.run import EXIT_PERMANENT, RunFailed, write_report
@@ -38,7 +38,22 @@ def main() -> int:
     except (OSError, ValidationError) as error:
         logging.error("%s cannot be used: %s", sys.argv[1], error)
         return 2
-    return asyncio.run(serve(run))
+    loops = uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()  # uvloop's, where it is installed
+    with asyncio.Runner(loop_factory=loops) as runner:
+        return runner.run(serve(run))
+
+
+def backend(run: ServeRun) -> Backend:
+    """What answers. Each is imported where it is wanted: the libraries of both would be twice the memory."""
+    if run.engine == "FoundryLocal":
+        try:
+            from slm_edge.foundry import Foundry
+        except ImportError as error:
+            raise RunFailed(Reason.INVALID_CONFIGURATION, f"spec.runtime.image has no Foundry Local: {error}") from None
+        return Foundry()
+    from slm_edge.genai import GenAI
+
+    return GenAI()
 
 
 async def serve(run: ServeRun) -> int:
@@ -61,7 +76,7 @@ async def serve(run: ServeRun) -> int:
         write_report(Report(outcome="Failed", reason=reason, message=" ".join(str(error).split())[:1024]))
 
     engine = Engine(
-        Path(run.model_path), metrics, GenAI(), max_queue=run.max_queue, max_length=run.max_length, failed=fail
+        Path(run.model_path), metrics, backend(run), max_queue=run.max_queue, max_length=run.max_length, failed=fail
     )
     server = Server(run, engine, metrics)
     config = uvicorn.Config(

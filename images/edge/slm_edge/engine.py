@@ -4,12 +4,12 @@ One at a time is what a small model on a small CPU is fastest with (docs/decisio
 is bounded, so that a client is told to come back rather than kept waiting for ever. What answers is a backend.
 """
 
-import contextlib
 import json
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeGuard
 
@@ -40,7 +40,8 @@ class Engine:
         self._root, self._look, self._failed = root, look, failed
         self._metrics, self._backend = metrics, backend
         self._max_length = max_length
-        self._queue: queue.Queue[Request | Embedding | None] = queue.Queue(max_queue)
+        self._queue: queue.SimpleQueue[Request | Embedding | None] = queue.SimpleQueue()
+        self._max_queue = max_queue
         self._kept: list[Request | Embedding | None] = []
         """What was taken from the queue and has to wait for its own turn."""
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -61,16 +62,14 @@ class Engine:
 
     def stop(self) -> None:
         """Take no more; what is queued is finished."""
-        with contextlib.suppress(queue.Full):  # whoever is in a full queue has been waiting for longer than we may
-            self._queue.put_nowait(None)
+        self._queue.put(None)
 
     def submit(self, request: Request | Embedding) -> None:
-        """Queue a request. Raises ApiError 429 when the queue is full."""
-        try:
-            self._queue.put_nowait(request)
-        except queue.Full:
-            raise ApiError(429, "the queue is full, try again", code="queue_full", retry_after=1) from None
-        self._metrics.queued.set(self._queue.qsize())
+        """Queue a request. Raises ApiError 429 when the queue is full. For one thread alone: nobody else fills it."""
+        if self._queue.qsize() + len(self._kept) >= self._max_queue:
+            raise ApiError(429, "the queue is full, try again", code="queue_full", retry_after=1)
+        self._queue.put(request)
+        self._metrics.queued.set(self._queue.qsize() + len(self._kept))
 
     # --- the worker
 
@@ -155,13 +154,11 @@ class Engine:
         return telling.times, answered
 
     def _count(self, request: Request, times: list[float], answered: Answered) -> None:
-        last = request.received
-        for number, now in enumerate(times):
-            (self._metrics.inter_token if number else self._metrics.first_token).observe(now - last)
-            last = now
-        self._metrics.tokens.inc(len(times))
+        self._metrics.first_token.add([now - request.received for now in times[:1]])
+        self._metrics.inter_token.add([now - last for last, now in pairwise(times)])
+        self._metrics.tokens.inc(answered.completion_tokens)
         self._metrics.prompt_tokens.inc(answered.prompt_tokens)
-        self._metrics.request.observe(time.perf_counter() - request.received)
+        self._metrics.request.add([time.perf_counter() - request.received])
         if self.adapters:
             self._metrics.adapter_answers.labels(request.adapter or "").inc()
 
@@ -169,7 +166,7 @@ class Engine:
         vectors, read = self._backend.embed(request)
         request.send(Piece(finish="stop", prompt_tokens=read, vectors=vectors))
         self._metrics.prompt_tokens.inc(read)
-        self._metrics.request.observe(time.perf_counter() - request.received)
+        self._metrics.request.add([time.perf_counter() - request.received])
 
 
 def _shares(request: Request | Embedding | None) -> TypeGuard[Request]:

@@ -1,6 +1,7 @@
 """The routes. Everything that is not HTTP is elsewhere."""
 
 import asyncio
+import itertools
 import os
 import time
 import uuid
@@ -35,6 +36,8 @@ from slm_edge.openai import (
 from slmops.contract import ServeRun
 
 BODY_LIMIT = 1 << 20
+PROCESS, NUMBERS = uuid.uuid4().hex[:24], itertools.count()
+"""Of which the ids of answers are made: to ask the kernel for another 16 random bytes each time takes longer."""
 SEPARATOR = ":"
 """Between the name of a model and that of one of its adapters. Neither has it in itself, so no id can mean two of them."""
 
@@ -84,7 +87,7 @@ class Server:
         asked = parse(await self._body(http), EmbeddingRequest)
         request = Embedding(asked.input, send=_nobody, adapter=self._adapter(asked.model))
         found, _ = await self._begun(http, request)
-        self._metrics.requests.labels("200").inc()
+        self._metrics.answered.inc()
         return JSONResponse(embeddings(asked, found.vectors, found.prompt_tokens))
 
     def _adapter(self, model: str) -> str | None:
@@ -104,7 +107,7 @@ class Server:
             stops=asked.stops(), send=_nobody, stream=asked.stream, adapter=self._adapter(asked.model),
         )  # fmt: skip
         first, rest = await self._begun(http, request)
-        self._metrics.requests.labels("200").inc()
+        self._metrics.answered.inc()
         if asked.stream:  # a refusal would have had a status of its own
             return StreamingResponse(self._stream(asked, shape, first, rest), media_type="text/event-stream",
                                      headers={"Cache-Control": "no-cache"})  # fmt: skip
@@ -258,7 +261,7 @@ def _nobody(piece: Piece | ApiError) -> None:
 
 
 def _id() -> str:
-    return uuid.uuid4().hex
+    return f"{PROCESS}{next(NUMBERS):08x}"
 
 
 def _now() -> int:

@@ -20,6 +20,8 @@ class Held:
 
     def add(self, piece: str) -> str:
         """Take in a piece; what may go out."""
+        if not self._stops:
+            return piece
         self._text += piece
         found = [(at + len(stop), at) for stop in self._stops if (at := self._text.find(stop)) >= 0]
         if found:  # what is complete first ends the answer, however the text was cut into pieces

@@ -138,6 +138,11 @@ def _image(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | Pr
         return _problem("NothingToUse", f"spec.model: variant {variant['name']} of QuantizedModel {name} is {made}, the "
                         f"edge runtime serves {SERVED}; name another one in spec.pools[{pool.name}].variant",
                         waiting=False)  # fmt: skip
+    own = ", ".join(adapter["name"] for adapter in variant.get("adapters") or [])
+    if own and resource.spec.runtime.engine == "FoundryLocal":
+        return _problem("NothingToUse", f"spec.runtime.engine: FoundryLocal knows no adapters, and variant "
+                        f"{variant['name']} of QuantizedModel {name} has {own}; name OnnxRuntimeGenAI, or another variant",
+                        waiting=False)  # fmt: skip
     if unsigned := _unsigned(manifest):
         return _problem("ReferenceNotReady", f"spec.model: QuantizedModel {name} is not signed yet: {unsigned}")
     return str(variant["reference"])

@@ -144,6 +144,18 @@ def test_without_a_finished_variant_there_is_no_revision(
     assert words in found.message
 
 
+def test_foundry_local_gets_no_model_with_adapters() -> None:
+    manifest = _quantized("Ready", "Ready")
+    manifest["status"]["variants"][0]["adapters"] = [{"name": "irrigation"}]
+    for variant, served in ((None, False), ("int8", True)):
+        resource = _of_quantized(variant)
+        resource.spec.runtime.engine = "FoundryLocal"
+        found = wanted(resource, _observed(manifest), SETTINGS)
+        assert isinstance(found, Problem) != served
+        assert served or (found.reason, found.waiting) == ("NothingToUse", False)  # type: ignore[union-attr]
+    assert isinstance(wanted(_of_quantized(), _observed(manifest), SETTINGS), Revision)
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [({"format": "GGUF"}, "int4 of QuantizedModel q is GGUF for CPU, the edge runtime serves ONNX for CPU"),
