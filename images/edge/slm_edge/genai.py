@@ -38,7 +38,7 @@ class GenAI:
             self._active.load(str(file.absolute()), name)
         self.adapters = tuple(files)
         ends = config.get("model", {}).get("eos_token_id")
-        self._end: int | None = ends[0] if isinstance(ends, list) and ends else ends or None
+        self._end = next((end for end in (ends if isinstance(ends, list) else [ends]) if end is not None), None)
         self._embeds = self._has_hidden_states()
         self._together = self._begin_together()
 
