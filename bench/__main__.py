@@ -5,12 +5,27 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from bench import adapters, data, decode, figures, image, labelling, memory, reconcile, rollout, task, training
+from bench import (
+    adapters,
+    data,
+    decode,
+    figures,
+    image,
+    labelling,
+    memory,
+    reconcile,
+    rollout,
+    serving,
+    task,
+    training,
+)
 from bench.place import CLUSTER, elsewhere, heed_sigterm
 from tests.cluster.shell import Failed
 
-ALL = ["labelling", "data", "image", "adapters", "task", "training", "decode", "reconcile", "rollout", "memory"]
-ALONE = {"labelling", "data", "image", "adapters"}
+ALL = [
+    "labelling", "data", "image", "adapters", "serving", "task", "training", "decode", "reconcile", "rollout", "memory",
+]  # fmt: skip
+ALONE = {"labelling", "data", "image", "adapters", "serving"}
 """What needs no cluster."""
 
 
@@ -79,6 +94,8 @@ def _measure(what: str, objects: int | None) -> list[figures.Figure]:
             return image.run()
         case "adapters":
             return adapters.run()
+        case "serving":
+            return serving.run()
         case "training":
             return training.run()
         case "decode":
