@@ -68,15 +68,18 @@ async def serve(run: ServeRun) -> int:
 
     def fail(error: Exception) -> None:
         nonlocal code
-        reason = Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else Reason.UNSUPPORTED_MODEL
         if isinstance(error, RunFailed):
-            reason, code = error.reason, EXIT_PERMANENT
+            code = EXIT_PERMANENT
             loop.call_soon_threadsafe(drain)
-        logging.error("the model cannot be served: %s", error)
-        write_report(Report(outcome="Failed", reason=reason, message=" ".join(str(error).split())[:1024]))
+        _tell(error)
 
+    try:
+        made = backend(run)
+    except RunFailed as error:
+        _tell(error)
+        return EXIT_PERMANENT
     engine = Engine(
-        Path(run.model_path), metrics, backend(run), max_queue=run.max_queue, max_length=run.max_length, failed=fail
+        Path(run.model_path), metrics, made, max_queue=run.max_queue, max_length=run.max_length, failed=fail
     )
     server = Server(run, engine, metrics)
     config = uvicorn.Config(
@@ -96,6 +99,14 @@ async def serve(run: ServeRun) -> int:
     await http.serve()
     engine.stop()
     return code
+
+
+def _tell(error: Exception) -> None:
+    reason = Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else Reason.UNSUPPORTED_MODEL
+    if isinstance(error, RunFailed):
+        reason = error.reason
+    logging.error("the model cannot be served: %s", error)
+    write_report(Report(outcome="Failed", reason=reason, message=" ".join(str(error).split())[:1024]))
 
 
 class _Server(uvicorn.Server):

@@ -175,6 +175,18 @@ async def test_a_model_that_cannot_be_loaded_is_left_to_the_kubelet_which_is_tol
         assert await serving == 0
 
 
+async def test_an_image_without_foundry_local_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "foundry_local_sdk", None)
+    monkeypatch.setenv("TERMINATION_PATH", str(tmp_path / "termination"))
+    run = ServeRun(model_name="m", model_path=str(tmp_path), port=0, engine="FoundryLocal")
+    async with asyncio.timeout(PATIENCE):
+        assert await program.serve(run) == 3, "no other attempt helps"
+    report = parse_report((tmp_path / "termination").read_text())
+    assert report is not None
+    assert report.reason is Reason.INVALID_CONFIGURATION
+    assert report.message.startswith("spec.runtime.image has no Foundry Local")
+
+
 def test_what_cannot_be_looked_at_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="exit code 1"):
