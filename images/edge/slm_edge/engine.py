@@ -82,11 +82,11 @@ class Engine:
             return
         self.ready.set()
         while (first := self._take()) is not None:
-            group = [first, *self._beside(first)]
+            beside = list(self._beside(first))
             self._metrics.queued.set(self._queue.qsize() + len(self._kept))
-            self._metrics.running.set(len(group))
-            if len(group) > 1:
-                self._serve_all(group)
+            self._metrics.running.set(1 + len(beside))
+            if beside and _shares(first):
+                self._serve_all([first, *beside])
             else:
                 self._serve(first)
             self._metrics.running.set(0)
