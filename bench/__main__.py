@@ -16,16 +16,19 @@ from bench import (
     memory,
     reconcile,
     rollout,
+    serving,
     task,
     training,
 )
 from bench.place import CLUSTER, elsewhere, heed_sigterm
 from tests.cluster.shell import Failed
 
-ALL = ["labelling", "data", "image", "adapters", "task", "training", "decode", "reconcile", "rollout", "memory"]
+ALL = [
+    "labelling", "data", "image", "adapters", "serving", "task", "training", "decode", "reconcile", "rollout", "memory",
+]  # fmt: skip
 ON_DEMAND = ["backends"]
 """What is measured where it is asked for by name: its image is large, and few have it."""
-ALONE = {"labelling", "data", "image", "adapters"}
+ALONE = {"labelling", "data", "image", "adapters", "serving"}
 """What needs no cluster."""
 
 
@@ -96,6 +99,8 @@ def _measure(what: str, objects: int | None) -> list[figures.Figure]:
             return image.run()
         case "adapters":
             return adapters.run()
+        case "serving":
+            return serving.run()
         case "training":
             return training.run()
         case "backends":

@@ -4,6 +4,9 @@ import asyncio
 import json
 import os
 import re
+import socket
+import threading
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +28,7 @@ from bench import (
     memory,
     pushing,
     reconcile,
+    serving,
     task,
     training,
 )
@@ -296,6 +300,59 @@ def test_training_is_judged_by_the_median_of_its_rounds(rounds: list[dict[str, f
     (figure,) = training.judge(rounds)
     assert figure.met is met
     assert words in figure.value
+
+
+def round_of(**rates: float) -> serving.Round:
+    """Of requests a second; ``ours_8``: with eight clients."""
+    named = {name.replace("_", ", "): rate for name, rate in rates.items()}
+    return serving.Round(named, {name: 1 / rate for name, rate in named.items()})
+
+
+@pytest.mark.parametrize(
+    ("rates", "missed"),
+    [
+        ({}, set()), ({"ours_1": 89}, {"made: one client"}), ({"ours_1": 90}, set()),
+        ({"foundry_8": 200}, {"made: 8 clients"}), ({"foundry_8": 199}, set()),
+    ],
+)  # fmt: skip
+def test_the_runtime_is_judged_by_the_median_of_its_rounds(rates: dict[str, float], missed: set[str]) -> None:
+    usual = {"loop": 100.0, "engine": 150.0, "ours_1": 95.0, "ours_8": 200.0, "foundry_1": 80.0, "foundry_8": 90.0}
+    rounds = [round_of(**usual | rates), round_of(**usual | rates), round_of(**dict.fromkeys(usual, 1.0))]
+    found = serving.judge("made", rounds)
+    assert {figure.name for figure in found if not figure.met} == missed
+    assert "against 100.0 requests/s" in found[0].value
+
+
+def answered(tokens: int, status: str = "200 OK") -> bytes:
+    body = json.dumps({"usage": {"completion_tokens": tokens}})
+    return f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ([answered(3), answered(3)], None), ([answered(3), answered(4)], "has 4 tokens, 3 were asked for"),
+        ([answered(3, "500 Oh")], "answered b'HTTP/1.1 500 Oh"), ([answered(3)], "has hung up"), ([], "has hung up"),
+    ],
+)  # fmt: skip
+def test_clients_count_only_whole_answers_of_the_wanted_length(answers: list[bytes], words: str | None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                for answer in answers:
+                    connection.recv(65536)
+                    connection.sendall(answer[:20])
+                    connection.sendall(answer[20:])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        port = listening.getsockname()[1]
+        asked = [serving.load.post(port, {"model": "m"})] * 2
+        with pytest.raises(RuntimeError, match=words) if words else nullcontext():
+            assert serving.load.requests_a_second(port, asked, 1, 3) > 0
+        thread.join()
 
 
 SAID = [{"parameters": 1000, "embeddings": 99}, {"half": 1840}, {"block": 128, "weights": 600, "packed": 500},

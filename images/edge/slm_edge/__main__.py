@@ -10,6 +10,7 @@ from pathlib import Path
 import uvicorn
 from pydantic import ValidationError
 
+from slm_edge.backend import Backend
 from slm_edge.engine import Engine
 from slm_edge.metrics import Metrics
 from slm_edge.server import Server
@@ -38,7 +39,22 @@ def main() -> int:
     except (OSError, ValidationError) as error:
         logging.error("%s cannot be used: %s", sys.argv[1], error)
         return 2
-    return asyncio.run(serve(run))
+    loops = uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()  # uvloop's, where it is installed
+    with asyncio.Runner(loop_factory=loops) as runner:
+        return runner.run(serve(run))
+
+
+def backend(run: ServeRun) -> Backend:
+    """What answers. Each is imported where it is wanted: the libraries of both would be twice the memory."""
+    if run.engine == "FoundryLocal":
+        try:
+            from slm_edge.foundry import Foundry
+        except ImportError as error:
+            raise RunFailed(Reason.INVALID_CONFIGURATION, f"spec.runtime.image has no Foundry Local: {error}") from None
+        return Foundry()
+    from slm_edge.genai import GenAI
+
+    return GenAI()
 
 
 async def serve(run: ServeRun) -> int:
@@ -53,14 +69,19 @@ async def serve(run: ServeRun) -> int:
 
     def fail(error: Exception) -> None:
         nonlocal code
-        reason = Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else Reason.UNSUPPORTED_MODEL
         if isinstance(error, RunFailed):
-            reason, code = error.reason, EXIT_PERMANENT
+            code = EXIT_PERMANENT
             loop.call_soon_threadsafe(drain)
-        logging.error("the model cannot be served: %s", error)
-        write_report(Report(outcome="Failed", reason=reason, message=" ".join(str(error).split())[:1024]))
+        _tell(error)
 
-    engine = Engine(Path(run.model_path), metrics, max_queue=run.max_queue, max_length=run.max_length, failed=fail)
+    try:
+        made = backend(run)
+    except RunFailed as error:
+        _tell(error)
+        return EXIT_PERMANENT
+    engine = Engine(
+        Path(run.model_path), metrics, made, max_queue=run.max_queue, max_length=run.max_length, failed=fail
+    )
     server = Server(run, engine, metrics)
     config = uvicorn.Config(
         server.app(), host="0.0.0.0", port=run.port, access_log=False, log_config=None, lifespan="off",  # noqa: S104
@@ -79,6 +100,14 @@ async def serve(run: ServeRun) -> int:
     await http.serve()
     engine.stop()
     return code
+
+
+def _tell(error: Exception) -> None:
+    reason = Reason.OUT_OF_MEMORY if isinstance(error, MemoryError) else Reason.UNSUPPORTED_MODEL
+    if isinstance(error, RunFailed):
+        reason = error.reason
+    logging.error("the model cannot be served: %s", error)
+    write_report(Report(outcome="Failed", reason=reason, message=" ".join(str(error).split())[:1024]))
 
 
 class _Server(uvicorn.Server):

@@ -1,62 +1,26 @@
-"""The model in memory: prompt in, tokens out, one request after the other in one worker thread.
+"""The model in memory: requests in, pieces of answers out, one after the other in one worker thread.
 
-One at a time is what a small model on a small CPU is fastest with; the queue in front is bounded, so that a client is told
-to come back rather than kept waiting for ever.
+One at a time is what a small model on a small CPU is fastest with (docs/decisions.md has the figures); the queue in front
+is bounded, so that a client is told to come back rather than kept waiting for ever. What answers is a backend.
 """
 
-import asyncio
-import contextlib
 import json
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
-import onnxruntime_genai as og
-from jinja2.exceptions import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from slm_edge.backend import Answered, Backend, Embedding, Messages, Piece, Request, Telling
 from slm_edge.door import look
 from slm_edge.metrics import Metrics
 from slm_edge.monitoring import Monitoring
 from slm_edge.openai import ApiError
 from slmkit.run import RunFailed
-from slmkit.safety.adapters import listed
 
 NEEDED = "genai_config.json"
-
-
-@dataclass
-class Request:
-    """One generation: what is asked, and the channel that tokens come back on."""
-
-    prompt: str
-    limit: int | None
-    temperature: float | None
-    top_p: float | None
-    seed: int | None
-    stops: list[str]
-    send: Callable[["Piece | ApiError"], None]
-    adapter: str | None = None
-    """None: the model alone."""
-    counted: bool = True
-    """Whether it is a user's, which the watch over the model counts."""
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    received: float = field(default_factory=time.perf_counter)
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A token's text; the last one has a reason to finish and the counts."""
-
-    text: str = ""
-    finish: str | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 def find_model(root: Path) -> Path:
@@ -68,17 +32,20 @@ def find_model(root: Path) -> Path:
 
 
 class Engine:
-    """Loads a model and generates."""
+    """Loads a model and answers."""
 
     def __init__(
-        self, root: Path, metrics: Metrics, *, max_queue: int, max_length: int | None,
+        self, root: Path, metrics: Metrics, backend: Backend, *, max_queue: int, max_length: int | None,
         look: Callable[[Path], None] = look, failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:  # fmt: skip
         self._root, self._look, self._failed = root, look, failed
-        self._metrics = metrics
+        self._metrics, self._backend = metrics, backend
         self.monitoring = Monitoring()
         self._max_length = max_length
-        self._queue: queue.Queue[Request | None] = queue.Queue(max_queue)
+        self._queue: queue.SimpleQueue[Request | Embedding | None] = queue.SimpleQueue()
+        self._max_queue = max_queue
+        self._kept: list[Request | Embedding | None] = []
+        """What was taken from the queue and has to wait for its own turn."""
         self._thread = threading.Thread(target=self._work, daemon=True)
         self.ready = threading.Event()
         """Set once a token was generated."""
@@ -86,29 +53,25 @@ class Engine:
         self.adapters: tuple[str, ...] = ()
         """Names of those that the model came with, once it is ready."""
 
+    @property
+    def max_length(self) -> int:
+        """Prompt and answer together, in tokens."""
+        return self._backend.length
+
     def start(self) -> None:
         """Load and warm up in the background."""
         self._thread.start()
 
     def stop(self) -> None:
         """Take no more; what is queued is finished."""
-        with contextlib.suppress(queue.Full):  # whoever is in a full queue has been waiting for longer than we may
-            self._queue.put_nowait(None)
+        self._queue.put(None)
 
-    def submit(self, request: Request) -> None:
-        """Queue a request. Raises ApiError 429 when the queue is full."""
-        try:
-            self._queue.put_nowait(request)
-        except queue.Full:
-            raise ApiError(429, "the queue is full, try again", code="queue_full", retry_after=1) from None
-        self._metrics.queued.set(self._queue.qsize())
-
-    def render(self, messages: list[dict[str, str]]) -> str:
-        """The prompt as the model's chat template has it."""
-        try:
-            return self._template(messages)
-        except Exception as error:  # a template is a program, which can fail in every way
-            raise ApiError(400, f"the chat template refuses the messages: {error}", param="messages") from None
+    def submit(self, request: Request | Embedding) -> None:
+        """Queue a request. Raises ApiError 429 when the queue is full. For one thread alone: nobody else fills it."""
+        if self._queue.qsize() + len(self._kept) >= self._max_queue:
+            raise ApiError(429, "the queue is full, try again", code="queue_full", retry_after=1)
+        self._queue.put(request)
+        self._metrics.queued.set(self._queue.qsize() + len(self._kept))
 
     # --- the worker
 
@@ -120,186 +83,103 @@ class Engine:
             self._failed(error)
             return
         self.ready.set()
-        while (request := self._queue.get()) is not None:
-            self._metrics.queued.set(self._queue.qsize())
-            if request.cancelled.is_set():
+        while (first := self._take()) is not None:
+            beside = list(self._beside(first))
+            self._metrics.queued.set(self._queue.qsize() + len(self._kept))
+            self._metrics.running.set(1 + len(beside))
+            if beside and _shares(first):
+                self._serve_all([first, *beside])
+            else:
+                self._serve(first)
+            self._metrics.running.set(0)
+
+    def _take(self) -> Request | Embedding | None:
+        """The next one that somebody still waits for. None: the end."""
+        while True:
+            found = self._kept.pop() if self._kept else self._queue.get()
+            if found is None or not found.cancelled.is_set():
+                return found
+
+    def _beside(self, first: Request | Embedding) -> Iterator[Request]:
+        """Those that wait behind it and can be answered in the same time, in their order."""
+        free = self._backend.at_once - 1 if _shares(first) else 0
+        while free and not self._queue.empty():  # nobody else takes from it
+            found = self._queue.get()
+            if found is not None and found.cancelled.is_set():
                 continue
-            self._metrics.running.inc()
-            try:
-                self._generate(request)
-            except ApiError as error:
-                request.send(error)
-            except Exception as error:
-                request.send(ApiError(500, f"generation failed: {type(error).__name__}", code="generation_failed"))
-            finally:
-                self._metrics.running.dec()
+            if not _shares(found):
+                self._kept.append(found)
+                return
+            free -= 1
+            yield found
+
+    def _serve(self, request: Request | Embedding) -> None:
+        try:
+            if isinstance(request, Embedding):
+                self._embed(request)
+            else:
+                begun = time.perf_counter()
+                self._count(request, *self._answer(request), begun)
+        except ApiError as error:
+            request.send(error)
+        except Exception as error:
+            request.send(_failed(error))
+
+    def _serve_all(self, requests: list[Request]) -> None:
+        tellings, begun = [Telling(request) for request in requests], time.perf_counter()
+        left = dict(enumerate(requests))
+        try:
+            for number, outcome in self._backend.answer_all(requests, tellings):
+                request = left.pop(number)
+                if isinstance(outcome, ApiError):
+                    request.send(outcome)
+                else:
+                    tellings[number].end(outcome)
+                    self._count(request, tellings[number], outcome, begun)
+                self._metrics.running.set(len(left))
+        except Exception as error:
+            for request in left.values():
+                request.send(_failed(error))
 
     def _load(self) -> None:
         folder = find_model(self._root)
         self._look(folder)
-        self.config = json.loads((folder / NEEDED).read_text())
-        self._model = og.Model(str(folder))
-        self._tokenizer = og.Tokenizer(self._model)
-        self._template = chat_template(folder)
-        search = self.config.get("search", {})
-        context = int(self.config.get("model", {}).get("context_length") or search.get("max_length") or 2048)
-        self.max_length = min(self._max_length or int(search.get("max_length") or context), context)
-        files = listed(folder)
-        self._active: Any = og.Adapters(self._model) if files else None
-        for name, file in files.items():
-            self._active.load(str(file.absolute()), name)
-        prompt = self._template([{"role": "user", "content": "hello"}])
-        for adapter in (None, *files):  # so that the first request with each finds it working
-            warm = Request(prompt, 1, 0.0, None, None, [], lambda piece: None, adapter)
-            self._generate(warm, count=False)
-        self.adapters = tuple(files)
+        self._backend.load(folder, json.loads((folder / NEEDED).read_text()), self._max_length)
+        hello: Messages = [{"role": "user", "content": "hello"}]
+        for adapter in (None, *self._backend.adapters):  # so that the first request with each finds it working
+            self._answer(Request(hello, 1, 0.0, None, None, [], lambda piece: None, False, adapter))
+        self.adapters = self._backend.adapters
 
-    def _generate(self, request: Request, count: bool = True) -> None:
-        begun = time.perf_counter()
-        tokens = self._tokenizer.encode(request.prompt)
-        prompt = len(tokens)
-        if prompt >= self.max_length:
-            raise ApiError(400, f"This model's maximum context length is {self.max_length} tokens. However, your messages "
-                           f"resulted in {prompt} tokens. Please reduce the length of the messages.", param="messages",
-                           code="context_length_exceeded")  # fmt: skip
-        end = min(self.max_length, prompt + request.limit) if request.limit else self.max_length
-        generator = og.Generator(self._model, self._parameters(request, end))
-        if request.adapter is not None:
-            generator.set_active_adapter(self._active, request.adapter)
-        generator.append_tokens(tokens)
-        stream = self._tokenizer.create_stream()
-        made, text, finish = 0, Held(request.stops), "length"
-        first, last = 0.0, request.received
-        said: list[int] = []
-        while not request.cancelled.is_set():
-            generator.generate_next_token()
-            now = time.perf_counter()
-            if count:
-                (self._metrics.inter_token if made else self._metrics.first_token).observe(now - last)
-            first, last, made = first or now - request.received, now, made + 1
-            if generator.is_done() and prompt + made < end:
-                finish = "stop"  # the last token was the end of the answer, which has no text
-                break
-            said.append(int(generator.get_next_tokens()[0]))
-            piece = text.add(stream.decode(said[-1]))
-            if piece:
-                request.send(Piece(piece))
-            if text.stopped:
-                finish = "stop"
-                break
-            if prompt + made >= end:
-                break
-        if rest := text.rest():
-            request.send(Piece(rest))
-        if count:
-            seconds = time.perf_counter() - request.received
-            self._metrics.tokens.inc(made)
-            self._metrics.prompt_tokens.inc(prompt)
-            self._metrics.request.observe(seconds)
-            if request.counted and not request.cancelled.is_set():
-                self.monitoring.answered(tokens, said, made, finish, first_token=first, seconds=seconds,
-                                         waited=begun - request.received)  # fmt: skip
-            if self.adapters:
-                self._metrics.adapter_answers.labels(request.adapter or "").inc()
-        request.send(Piece(finish=finish, prompt_tokens=prompt, completion_tokens=made))
+    def _answer(self, request: Request) -> tuple[Telling, Answered]:
+        telling = Telling(request)
+        answered = self._backend.answer(request, telling)
+        telling.end(answered)
+        return telling, answered
 
-    def _parameters(self, request: Request, end: int) -> Any:
-        parameters = og.GeneratorParams(self._model)
-        options: dict[str, Any] = {"max_length": end, "batch_size": 1}
-        if request.temperature == 0:
-            options["do_sample"] = False
-        elif request.temperature is not None or request.top_p is not None:
-            options |= {"do_sample": True, "top_k": 0, "temperature": request.temperature or 1.0,
-                        "top_p": request.top_p or 1.0}  # fmt: skip
-        if request.seed is not None:
-            options["random_seed"] = request.seed % 2**31
-        parameters.set_search_options(**options)
-        return parameters
+    def _count(self, request: Request, telling: Telling, answered: Answered, begun: float) -> None:
+        times, seconds = telling.times, time.perf_counter() - request.received
+        self._metrics.first_token.add([now - request.received for now in times[:1]])
+        self._metrics.inter_token.add([now - last for last, now in pairwise(times)])
+        self._metrics.tokens.inc(answered.completion_tokens)
+        self._metrics.prompt_tokens.inc(answered.prompt_tokens)
+        self._metrics.request.add([seconds])
+        if request.counted and not request.cancelled.is_set():
+            first = times[0] - request.received if times else seconds
+            self.monitoring.answered(answered, telling.said, first_token=first, seconds=seconds,
+                                     waited=begun - request.received)  # fmt: skip
+        if self.adapters:
+            self._metrics.adapter_answers.labels(request.adapter or "").inc()
+
+    def _embed(self, request: Embedding) -> None:
+        vectors, read = self._backend.embed(request)
+        request.send(Piece(finish="stop", prompt_tokens=read, vectors=vectors))
+        self._metrics.prompt_tokens.inc(read)
+        self._metrics.request.add([time.perf_counter() - request.received])
 
 
-class Held:
-    """Text on its way out, held back as long as it could be the beginning of a stop text."""
-
-    def __init__(self, stops: list[str]) -> None:
-        self._stops = stops
-        self._text = ""
-        self.stopped = False
-
-    def add(self, piece: str) -> str:
-        """Take in a piece; what may go out."""
-        self._text += piece
-        found = [(at + len(stop), at) for stop in self._stops if (at := self._text.find(stop)) >= 0]
-        if found:  # what is complete first ends the answer, however the text was cut into pieces
-            self.stopped = True
-            self._text, out = "", self._text[: min(found)[1]]
-            return out
-        keep = max((n for stop in self._stops for n in range(1, len(stop)) if self._text.endswith(stop[:n])), default=0)
-        cut = len(self._text) - keep
-        out, self._text = self._text[:cut], self._text[cut:]
-        return out
-
-    def rest(self) -> str:
-        """What is left at the end."""
-        out, self._text = self._text, ""
-        return "" if self.stopped else out
+def _shares(request: Request | Embedding | None) -> TypeGuard[Request]:
+    return isinstance(request, Request) and request.adapter is None
 
 
-def chat_template(folder: Path) -> Callable[[list[dict[str, str]]], str]:
-    """The model's own template, in a sandbox: a template is a program, and this one came with the model."""
-    file, config = folder / "chat_template.jinja", folder / "tokenizer_config.json"
-    settings = json.loads(config.read_text()) if config.exists() else {}
-    source = file.read_text() if file.exists() else settings.get("chat_template")
-    if not isinstance(source, str):
-        raise FileNotFoundError(f"{folder} holds no chat template")
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-    # What transformers gives to templates, and they therefore count on.
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    template = environment.from_string(source)
-    special = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token")}
-
-    def render(messages: list[dict[str, str]]) -> str:
-        return template.render(messages=messages, add_generation_prompt=True, **special)
-
-    return render
-
-
-def _refuse(message: str) -> None:
-    raise TemplateError(message)
-
-
-def _content(token: Any) -> str:
-    return str(token.get("content", "")) if isinstance(token, dict) else str(token or "")
-
-
-async def pieces(engine: Engine, request: Request, limit: float) -> AsyncIterator[Piece]:
-    """The pieces of a request as they come, the last one within ``limit`` seconds; closing the iterator cancels the
-    generation. Each wait has the deadline of the whole: a timeout around all of them would end the task that took the first
-    piece, which is not the one that takes the others."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + limit
-    channel: asyncio.Queue[Piece | ApiError] = asyncio.Queue()
-
-    def send(piece: Piece | ApiError) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the process ends, and nobody listens any more
-            loop.call_soon_threadsafe(channel.put_nowait, piece)
-
-    request.send = send
-    engine.submit(request)
-    try:
-        while True:
-            async with asyncio.timeout_at(deadline):
-                piece = await channel.get()
-            if isinstance(piece, ApiError):
-                raise piece
-            if loop.time() > deadline:  # it was there already, so there was nothing to wait for
-                raise TimeoutError
-            yield piece
-            if piece.finish:
-                return
-    except TimeoutError:
-        raise ApiError(504, f"not done within {limit:.0f} s", code="timeout") from None
-    finally:
-        request.cancelled.set()
+def _failed(error: Exception) -> ApiError:
+    return ApiError(500, f"generation failed: {type(error).__name__}", code="generation_failed")

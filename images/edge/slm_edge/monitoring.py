@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from slm_edge.backend import Answered
 from slm_edge.metrics import peak_bytes
 from slmops.contract import BINS, BUCKETS, FINISHES, MONITORED_SECONDS, SECOND_EDGES, TOKEN_EDGES, Served
 
@@ -64,18 +65,17 @@ class Monitoring:
         self._minutes: dict[int, _Minute] = {}
         self._lock = threading.Lock()
 
-    def answered(self, prompt: Tokens, answer: Tokens, made: int, finish: str, *, first_token: float, seconds: float,
-                 waited: float) -> None:  # fmt: skip
-        """A request was answered in full, with so many tokens. ``answer``: those of them that have a text."""
-        content = {"prompt_content": buckets(prompt), "answer_content": buckets(answer)}
+    def answered(self, answer: Answered, said: Tokens, *, first_token: float, seconds: float, waited: float) -> None:
+        """A request was answered in full. ``said``: the tokens that have a text."""
+        content = {"prompt_content": buckets(answer.read), "answer_content": buckets(said)}
         with self._lock:
             minute = self._now()
             minute.answers += 1
             minute.waited += waited
             minute.ran += max(0.0, seconds - waited)
-            minute.count("prompt_tokens", bisect_left(TOKEN_EDGES, len(prompt)))
-            minute.count("answer_tokens", bisect_left(TOKEN_EDGES, made))
-            minute.count("finish", FINISHES.index(finish))
+            minute.count("prompt_tokens", bisect_left(TOKEN_EDGES, answer.prompt_tokens))
+            minute.count("answer_tokens", bisect_left(TOKEN_EDGES, answer.completion_tokens))
+            minute.count("finish", FINISHES.index(answer.finish))
             minute.count("request_seconds", bisect_left(SECOND_EDGES, seconds))
             minute.count("first_token_seconds", bisect_left(SECOND_EDGES, first_token))
             self._second = not self._second

@@ -1,6 +1,9 @@
 """Requests, answers and errors as the OpenAI API has them. Pure: no model, no HTTP."""
 
+import base64
 import json
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -21,6 +24,15 @@ class ApiError(Exception):
         kind = "invalid_request_error" if self.status < 500 and self.status != 429 else "server_error"
         kind = "rate_limit_error" if self.status == 429 else kind
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+
+def too_long(length: int, prompt: int, limit: int | None, param: str = "messages") -> ApiError:
+    """What does not fit into the context, in OpenAI's words."""
+    asked = (f"you requested {prompt + limit} tokens ({prompt} in the {param}, {limit} in the completion). Please reduce "
+             f"the length of the {param} or completion." if limit and prompt < length else
+             f"your {param} resulted in {prompt} tokens. Please reduce the length of the {param}.")  # fmt: skip
+    return ApiError(400, f"This model's maximum context length is {length} tokens. However, {asked}", param=param,
+                    code="context_length_exceeded")  # fmt: skip
 
 
 def _parts(content: object) -> object:
@@ -100,6 +112,17 @@ class CompletionRequest(Asked):
         return self.max_tokens or 16
 
 
+class EmbeddingRequest(BaseModel):
+    """``POST /v1/embeddings``."""
+
+    model_config = ConfigDict(extra="ignore")
+    model: str
+    input: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1, max_length=2048),
+                     BeforeValidator(_texts)]  # fmt: skip
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: None = None
+
+
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -111,6 +134,18 @@ def parse(raw: bytes, kind: type[R]) -> R:
         first = error.errors(include_url=False, include_input=False)[0]
         param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])[1:] or None
         raise ApiError(400, f"{param or 'body'}: {first['msg']}", param=param, code="invalid_value") from None
+
+
+def embeddings(asked: EmbeddingRequest, vectors: Sequence[Sequence[float]], read: int) -> dict[str, Any]:
+    """Vectors, as numbers or packed."""
+    data = [{"object": "embedding", "index": number, "embedding": _packed(vector) if asked.encoding_format == "base64"
+             else vector} for number, vector in enumerate(vectors)]  # fmt: skip
+    return {"object": "list", "data": data, "model": asked.model,
+            "usage": {"prompt_tokens": read, "total_tokens": read}}  # fmt: skip
+
+
+def _packed(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
 def usage(prompt: int, completion: int) -> dict[str, int]:

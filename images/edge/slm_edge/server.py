@@ -1,11 +1,12 @@
 """The routes. Everything that is not HTTP is elsewhere."""
 
 import asyncio
+import itertools
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -14,16 +15,32 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from slm_edge.engine import Engine, Piece, Request, pieces
+from slm_edge.backend import Embedding, Messages, Piece, Request
+from slm_edge.channel import pieces
+from slm_edge.engine import Engine
 from slm_edge.metrics import Metrics
-from slm_edge.openai import DONE, ApiError, Asked, Chat, ChatRequest, CompletionRequest, Text, event, parse, usage
+from slm_edge.openai import (
+    DONE,
+    ApiError,
+    Asked,
+    Chat,
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    Text,
+    embeddings,
+    event,
+    parse,
+    usage,
+)
 from slmops.contract import BENCHMARK_HEADER, MONITORED_SECONDS, ServeRun
 
 BODY_LIMIT = 1 << 20
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+PROCESS, NUMBERS = uuid.uuid4().hex[:24], itertools.count()
+"""Of which the ids of answers are made: to ask the kernel for another 16 random bytes each time takes longer."""
 SEPARATOR = ":"
 """Between the name of a model and that of one of its adapters. Neither has it in itself, so no id can mean two of them."""
-T = TypeVar("T")
 
 
 class Server:
@@ -40,6 +57,7 @@ class Server:
             routes=[
                 Route(CHAT, self.chat, methods=["POST"]),
                 Route(COMPLETIONS, self.complete, methods=["POST"]),
+                Route("/v1/embeddings", self.embed, methods=["POST"]),
                 Route("/v1/models", self.models),
                 Route("/v1/models/{id:path}", self.model),
                 Route("/status", self.status),
@@ -56,17 +74,23 @@ class Server:
     async def chat(self, http: HttpRequest) -> Response:
         """``POST /v1/chat/completions``."""
         asked = parse(await self._body(http), ChatRequest)
-        adapter = self._adapter(asked.model)
-        prompt = self._engine.render([{"role": message.role, "content": message.text()} for message in asked.messages])
-        shape = Chat(f"chatcmpl-{uuid.uuid4().hex}", int(time.time()), asked.model)
-        return await self._answer(http, asked, asked.limit(), prompt, adapter, shape)
+        messages = [{"role": message.role, "content": message.text()} for message in asked.messages]
+        return await self._answer(http, asked, asked.limit(), messages, Chat(f"chatcmpl-{_id()}", _now(), asked.model))
 
     async def complete(self, http: HttpRequest) -> Response:
         """``POST /v1/completions``."""
         asked = parse(await self._body(http), CompletionRequest)
-        adapter = self._adapter(asked.model)
-        shape = Text(f"cmpl-{uuid.uuid4().hex}", int(time.time()), asked.model)
-        return await self._answer(http, asked, asked.limit(), asked.prompt[0], adapter, shape)
+        return await self._answer(
+            http, asked, asked.limit(), asked.prompt[0], Text(f"cmpl-{_id()}", _now(), asked.model)
+        )
+
+    async def embed(self, http: HttpRequest) -> Response:
+        """``POST /v1/embeddings``."""
+        asked = parse(await self._body(http), EmbeddingRequest)
+        request = Embedding(asked.input, send=_nobody, adapter=self._adapter(asked.model))
+        found, _ = await self._begun(http, request)
+        self._metrics.answered.inc()
+        return JSONResponse(embeddings(asked, found.vectors, found.prompt_tokens))
 
     def _adapter(self, model: str) -> str | None:
         """The adapter that is asked for with a model; None: the model alone. Raises ApiError where there is none such."""
@@ -78,26 +102,47 @@ class Server:
         return known[model]
 
     async def _answer(
-        self, http: HttpRequest, asked: Asked, limit: int | None, prompt: str, adapter: str | None, shape: Chat
+        self, http: HttpRequest, asked: Asked, limit: int | None, prompt: str | Messages, shape: Chat
     ) -> Response:
         request = Request(
             prompt=prompt, limit=limit, temperature=asked.temperature, top_p=asked.top_p, seed=asked.seed,
-            stops=asked.stops(), send=lambda piece: None, adapter=adapter, counted=_counted(http),
+            stops=asked.stops(), send=_nobody, stream=asked.stream, adapter=self._adapter(asked.model),
+            counted=_counted(http),
         )  # fmt: skip
-        answer = pieces(self._engine, request, self._run.request_timeout_seconds)
-        if asked.stream:
-            first = await _unless_gone(http, anext(answer))  # so that a refusal still has a status of its own
-            body = self._stream(asked, shape, first, answer, request.counted)
-            self._metrics.requests.labels("200").inc()
+        first, rest = await self._begun(http, request)
+        self._metrics.answered.inc()
+        if asked.stream:  # a refusal would have had a status of its own
+            body = self._stream(asked, shape, first, rest, request.counted)
             return StreamingResponse(body, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        text = await _unless_gone(http, _collect(answer))
-        last = text[-1]
-        counts = usage(last.prompt_tokens, last.completion_tokens)
-        self._metrics.requests.labels("200").inc()
-        return JSONResponse(shape.whole("".join(p.text for p in text), last.finish or "stop", counts))
+        counts = usage(first.prompt_tokens, first.completion_tokens)
+        return JSONResponse(shape.whole(first.text, first.finish or "stop", counts))
+
+    async def _begun(
+        self, http: HttpRequest, request: Request | Embedding
+    ) -> tuple[Piece, AsyncGenerator[Piece, None]]:
+        """The first piece, and those that follow. Where nobody waits for it any more it is given up, so that the next one
+        gets the machine."""
+        answer = pieces(self._engine, request, self._run.request_timeout_seconds)
+        gone = asyncio.ensure_future(http.receive())
+
+        def hung_up(done: asyncio.Future[Any]) -> None:
+            if not done.cancelled():
+                request.send(ApiError(499, "the client has hung up", code="client_closed_request"))
+
+        gone.add_done_callback(hung_up)
+        try:
+            first = await anext(answer)
+        except BaseException:
+            await answer.aclose()
+            raise
+        finally:
+            gone.cancel()
+        if first.finish:
+            await answer.aclose()
+        return first, answer
 
     async def _stream(
-        self, asked: Asked, shape: Chat, first: Any, rest: AsyncIterator[Any], counted: bool
+        self, asked: Asked, shape: Chat, first: Piece, rest: AsyncGenerator[Piece, None], counted: bool
     ) -> AsyncIterator[bytes]:
         if begin := shape.begin():
             yield begin
@@ -113,7 +158,7 @@ class Server:
             yield event(error.body())
             return
         finally:
-            await rest.aclose()  # type: ignore[attr-defined]
+            await rest.aclose()
         if asked.stream_options and asked.stream_options.include_usage:
             yield shape.counted(usage(piece.prompt_tokens, piece.completion_tokens))
         yield DONE
@@ -230,18 +275,13 @@ def _counted(http: HttpRequest) -> bool:
     return BENCHMARK_HEADER not in http.headers
 
 
-async def _collect(answer: AsyncIterator[Piece]) -> list[Piece]:
-    return [piece async for piece in answer]
+def _nobody(piece: Piece | ApiError) -> None:
+    """Until somebody waits for the answer."""
 
 
-async def _unless_gone(http: HttpRequest, work: Awaitable[T]) -> T:
-    """The work's result; where nobody waits for it any more it is given up, so that the next one gets the machine."""
-    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(http.receive())
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ApiError(499, "the client has hung up", code="client_closed_request")
-        return task.result()
-    finally:
-        task.cancel()
-        gone.cancel()
+def _id() -> str:
+    return f"{PROCESS}{next(NUMBERS):08x}"
+
+
+def _now() -> int:
+    return int(time.time())

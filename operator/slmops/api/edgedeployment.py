@@ -62,8 +62,11 @@ class Pool(ApiModel):
 
 
 class Runtime(ApiModel):
-    """The server on each node: OpenAI-compatible, over ONNX Runtime GenAI."""
+    """The server on each node, with the OpenAI API."""
 
+    engine: Literal["OnnxRuntimeGenAI", "FoundryLocal"] = "OnnxRuntimeGenAI"
+    """What generates. OnnxRuntimeGenAI: the library itself, with adapters, and several answers in one batch. FoundryLocal:
+    the official package of Foundry Local, from the same model folder: chats alone, one after the other, no adapters."""
     image: Annotated[str, Field(pattern=DIGEST_REFERENCE, max_length=512)] | None = None
     """Image to run instead of the installation's own, by digest."""
     port: Annotated[int, Field(ge=1024, le=65535)] = 8080

@@ -15,6 +15,8 @@ class ServeRun(Message):
     model_path: str
     """Folder with ``genai_config.json``; found by looking for it below this path."""
     revision: str = ""
+    engine: Literal["OnnxRuntimeGenAI", "FoundryLocal"] = "OnnxRuntimeGenAI"
+    """What generates."""
     port: int = 8080
     max_queue: int = 32
     request_timeout_seconds: float = 60.0

@@ -41,6 +41,7 @@ def serve_run(resource: EdgeDeployment, revision: Revision) -> contract.ServeRun
         model_name=revision.model,
         model_path=contract.MODEL_DIR,
         revision=revision.name,
+        engine=runtime.engine,
         port=runtime.port,
         max_queue=runtime.max_queue,
         max_length=runtime.max_length,

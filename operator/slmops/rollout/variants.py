@@ -33,6 +33,10 @@ def image_of(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | 
         return problem("NothingToUse", f"spec.model: variant {variant['name']} of QuantizedModel {name} is "
                        f"{_made(variant)}, the edge runtime serves {SERVED}; name another one in "
                        f"spec.pools[{pool.name}].variant", waiting=False)  # fmt: skip
+    if (own := _adapters(variant)) and not _takes_adapters(resource):
+        return problem("NothingToUse", f"spec.runtime.engine: FoundryLocal knows no adapters, and variant "
+                       f"{variant['name']} of QuantizedModel {name} has {own}; name OnnxRuntimeGenAI, or another variant",
+                       waiting=False)  # fmt: skip
     if unsigned := _unsigned(found):
         return problem("ReferenceNotReady", f"spec.model: QuantizedModel {name} is not signed yet: {unsigned}")
     return str(variant["reference"])
@@ -47,7 +51,8 @@ def to_choose_from(resource: EdgeDeployment, observed: Observed) -> list[Manifes
     variants = (found.get("status") or {}).get("variants") or []
     if not _current(found) or not variants or any(v.get("phase") not in SETTLED for v in variants):
         return problem("ReferenceNotReady", f"spec.model: waiting for QuantizedModel {name}")
-    served = [v for v in variants if v.get("phase") == "Ready" and v.get("reference") and _made(v) == SERVED]
+    served = [v for v in variants if v.get("phase") == "Ready" and v.get("reference") and _made(v) == SERVED
+              and (_takes_adapters(resource) or not _adapters(v))]  # fmt: skip
     if not served:
         return problem("NothingToUse", f"spec.model: no variant of QuantizedModel {name} is ready and {SERVED}, which is "
                        "what the edge runtime serves", waiting=False)  # fmt: skip
@@ -73,6 +78,14 @@ def _name(resource: EdgeDeployment) -> str:
     source = resource.spec.model.quantized_model
     assert source is not None
     return source.name
+
+
+def _adapters(variant: Manifest) -> str:
+    return ", ".join(adapter["name"] for adapter in variant.get("adapters") or [])
+
+
+def _takes_adapters(resource: EdgeDeployment) -> bool:
+    return resource.spec.runtime.engine != "FoundryLocal"
 
 
 def _made(variant: Manifest) -> str:

@@ -11,9 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from slm_edge.engine import Engine, Piece, Request
+from slm_edge.backend import Messages, Piece, Request
+from slm_edge.channel import pieces
+from slm_edge.engine import Engine
+from slm_edge.genai import GenAI
 from slm_edge.metrics import Metrics
 from slm_edge.openai import ApiError
 from tests.unit.images.onnxbytes import place
@@ -47,6 +51,10 @@ class FakeGenAI:
         self.GeneratorParams = lambda model: _Params(self)
         self.Generator = lambda model, params: _Generator(self, params)
         self.Adapters = lambda model: _Adapters()
+        self.hidden: Callable[[str], list[float]] | None = None
+        """The state behind a letter; none where the model has no such output."""
+        self.Engine: Callable[[str], Any] = _no_engine
+        """Of batches: see fakebatch."""
         self.active: list[str | None] = []
         """The adapter of each answer."""
 
@@ -59,6 +67,7 @@ class FakeGenAI:
         with self._changed:
             self._permits = after
             self.stopped.clear()
+            self._changed.notify_all()
 
     def free(self) -> None:
         """Make all tokens again."""
@@ -87,6 +96,10 @@ class FakeGenAI:
             if self._permits is not None:
                 self._permits -= 1
             self.tokens += 1
+
+
+def _no_engine(model: str) -> Any:
+    raise RuntimeError("the selected execution provider has no cache for the Engine")
 
 
 class _Tokenizer:
@@ -130,13 +143,19 @@ class _Generator:
         self._adapter = name
 
     def append_tokens(self, tokens: list[int]) -> None:
-        self._library.active.append(self._adapter)
-        prompt = "".join(map(chr, tokens))
+        self._prompt = "".join(map(chr, tokens))
         self._length = len(tokens)
-        self._library.prompts.append(prompt)
-        self._coming = [*map(ord, self._library.answer(prompt)), END]
+
+    def get_output(self, name: str) -> Any:
+        if self._library.hidden is None:
+            raise RuntimeError(f"Generator output '{name}' was not found.")
+        return np.array([[self._library.hidden(letter) for letter in self._prompt]])
 
     def generate_next_token(self) -> None:
+        if not self._coming:
+            self._library.active.append(self._adapter)
+            self._library.prompts.append(self._prompt)
+            self._coming = [*map(ord, self._library.answer(self._prompt)), END]
         assert self._length < self._end, "longer than max_length"
         self._library.take()
         self._length += 1
@@ -159,22 +178,34 @@ def model_folder(root: Path, **config: Any) -> Path:
     return folder
 
 
+def use(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI) -> None:
+    """Put the library where the real one is imported."""
+    for module in ("genai", "together"):
+        monkeypatch.setattr(f"slm_edge.{module}.og", library)
+
+
 def make_engine(
     monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, root: Path, max_queue: int = 4, max_length: int | None = None
 ) -> Engine:
     """An engine over a fake library; not started."""
-    monkeypatch.setattr("slm_edge.engine.og", library)
+    use(monkeypatch, library)
     unseen = {"look": lambda folder: None}  # the real look is a process, for the tests of the program
-    engine = Engine(root, Metrics(), max_queue=max_queue, max_length=max_length, **unseen)
+    engine = Engine(root, Metrics(), GenAI(), max_queue=max_queue, max_length=max_length, **unseen)
     library.engines.append(engine)
     return engine
 
 
-def request(prompt: str = "q", **fields: Any) -> tuple[Request, list[Piece | ApiError]]:
+def request(prompt: str | Messages = "q", **fields: Any) -> tuple[Request, list[Piece | ApiError]]:
     """A request, and what comes back on its channel."""
     said: list[Piece | ApiError] = []
     fields = {"limit": None, "temperature": None, "top_p": None, "seed": None, "stops": []} | fields
     return Request(prompt=prompt, send=said.append, **fields), said
+
+
+async def ask(engine: Engine, asked: Request, limit: float = PATIENCE) -> tuple[str, Piece]:
+    """(text, last piece) of an answer."""
+    found = [piece async for piece in pieces(engine, asked, limit)]
+    return "".join(piece.text for piece in found), found[-1]
 
 
 class Exchange:

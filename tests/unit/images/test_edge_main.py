@@ -22,7 +22,7 @@ from slm_edge import __main__ as program
 from slm_edge.door import look
 from slmops.contract import Reason, ServeRun
 from slmops.state import parse_report
-from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, model_folder
+from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, model_folder, use
 from tests.unit.images.onnxbytes import GOOD, graph, model, node, outside
 
 CHAT = "/v1/chat/completions"
@@ -46,7 +46,7 @@ async def client(
     library: FakeGenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a server that runs until the test or SIGTERM ends it."""
-    monkeypatch.setattr("slm_edge.engine.og", library)
+    use(monkeypatch, library)
     model_folder(tmp_path)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -127,7 +127,7 @@ async def test_a_model_that_must_not_be_loaded_ends_the_server_and_the_kubelet_i
     name, content, words = HOSTILE[hostile]
     loaded: list[str] = []
     library.loads = lambda: loaded.append("a model")
-    monkeypatch.setattr("slm_edge.engine.og", library)
+    use(monkeypatch, library)
     monkeypatch.setenv("TERMINATION_PATH", str(tmp_path / "termination"))
     (model_folder(tmp_path) / name).write_bytes(content)
     run = ServeRun(model_name="m", model_path=str(tmp_path), port=0)
@@ -154,7 +154,7 @@ async def test_a_model_that_cannot_be_loaded_is_left_to_the_kubelet_which_is_tol
         raise error
 
     library.loads = fail
-    monkeypatch.setattr("slm_edge.engine.og", library)
+    use(monkeypatch, library)
     monkeypatch.setenv("TERMINATION_PATH", str(tmp_path / "termination"))
     model_folder(tmp_path)
     serving = asyncio.create_task(program.serve(ServeRun(model_name="m", model_path=str(tmp_path), port=0)))
@@ -173,6 +173,18 @@ async def test_a_model_that_cannot_be_loaded_is_left_to_the_kubelet_which_is_tol
     os.kill(os.getpid(), signal.SIGTERM)
     async with asyncio.timeout(PATIENCE):
         assert await serving == 0
+
+
+async def test_an_image_without_foundry_local_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "foundry_local_sdk", None)
+    monkeypatch.setenv("TERMINATION_PATH", str(tmp_path / "termination"))
+    run = ServeRun(model_name="m", model_path=str(tmp_path), port=0, engine="FoundryLocal")
+    async with asyncio.timeout(PATIENCE):
+        assert await program.serve(run) == 3, "no other attempt helps"
+    report = parse_report((tmp_path / "termination").read_text())
+    assert report is not None
+    assert report.reason is Reason.INVALID_CONFIGURATION
+    assert report.message.startswith("spec.runtime.image has no Foundry Local")
 
 
 def test_what_cannot_be_looked_at_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

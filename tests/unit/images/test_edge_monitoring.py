@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("starlette")
 
+from slm_edge.backend import Answered
 from slm_edge.monitoring import HELD, MINUTE, Monitoring, buckets
 from slmops.contract import BENCHMARK_HEADER, BINS, BUCKETS, SECOND_EDGES, TOKEN_EDGES, Served
 from slmops.monitoring.counts import plausible
@@ -40,7 +41,8 @@ def monitoring(clock: Clock, tmp_path: Path) -> Monitoring:
 
 def answer(monitoring: Monitoring, prompt: int = 3, made: int = 2, **fields: Any) -> None:
     told = {"first_token": 0.1, "seconds": 0.4, "waited": 0.1} | fields
-    monitoring.answered(list(range(prompt)), list(range(made)), made, told.pop("finish", "stop"), **told)
+    answer = Answered(told.pop("finish", "stop"), prompt, made, list(range(prompt)))
+    monitoring.answered(answer, list(range(made)), **told)
 
 
 def place(counts: tuple[int, ...]) -> list[int]:

@@ -11,10 +11,12 @@ import pytest
 
 pytest.importorskip("jinja2")
 
-from slm_edge.engine import Engine, Piece, Request, pieces
+from slm_edge.backend import Piece
+from slm_edge.channel import pieces
+from slm_edge.engine import Engine
 from slm_edge.openai import ApiError
 from tests.unit.images.adapterbytes import adapter, beside
-from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, make_engine, model_folder, request
+from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, ask, make_engine, model_folder, request
 
 
 def started(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, root: Path, **fields: Any) -> Engine:
@@ -28,12 +30,6 @@ def started(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, root: Path, **f
 def engine(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path) -> Engine:
     model_folder(tmp_path)
     return started(monkeypatch, library, tmp_path)
-
-
-async def ask(engine: Engine, asked: Request, limit: float = PATIENCE) -> tuple[str, Piece]:
-    """(text, last piece) of an answer."""
-    found = [piece async for piece in pieces(engine, asked, limit)]
-    return "".join(piece.text for piece in found), found[-1]
 
 
 # --- answers
@@ -62,8 +58,26 @@ async def test_an_answer_is_no_longer_than_asked_for(
 
 async def test_prompt_and_answer_fit_into_the_context(engine: Engine, library: FakeGenAI) -> None:
     library.answer = lambda prompt: "x" * 1000
-    _, last = await ask(engine, request("p" * 90, limit=1000)[0])
-    assert (last.finish, last.prompt_tokens, last.completion_tokens) == ("length", 90, 10)
+    for limit in (None, 10):
+        _, last = await ask(engine, request("p" * 90, limit=limit)[0])
+        assert (last.finish, last.prompt_tokens, last.completion_tokens) == ("length", 90, 10)
+
+
+async def test_more_than_fits_beside_the_prompt_is_refused_in_the_apis_words(engine: Engine) -> None:
+    with pytest.raises(ApiError) as error:
+        await ask(engine, request("p" * 90, limit=11)[0])
+    assert (error.value.status, error.value.code) == (400, "context_length_exceeded")
+    assert error.value.message == (
+        "This model's maximum context length is 100 tokens. However, you requested 101 tokens (90 in the messages, 11 in "
+        "the completion). Please reduce the length of the messages or completion."
+    )
+
+
+async def test_an_answer_that_is_wanted_whole_comes_as_one_piece(engine: Engine, library: FakeGenAI) -> None:
+    library.answer = lambda prompt: "one END two"
+    for stream, count in ((False, 1), (True, len("one ") + 1)):
+        found = [piece async for piece in pieces(engine, request(stops=["END"], stream=stream)[0], PATIENCE)]
+        assert ("".join(piece.text for piece in found), found[-1].finish, len(found)) == ("one ", "stop", count)
 
 
 @pytest.mark.parametrize("length", [100, 101, 5000])

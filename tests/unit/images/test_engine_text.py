@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 pytest.importorskip("jinja2")
 
-from slm_edge.engine import Engine, Held, chat_template
+from slm_edge.engine import Engine
 from slm_edge.openai import ApiError
-from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, make_engine, model_folder
+from slm_edge.text import Held, chat_template
+from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, ask, make_engine, model_folder, request
 
 
 @pytest.fixture
@@ -125,16 +126,19 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("template", ESCAPES)
-def test_what_a_template_may_not_do_is_the_requests_failure(engine: Engine, tmp_path: Path, template: str) -> None:
+async def test_what_a_template_may_not_do_is_the_requests_failure(
+    engine: Engine, tmp_path: Path, template: str
+) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "chat_template.jinja").write_text(template)
-    engine._template = chat_template(tmp_path / "t")
+    engine._backend._template = chat_template(tmp_path / "t")  # type: ignore[attr-defined]
     messages = [{"role": "user", "content": "q"}]
     with pytest.raises(ApiError) as error:
-        engine.render(messages)
+        await ask(engine, request(messages)[0])
     assert (error.value.status, error.value.param) == (400, "messages")
     assert messages == [{"role": "user", "content": "q"}]
 
 
-def test_what_a_user_writes_is_no_template(engine: Engine) -> None:
-    assert engine.render([{"role": "user", "content": "{{ 7 * 7 }}{% for"}]) == "<user>{{ 7 * 7 }}{% for<a>"
+async def test_what_a_user_writes_is_no_template(engine: Engine, library: FakeGenAI) -> None:
+    await ask(engine, request([{"role": "user", "content": "{{ 7 * 7 }}{% for"}])[0])
+    assert library.prompts[-1] == "<user>{{ 7 * 7 }}{% for<a>"

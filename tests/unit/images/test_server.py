@@ -1,7 +1,9 @@
 """The server: the OpenAI API in whole and in streams, and what clients see of a model that loads, is busy, or ends."""
 
 import asyncio
+import base64
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ pytest.importorskip("starlette")
 from slm_edge.server import BODY_LIMIT
 from tests.unit.images.adapterbytes import adapter, beside
 from tests.unit.images.edgeserver import CHAT, Edge, Make
-from tests.unit.images.fakeedge import PATIENCE, FakeGenAI
+from tests.unit.images.fakeedge import PATIENCE, Exchange, FakeGenAI
 
 
 async def test_a_text_is_continued_as_it_is(edge: Edge) -> None:
@@ -303,7 +305,7 @@ async def test_a_defect_is_refused_in_the_apis_shape_and_keeps_its_words(
     def defect(messages: object) -> str:
         raise ZeroDivisionError("canary")
 
-    monkeypatch.setattr(edge.engine, "render", defect)
+    monkeypatch.setattr(edge.engine, "submit", defect)
     answer = edge.chat()
     with pytest.raises(ZeroDivisionError):
         await answer.done()
@@ -337,6 +339,67 @@ async def test_no_client_can_choose_a_label(edge: Edge) -> None:
         await edge.chat(model=f"other-{number}").done()
         await edge.get(f"/nowhere-{number}")
     assert len(set(await edge.figures()) - before) <= 2
+
+
+# --- embeddings
+
+
+def embed(edge: Edge, **fields: Any) -> Exchange:
+    return edge.send("POST", "/v1/embeddings", json.dumps({"model": "m", "input": "ab"} | fields).encode())
+
+
+@pytest.fixture
+def embedding(make: Make, library: FakeGenAI) -> Edge:
+    """A model that gives the states behind its letters: (3, 4) times the letter's number."""
+    library.hidden = lambda letter: [3.0 * ord(letter), 4.0 * ord(letter)]
+    return make()
+
+
+async def test_texts_become_vectors_of_length_one(embedding: Edge) -> None:
+    found = (await embed(embedding, input=["ab", "c"]).done()).json()
+    assert [(entry["object"], entry["index"]) for entry in found["data"]] == [("embedding", 0), ("embedding", 1)]
+    assert all(entry["embedding"] == pytest.approx([0.6, 0.8]) for entry in found["data"])
+    assert (found["object"], found["model"], found["usage"]) == ("list", "m", {"prompt_tokens": 3, "total_tokens": 3})
+    (packed,) = (await embed(embedding, encoding_format="base64").done()).json()["data"]
+    assert struct.unpack("<2f", base64.b64decode(packed["embedding"])) == pytest.approx((0.6, 0.8))
+    figures = await embedding.figures()
+    assert (figures['requests_total{code="200"}'], figures["prompt_tokens_total"]) == (2, 5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "param"),
+    [({"input": []}, 400, "input"), ({"input": ""}, 400, "input[0]"), ({"input": [1, 2]}, 400, "input[0]"),
+     ({"input": "x" * 100}, 400, "input"), ({"dimensions": 5}, 400, "dimensions"), ({"model": "other"}, 404, "model"),
+     ({"encoding_format": "hex"}, 400, "encoding_format")],
+)  # fmt: skip
+async def test_what_cannot_be_embedded_is_refused(
+    embedding: Edge, fields: dict[str, Any], status: int, param: str
+) -> None:
+    answer = await embed(embedding, **fields).done()
+    assert (answer.status, answer.json()["error"]["param"]) == (status, param)
+
+
+async def test_a_model_without_embeddings_says_so(edge: Edge) -> None:
+    answer = await embed(edge).done()
+    assert (answer.status, answer.json()["error"]["code"]) == (400, "unsupported_model")
+    assert "has no embeddings" in answer.json()["error"]["message"]
+
+
+async def test_embeddings_that_nobody_waits_for_are_not_made(embedding: Edge) -> None:
+    library = embedding.library
+    library.hold()
+    first = embedding.chat()
+    await library.held()
+    asked: list[str] = []
+    library.hidden = lambda letter: asked.append(letter) or [1.0]  # type: ignore[func-returns-value]
+    gone = embed(embedding)
+    await asyncio.sleep(0)
+    gone.hang_up()
+    await asyncio.wait([gone.task])
+    library.free()
+    assert (await first.done()).status == 200
+    assert (await embedding.chat().done()).status == 200
+    assert (gone.status, asked) == (499, [])
 
 
 # --- adapters

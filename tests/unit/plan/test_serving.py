@@ -46,9 +46,9 @@ def test_the_model_is_mounted_by_digest_and_read_only() -> None:
 
 
 def test_the_server_is_told_what_the_user_chose() -> None:
-    resource = deployment(runtime={"port": 9090, "maxQueue": 8, "maxLength": 512})
+    resource = deployment(runtime={"port": 9090, "maxQueue": 8, "maxLength": 512, "engine": "FoundryLocal"})
     run = ServeRun.model_validate(configuration(config_map(resource, resource.spec.pools[0], revision(resource))))
-    assert (run.port, run.max_queue, run.max_length) == (9090, 8, 512)
+    assert (run.port, run.max_queue, run.max_length, run.engine) == (9090, 8, 512, "FoundryLocal")
     assert (run.model_name, run.revision) == ("chat", revision(resource).name)
     assert _container(_set(resource))["ports"] == [{"name": "http", "containerPort": 9090}]
 

@@ -85,9 +85,9 @@ def _quantized(*phases: str, generation: int = 1, observed: int = 1, names: tupl
     }
 
 
-def _of_quantized(variant: str | None = None, name: str = "q") -> EdgeDeployment:
+def _of_quantized(variant: str | None = None, name: str = "q", **runtime: str) -> EdgeDeployment:
     pool = FARMS | ({"variant": variant} if variant else {})
-    return deployment(model={"quantizedModel": {"name": name}}, pools=[pool])
+    return deployment(model={"quantizedModel": {"name": name}}, pools=[pool], runtime=runtime)
 
 
 def _observed(manifest: Manifest, name: str = "q") -> Observed:
@@ -142,6 +142,16 @@ def test_without_a_finished_variant_there_is_no_revision(
     assert isinstance(found, Problem)
     assert (found.reason, found.waiting) == (reason, waiting)
     assert words in found.message
+
+
+def test_foundry_local_gets_no_model_with_adapters() -> None:
+    manifest = _quantized("Ready", "Ready")
+    manifest["status"]["variants"][0]["adapters"] = [{"name": "irrigation"}]
+    for variant, served in ((None, False), ("int8", True)):
+        found = wanted(_of_quantized(variant, engine="FoundryLocal"), _observed(manifest), SETTINGS)
+        assert isinstance(found, Problem) != served
+        assert served or (found.reason, found.waiting) == ("NothingToUse", False)  # type: ignore[union-attr]
+    assert isinstance(wanted(_of_quantized(), _observed(manifest), SETTINGS), Revision)
 
 
 @pytest.mark.parametrize(
