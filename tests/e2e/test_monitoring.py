@@ -71,8 +71,11 @@ def watched(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def address(platform: Platform) -> str:
-    mine = platform.kubectl.items("pods", "-l", f"slmops.dev/name={NAME},slmops.dev/role=serve")
-    return f"http://{mine[0]['status']['podIP']}:{PORT}"
+    """The server of what is stable: one of before may still end."""
+    stable = platform.status("edgedeployment", NAME)["stable"]["revision"]
+    mine = f"slmops.dev/name={NAME},slmops.dev/role=serve,slmops.dev/revision={stable}"
+    (pod,) = platform.kubectl.items("pods", "-l", mine)
+    return f"http://{pod['status']['podIP']}:{PORT}"
 
 
 def keep_asking(
