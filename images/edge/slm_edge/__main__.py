@@ -39,9 +39,7 @@ def main() -> int:
     except (OSError, ValidationError) as error:
         logging.error("%s cannot be used: %s", sys.argv[1], error)
         return 2
-    loops = uvicorn.Config(app="", loop="auto", log_config=None).get_loop_factory()  # uvloop's, where it is installed
-    with asyncio.Runner(loop_factory=loops) as runner:
-        return runner.run(serve(run))
+    return asyncio.run(serve(run))
 
 
 def backend(run: ServeRun) -> Backend:
