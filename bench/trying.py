@@ -1,6 +1,6 @@
 """Formats of other tool chains, made and asked: ``python trying.py FOLDER FORMAT…``, in an image that has them.
 
-The model is made on the spot: a Llama of a million parameters that has never learned anything, with a tokenizer of
+The model is made on the spot: a Llama of 1.3 million parameters that has never learned anything, with a tokenizer of
 SentencePiece, which all of the tool chains read. What converts and compares is what the quantizer runs. Prints JSON, line
 by line.
 """

@@ -5,12 +5,24 @@ of its own, because mlx-lm pins what it needs by itself.
 """
 
 import json
+import resource
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 sys.path.pop(0)  # this folder: the file has the name of the package that it imports
+limit = resource.setrlimit
+
+
+def within(kind: int, wanted: tuple[int, int]) -> None:
+    """mlx-lm wants 2048 open files as soon as it is imported, and would end where it may not have them. It opens a few."""
+    with suppress(ValueError):
+        limit(kind, wanted)
+
+
+resource.setrlimit = within
 
 import mlx.core as mx
 from mlx_lm import convert, load
