@@ -70,11 +70,16 @@ def _by_spec(resource: EdgeDeployment, observed: Observed, settings: Settings) -
 
 def _shape(resource: EdgeDeployment, settings: Settings, images: dict[str, str]) -> list[object]:
     runtime = resource.spec.runtime
+    shape = runtime.dump()
+    if runtime.engine == "OnnxRuntimeGenAI":
+        del shape[
+            "engine"
+        ]  # as it was before there was another one: a server on an image of the user's own stays what it is
     return [
         images,
         model_name(resource),
         runtime.image or settings.images.edge,
-        runtime.dump(),
+        shape,
         [pool.model_dump(mode="json", include={"name", "resources", "tolerations"}) for pool in resource.spec.pools],
     ]
 
