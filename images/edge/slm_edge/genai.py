@@ -10,7 +10,7 @@ import onnxruntime_genai as og
 from slm_edge.backend import Answered, Embedding, Request, Telling, limits
 from slm_edge.openai import ApiError, too_long
 from slm_edge.text import chat_template
-from slm_edge.together import Together
+from slm_edge.together import Asked, Together, fitting
 from slmkit.safety.adapters import listed
 
 HIDDEN = "hidden_states"
@@ -63,7 +63,9 @@ class GenAI:
 
     def answer(self, request: Request, telling: Telling) -> Answered:
         """Generate until the model or the request ends it."""
-        tokens, end = self._asked(request)
+        return self._alone(request, telling, *self._asked(request))
+
+    def _alone(self, request: Request, telling: Telling, tokens: Any, end: int) -> Answered:
         prompt = len(tokens)
         generator = self._generator(request.adapter, self._sampling(request) | {"max_length": end})
         generator.append_tokens(tokens)
@@ -86,19 +88,23 @@ class GenAI:
         self, requests: Sequence[Request], tellings: Sequence[Telling]
     ) -> Iterator[tuple[int, Answered | ApiError]]:
         """Generate for all of them in one batch."""
-        batch = []
+        asked = []
         for number, request in enumerate(requests):
             try:
-                batch.append((number, request, *self._asked(request)))
+                asked.append(Asked(number, request, *self._asked(request)))
             except ApiError as error:
                 yield number, error
-        assert self._together is not None, "nobody gives us several, else"
-        try:
-            yield from self._together.answer(batch, tellings)
-        except Exception:  # what the Engine is in the middle of, nobody knows
-            self._together, self.at_once = None, 1
-            self._together = self._begin_together()
-            raise
+        for batch in fitting(asked, self.length):
+            if self._together is None or len(batch) == 1:
+                for one in batch:
+                    yield one.number, self._alone(one.request, tellings[one.number], one.tokens, one.end)
+                continue
+            try:
+                yield from self._together.answer(batch, tellings)
+            except Exception:  # what the Engine is in the middle of, nobody knows
+                self._together, self.at_once = None, 1
+                self._together = self._begin_together()
+                raise
 
     def _asked(self, request: Request) -> tuple[Any, int]:
         """The tokens of the prompt, and how many there may be together with the answer's."""

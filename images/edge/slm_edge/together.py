@@ -5,7 +5,7 @@ are answered. It knows no adapters.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnxruntime_genai as og
@@ -14,6 +14,31 @@ from slm_edge.backend import Answered, Request, Telling
 from slm_edge.openai import ApiError
 
 EVENTS = 64
+
+
+class Asked(NamedTuple):
+    """A request of a batch."""
+
+    number: int
+    """Which one of all that were asked."""
+    request: Request
+    tokens: Any
+    """Of its prompt."""
+    end: int
+    """How many there may be together with the answer's."""
+
+
+def fitting(asked: Sequence[Asked], length: int) -> list[list[Asked]]:
+    """Batches, in order, that take no more memory than one request that fills the context: the cache of a batch has as
+    many tokens for each as the longest may have."""
+    batches: list[list[Asked]] = []
+    for one in asked:
+        last = batches[-1] if batches else []
+        if last and (len(last) + 1) * max(each.end for each in (*last, one)) <= length:
+            last.append(one)
+        else:
+            batches.append([one])
+    return batches
 
 
 class Together:
@@ -28,12 +53,9 @@ class Together:
         """Requests in a batch."""
         self._engine.create_request().close()
 
-    def answer(
-        self, asked: Sequence[tuple[int, Request, Any, int]], tellings: Sequence[Telling]
-    ) -> Iterator[tuple[int, Answered | ApiError]]:
-        """Generate for all until the last has ended; each as soon as it has. ``asked``: number among the tellings, request,
-        its tokens, and how many tokens it may have together with its answer."""
-        turns = [self._begin(*each, tellings[each[0]]) for each in asked]
+    def answer(self, batch: Sequence[Asked], tellings: Sequence[Telling]) -> Iterator[tuple[int, Answered | ApiError]]:
+        """Generate for all until the last has ended; each is told as soon as it has."""
+        turns = [self._begin(one, tellings[one.number]) for one in batch]
         while any(not turn.over for turn in turns):
             for turn in turns:
                 turn.give_up()
@@ -42,12 +64,13 @@ class Together:
                 if outcome := turn.hear(event):
                     yield turn.number, outcome
 
-    def _begin(self, number: int, request: Request, tokens: Any, end: int, telling: Telling) -> "_Turn":
+    def _begin(self, one: Asked, telling: Telling) -> "_Turn":
         options = og.RequestOptions()
-        options.set_max_session_tokens(end)
+        options.set_max_session_tokens(one.end)
         made = self._engine.create_request(options=options)
         turn = og.TurnOptions(made)
-        turn.set_max_generated_tokens(end - len(tokens))
+        turn.set_max_generated_tokens(one.end - len(one.tokens))
+        request = one.request
         if request.temperature == 0:
             turn.set_do_sample(False)
         elif request.temperature is not None or request.top_p is not None:
@@ -57,8 +80,8 @@ class Together:
             turn.set_top_p(request.top_p or 1.0)
         if request.seed is not None:
             turn.set_seed(request.seed % 2**31)
-        id = made.begin_turn(np.asarray(tokens, np.int32), turn)
-        return _Turn(number, made, id, telling, self._tokenizer.create_stream(), tokens)
+        id = made.begin_turn(np.asarray(one.tokens, np.int32), turn)
+        return _Turn(one.number, made, id, telling, self._tokenizer.create_stream(), one.tokens)
 
 
 class _Turn:

@@ -82,11 +82,14 @@ def _shape(
     runtime, pools = resource.spec.runtime, resource.spec.pools
     named = {pool.name for pool in pools if not isinstance(pool, ClassPool)}
     shapes = {in_spec(pool): pool for pool in pools}
+    server = runtime.dump()
+    if runtime.engine == "OnnxRuntimeGenAI":  # as it was before there was another one: such a server stays what it is
+        del server["engine"]
     return [
         {pool: image for pool, image in images.items() if pool in named} | dict(choices),
         model_name(resource),
         runtime.image or settings.images.edge,
-        runtime.dump(),
+        server,
         [
             pool.model_dump(mode="json", include={"resources", "tolerations"}) | {"name": name}
             for name, pool in shapes.items()

@@ -1,10 +1,13 @@
 """Several answers in the time of one: what shares a batch, and that each of them is as if it were alone."""
 
 import asyncio
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("jinja2")
 
@@ -12,11 +15,14 @@ from slm_edge.backend import Piece
 from slm_edge.channel import pieces
 from slm_edge.engine import Engine
 from slm_edge.openai import ApiError
+from slm_edge.together import Asked, fitting
 from tests.unit.images.adapterbytes import adapter, beside
 from tests.unit.images.fakebatch import FakeEngine
 from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, ask, make_engine, model_folder, request
 
 Answer = tuple[str, Piece]
+LIMIT = 20
+"""Tokens of answers, so that three requests fit into the context of 100 together."""
 
 
 @pytest.fixture
@@ -75,7 +81,7 @@ def desk(engine: Engine, library: FakeGenAI, batches: FakeEngine) -> Desk:
 
 
 def asked(prompt: str, **fields: Any) -> dict[str, Any]:
-    return {"prompt": prompt} | fields
+    return {"prompt": prompt, "limit": LIMIT} | fields
 
 
 async def test_what_waits_is_answered_together_each_with_its_own(desk: Desk) -> None:
@@ -85,6 +91,25 @@ async def test_what_waits_is_answered_together_each_with_its_own(desk: Desk) -> 
     assert [text for text, _ in found] == ["to a", "to bb", "to", "to d", "to e"]
     ends = [(last.finish, last.prompt_tokens, last.completion_tokens) for _, last in found]
     assert ends == [("stop", 1, 5), ("stop", 2, 6), ("length", 3, 2), ("stop", 1, 5), ("stop", 1, 5)]
+
+
+async def test_a_batch_takes_no_more_memory_than_one_that_fills_the_context(desk: Desk) -> None:
+    """Of 100 tokens; each has as many in the cache as the longest."""
+    found = await desk.answers(asked("a", limit=49), asked("b", limit=49), asked("c", limit=32), asked("d", limit=None),
+                               asked("e"))  # fmt: skip
+    assert desk.batches.batches == [["a", "b"]]
+    assert desk.library.prompts[-5:] == ["a", "b", "c", "d", "e"]
+    assert [text for text, _ in found] == ["yes"] * 5
+
+
+@given(st.lists(st.integers(1, 100), max_size=12))
+def test_every_batch_fits_and_all_are_in_one(ends: list[int]) -> None:
+    all_asked = [Asked(number, request()[0], [], end) for number, end in enumerate(ends)]
+    batches = fitting(all_asked, 100)
+    assert [one for batch in batches for one in batch] == all_asked
+    assert all(len(batch) * max(one.end for one in batch) <= 100 for batch in batches)
+    joined = [[*former, latter[0]] for former, latter in pairwise(batches)]
+    assert all(len(batch) * max(one.end for one in batch) > 100 for batch in joined), "none is begun too early"
 
 
 async def test_who_comes_alone_has_the_machine_alone(desk: Desk) -> None:
@@ -109,7 +134,7 @@ async def test_an_adapter_and_embeddings_wait_for_their_turn(desk: Desk) -> None
 )  # fmt: skip
 async def test_options_of_each_reach_the_model(desk: Desk, fields: dict[str, Any], options: dict[str, Any]) -> None:
     await desk.answers(asked("a", **fields), asked("b", limit=3))
-    assert desk.library.options[-2:] == [{"max_generated_tokens": 99} | options, {"max_generated_tokens": 3}]
+    assert desk.library.options[-2:] == [{"max_generated_tokens": LIMIT} | options, {"max_generated_tokens": 3}]
 
 
 async def test_a_stop_text_ends_its_own_answer(desk: Desk) -> None:
@@ -124,7 +149,7 @@ async def test_a_stop_text_ends_its_own_answer(desk: Desk) -> None:
 async def test_pieces_of_all_come_as_they_are_made(desk: Desk) -> None:
     desk.library.answer = lambda prompt: prompt * 5 if prompt != "first" else "yes"
     await desk.busy()
-    waiting = [pieces(desk.engine, request(prompt)[0], PATIENCE) for prompt in "ab"]
+    waiting = [pieces(desk.engine, request(prompt, limit=LIMIT)[0], PATIENCE) for prompt in "ab"]
     begun = [asyncio.ensure_future(anext(answer)) for answer in waiting]
     await desk.go(after=4)
     assert [(await one).text for one in begun] == ["a", "b"]
@@ -134,13 +159,13 @@ async def test_pieces_of_all_come_as_they_are_made(desk: Desk) -> None:
 
 
 async def test_who_goes_takes_nobody_with_him(desk: Desk) -> None:
-    desk.library.answer = lambda prompt: "x" * 50 if prompt != "first" else "yes"
+    desk.library.answer = lambda prompt: "x" * 15 if prompt != "first" else "yes"
     before = desk.library.tokens
     await desk.put(asked("gone"), asked("stays"), after=4)
     desk.tasks.pop(0).cancel()
     await asyncio.sleep(0)
-    assert [text for text, _ in await desk.answers()] == ["x" * 50]
-    assert desk.library.tokens - before == 4 + 51 + 2 + 1, "one more was being made for whoever has gone"
+    assert [text for text, _ in await desk.answers()] == ["x" * 15]
+    assert desk.library.tokens - before == 4 + 16 + 2 + 1, "one more was being made for whoever has gone"
 
 
 async def test_who_has_gone_before_his_turn_is_in_no_batch(desk: Desk) -> None:

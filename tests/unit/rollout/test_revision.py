@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from slmops.api.edgedeployment import EdgeDeployment
-from slmops.rollout.revision import Revision, wanted
+from slmops.rollout.revision import Revision, _shape, wanted
 from slmops.settings import Images, Settings
 from slmops.state import Manifest, Observed, Problem
 from tests.unit.fleet_builders import SETTINGS, deployment, image, revision, servers
@@ -142,6 +142,14 @@ def test_without_a_finished_variant_there_is_no_revision(
     assert isinstance(found, Problem)
     assert (found.reason, found.waiting) == (reason, waiting)
     assert words in found.message
+
+
+def test_the_engine_belongs_to_the_revision() -> None:
+    """And servers of before there was a choice stay what they are."""
+    names = [revision(deployment(runtime=runtime)).name
+             for runtime in ({}, {"engine": "OnnxRuntimeGenAI"}, {"engine": "FoundryLocal"})]  # fmt: skip
+    assert names[0] == names[1] != names[2]
+    assert "engine" not in str(_shape(deployment(), SETTINGS, {}))
 
 
 def test_foundry_local_gets_no_model_with_adapters() -> None:
