@@ -118,8 +118,7 @@ class Engine:
             if isinstance(request, Embedding):
                 self._embed(request)
             else:
-                begun = time.perf_counter()
-                self._count(request, *self._answer(request), begun)
+                self._answer(request)
         except ApiError as error:
             request.send(error)
         except Exception as error:
@@ -134,8 +133,8 @@ class Engine:
                 if isinstance(outcome, ApiError):
                     request.send(outcome)
                 else:
-                    tellings[number].end(outcome)
                     self._count(request, tellings[number], outcome, begun)
+                    tellings[number].end(outcome)
                 self._metrics.running.set(len(left))
         except Exception as error:
             for request in left.values():
@@ -147,14 +146,15 @@ class Engine:
         self._backend.load(folder, json.loads((folder / NEEDED).read_text()), self._max_length)
         hello: Messages = [{"role": "user", "content": "hello"}]
         for adapter in (None, *self._backend.adapters):  # so that the first request with each finds it working
-            self._answer(Request(hello, 1, 0.0, None, None, [], lambda piece: None, False, adapter))
+            warm = Request(hello, 1, 0.0, None, None, [], lambda piece: None, False, adapter)
+            self._backend.answer(warm, Telling(warm))
         self.adapters = self._backend.adapters
 
-    def _answer(self, request: Request) -> tuple[Telling, Answered]:
-        telling = Telling(request)
+    def _answer(self, request: Request) -> None:
+        telling, begun = Telling(request), time.perf_counter()
         answered = self._backend.answer(request, telling)
+        self._count(request, telling, answered, begun)  # who has his answer finds it counted
         telling.end(answered)
-        return telling, answered
 
     def _count(self, request: Request, telling: Telling, answered: Answered, begun: float) -> None:
         times, seconds = telling.times, time.perf_counter() - request.received

@@ -71,6 +71,8 @@ QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 BOUND = r"^[0-9]+(\.[0-9]+)?(%|ms|s|m|h|k|M|G|Ki|Mi|Gi)?$"
 PERCENT = r"^(100|[0-9]{1,2})(\.[0-9]+)?%$"
 NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+AUTO = "Auto"
+AUTO_OR_NAME = f"^({AUTO}|{NAME[1:-1]})$"
 
 Duration = Annotated[str, Field(pattern=DURATION, max_length=20)]
 """For example ``90s``, ``1h30m``, ``2d``."""

@@ -12,7 +12,7 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from slmops.api.base import BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VERSION, ApiModel
+from slmops.api.base import AUTO_OR_NAME, BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VERSION, ApiModel
 from slmops.api.budget import AMOUNT, CURRENCY
 from slmops.api.distillation import Distillation
 from slmops.api.edgedeployment import EdgeDeployment
@@ -124,6 +124,7 @@ HINTS = {
     BOUND: "expected a number with its unit, for example 92%, 200ms, 600Mi, 30",
     PERCENT: "expected a share, for example 25%",
     QUANTITY: "expected a quantity, for example 2, 500m, 4Gi",
+    AUTO_OR_NAME: "expected Auto or a name of small letters, digits and '-', for example cpu-int4",
     NAME: "expected a name of small letters, digits and '-', for example cpu-int4",
     URI: "expected an address that begins with hf://, oci://, https://, http://, s3:// or pvc:// and holds no password "
     "(name a Secret in credentials)",

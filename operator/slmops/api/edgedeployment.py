@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from slmops.api.base import NAME, ApiModel, Bound, Name, Percent, Rule, exactly_one_of
+from slmops.api.base import AUTO_OR_NAME, ApiModel, Bound, Name, Percent, Rule, exactly_one_of
 from slmops.api.conditions import Condition
 from slmops.api.fleet import MAX_CLASSES, ChoiceStatus, OutcomeStatus, PoolStatus, RevisionStatus, WaveStatus
 from slmops.api.monitoring import Monitoring, MonitoringStatus
@@ -12,9 +12,6 @@ from slmops.api.resource import Column, Resource
 from slmops.api.run import Resources, Toleration
 from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference, SecretKey, Signing, Verification
 from slmops.api.strategy import Strategy
-
-AUTO = "Auto"
-AUTO_OR_NAME = f"^({AUTO}|{NAME[1:-1]})$"
 
 
 class DeployedModel(ApiModel):

@@ -8,8 +8,8 @@ What was chosen is in the status, so that neither an operator that restarts nor 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from slmops.api.base import ratio
-from slmops.api.edgedeployment import AUTO, EdgeDeployment, Pool
+from slmops.api.base import AUTO, ratio
+from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.api.fleet import MAX_CLASSES, ChoiceStatus
 from slmops.figures import significant
 from slmops.rollout.fleet import ClassPool, Node, pool_nodes

@@ -149,7 +149,7 @@ def test_the_engine_belongs_to_the_revision() -> None:
     names = [revision(deployment(runtime=runtime)).name
              for runtime in ({}, {"engine": "OnnxRuntimeGenAI"}, {"engine": "FoundryLocal"})]  # fmt: skip
     assert names[0] == names[1] != names[2]
-    assert "engine" not in str(_shape(deployment(), SETTINGS, {}))
+    assert "engine" not in str(_shape(deployment(), SETTINGS, {}, {}))
 
 
 def test_foundry_local_gets_no_model_with_adapters() -> None:
