@@ -11,7 +11,9 @@ from typing import Any
 from demo.steps import (
     CHAIN,
     NAMESPACE,
+    STILL_SECONDS,
     Kubectl,
+    Watch,
     build_images,
     check_tools,
     condition,
@@ -24,8 +26,6 @@ from demo.summary import summary
 from slmkit.run import RunFailed
 from tests.cluster import choose
 from tests.cluster.shell import Failed
-
-LIMIT_SECONDS = 45 * 60
 
 
 class Teller:
@@ -84,7 +84,7 @@ def main() -> int:
         for text in examples(cluster):
             kubectl("apply", "-f", "-", stdin=text)
         retry_failed(kubectl)
-        follow(kubectl, time.monotonic() + LIMIT_SECONDS)
+        follow(kubectl)
         step(6, "the result")
         summary(kubectl, time.monotonic() - begun)
     except (Failed, RunFailed, RuntimeError, AssertionError, subprocess.CalledProcessError, OSError) as error:
@@ -117,8 +117,9 @@ def retry_failed(kubectl: Kubectl) -> None:
             wait_for(f"another try of {kind}/{name}", lambda: not failed(), 60)
 
 
-def follow(kubectl: Kubectl, deadline: float) -> None:
+def follow(kubectl: Kubectl) -> None:
     """Say what happens until the chain is done."""
+    watch = Watch()
     for kind, name, type in CHAIN:
         while True:
             manifest = kubectl.get(kind, name)
@@ -131,9 +132,10 @@ def follow(kubectl: Kubectl, deadline: float) -> None:
                 raise RuntimeError(f"{kind}/{name} failed: {found['reason']}: {found['message']}")
             if status.get("phase") == "Degraded" and (status.get("lastOutcome") or {}).get("outcome") == "RolledBack":
                 raise RuntimeError(f"{kind}/{name} was rolled back: {status['lastOutcome'].get('message')}")
-            if time.monotonic() > deadline:
-                raise AssertionError(f"{kind}/{name} did not end in time: {json.dumps(status)[:1500]}")
-            tell(f"{kind}/{name}: {_stage(status)}")
+            told = f"{kind}/{name}: {_stage(status)}"
+            if watch.still(told):
+                raise AssertionError(f"{told} has not moved for {STILL_SECONDS // 60} min: {json.dumps(status)[:1500]}")
+            tell(told)
             time.sleep(2)
 
 

@@ -152,3 +152,14 @@ def test_the_list_that_is_applied_is_a_configuration_and_a_job(monkeypatch: pyte
     trained(Recording((None, []), (None, []), (job("Complete"), [pod(0, GOOD)])))
     (found,) = applied
     assert [item["kind"] for item in found["items"]] == ["ConfigMap", "Job"]
+
+
+def test_a_slow_machine_is_no_failure_but_one_that_stands_still_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(steps.time, "monotonic", lambda: now)
+    watch = steps.Watch()
+    for minute in range(300):
+        now = 60.0 * minute
+        assert not watch.still(f"Training {minute // 15}%")
+    now += steps.STILL_SECONDS + 1
+    assert watch.still("Training 19%")
