@@ -58,6 +58,8 @@ def _kubectl(arguments: Sequence[str]) -> str:
 
 
 Kubectl = Callable[..., str]
+COUNTS = ("updated", "ready", "offline", "pressed", "behind", "failed")
+"""Nodes of a pool, as far as there are such."""
 Manifest = dict[str, Any]
 
 
@@ -69,19 +71,30 @@ def _status(found: Manifest, kubectl: Kubectl) -> str:
             lines.append(f"  {role:<10} {known['revision']} since {known['since']}")
             lines += [f"             {pool}: {image}" for pool, image in known.get("images", {}).items()]
     if wave := status.get("wave"):
-        lines.append(f"  wave       {wave['name']}, {wave['index']} of {wave['of']}")
+        pulls = f", pulls {wave['pulls']}" if wave.get("pulls") else ""
+        lines.append(f"  wave       {wave['name']}, {wave['index']} of {wave['of']}{pulls}")
     if activity := status.get("activity"):
         lines.append(f"  activity   {activity}")
     for pool in status.get("pools") or ():
         nodes = pool["nodes"]
-        told = ", ".join(f"{nodes[key]} {key}" for key in ("updated", "ready", "offline", "behind") if key in nodes)
+        told = ", ".join(f"{nodes[key]} {key}" for key in COUNTS if nodes.get(key) is not None)
         lines.append(f"  pool       {pool['name']}: {nodes['total']} nodes, {told}")
         lines += [
             f"             {each['name']}: {each['nodes']} nodes, {each['verdict']}" for each in pool.get("classes", ())
         ]
+    for choice in status.get("choices") or ():
+        speeds = ", ".join(f"{name} {speed}" for name, speed in choice.get("speeds", {}).items())
+        lines.append(
+            f"  chosen     {choice['pool']}, {choice['hardware']}: {choice['variant']} (tokens/s: {speeds or 'none'})"
+        )
+    for pool in (status.get("monitoring") or {}).get("pools") or ():
+        breaches = "; ".join(f"{b['what']} {b['value']}, max {b['max']}" for b in pool.get("breaches") or ())
+        found_so = f"{pool['verdict']}{f': {breaches}' if breaches else ''}"
+        lines.append(f"  watched    {pool['name']}: {pool.get('requests', 0)} requests, {found_so}")
     if outcome := status.get("lastOutcome"):
         why = outcome.get("message") or outcome["reason"]
         lines.append(f"  last       {outcome['outcome']} {outcome['revision']} at {outcome['at']}: {why}")
+        lines += [f"             evidence: {where}" for where in sorted(set((outcome.get("evidence") or {}).values()))]
     for condition in status.get("conditions") or ():
         if condition["status"] != "True" and condition.get("message"):
             lines.append(f"  {condition['type']}: {condition['reason']}: {condition['message']}")

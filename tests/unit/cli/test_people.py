@@ -145,6 +145,30 @@ farms: Waiting
     )
 
 
+def test_the_status_has_what_was_chosen_watched_and_proven(capsys: pytest.CaptureFixture[str]) -> None:
+    choice = {
+        "pool": "farms",
+        "hardware": "big",
+        "variant": "int8",
+        "image": "r/m@1",
+        "speeds": {"int4": 25, "int8": 30},
+    }
+    breach = {"what": "ErrorRate", "value": 0.2, "max": 0.05}
+    watched = [{"name": "farms", "verdict": "Breached", "requests": 240, "breaches": [breach]},
+               {"name": "barns", "verdict": "TooFewRequests", "requests": 3}]  # fmt: skip
+    wave = {"name": "half", "index": 2, "of": 3, "pulls": "1.5Gi"}
+    outcome = {"outcome": "Promoted", "revision": "aaaa1111", "reason": "AllNodesPassed", "at": "2026-11-01T00:00:00Z",
+               "evidence": {"farms": "r.example/m@sha256:9"}}  # fmt: skip
+    said(Kubectl(choices=[choice], monitoring={"pools": watched}, wave=wave, lastOutcome=outcome), "status", "farms")
+    out = capsys.readouterr().out
+    for line in ("  wave       half, 2 of 3, pulls 1.5Gi\n",
+                 "  chosen     farms, big: int8 (tokens/s: int4 25, int8 30)\n",
+                 "  watched    farms: 240 requests, Breached: ErrorRate 0.2, max 0.05\n",
+                 "  watched    barns: 3 requests, TooFewRequests\n",
+                 "             evidence: r.example/m@sha256:9\n"):  # fmt: skip
+        assert line in out
+
+
 def test_a_resource_that_nobody_has_looked_at_has_a_status_too(capsys: pytest.CaptureFixture[str]) -> None:
     kubectl = Kubectl()
     del kubectl.found["status"]
