@@ -5,7 +5,7 @@ from datetime import datetime
 
 from slmops.api.conditions import moment, timestamp
 from slmops.api.edgedeployment import EdgeDeployment, Pool
-from slmops.plan.serving import bound, config_map, daemon_set
+from slmops.plan.serving import NOWHERE, bound, config_map, daemon_set
 from slmops.rollout.children import barred, daemon_set_of
 from slmops.rollout.fleet import Node
 from slmops.rollout.retired import needed, serves_alone
@@ -62,9 +62,9 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
             left = {n.hostname for n in state.nodes if given_up(resource, rollout.failed, state.name, n)}
             hosts -= left - _given_back(rollout, state, rollout.candidate)
             hosts |= {turn.node.hostname for turn in begun_turns(state, rollout) if _comes(resource, turn)}
-        if hosts:
+        if hosts or mine is not None:  # also where it has to go from the last of them
             made = daemon_set(
-                resource, pool, wanted, settings, track="candidate", only=hosts, gated=_unknown(state, hosts)
+                resource, pool, wanted, settings, track="candidate", only=hosts or NOWHERE, gated=_unknown(state, hosts)
             )
             out += [config_map(resource, pool, wanted), _admitting(made, mine, hosts <= state.admitted, now)]
     if live is not None:

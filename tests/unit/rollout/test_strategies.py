@@ -244,6 +244,9 @@ def test_while_a_person_is_asked_there_the_node_has_the_server_that_it_had() -> 
     world = one_at_a_time("noisy-1")
     run(world, lambda: world.status["phase"] == "Paused")
     run(world, lambda: [world.serving(name) for name in NAMES] == [["good-1"]] * 3)
+    for _ in range(5):
+        world.turn()
+    assert [servers_on(world, name) for name in NAMES] == [1, 1, 1], "and no other beside it"
     world.say(promote=world.status["candidate"]["revision"])
     run(world, lambda: [world.serving(name) for name in NAMES] == [["noisy-1"]] * 3)
 
