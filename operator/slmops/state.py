@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from slmops.api.conditions import ConditionType
+from slmops.api.resource import Resource
 from slmops.contract import Progress, Reason, Served
 from slmops.jobs import (
     ANNOTATION_REPORT,
@@ -62,6 +63,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Step",
+    "child_labels",
     "digest8",
     "ended",
     "image_missing",
@@ -169,6 +171,16 @@ class Observed:
 def digest8(value: object) -> str:
     """Eight characters of a hash over a JSON value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def child_labels(resource: Resource[Any, Any], role: str) -> dict[str, str]:
+    """The labels by which a child, and a pod of it, is led back to its resource."""
+    return {
+        LABEL_MANAGED_BY: "slmops",
+        LABEL_KIND: resource.kind(),
+        LABEL_NAME: resource.metadata.name,
+        LABEL_ROLE: role[:63],
+    }
 
 
 def owners(manifest: Manifest) -> set[str]:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from slmops.api.conditions import moment, timestamp
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.contract import Served
-from slmops.state import LABEL_KIND, LABEL_MANAGED_BY, LABEL_NAME, LABEL_ROLE, Manifest
+from slmops.state import Manifest, child_labels
 
 ROLE = "baseline"
 
@@ -60,10 +60,7 @@ def config_map(resource: EdgeDeployment, revision: str, known: Mapping[str, Froz
         "metadata": {
             "name": baseline_name(resource, revision),
             "namespace": resource.metadata.namespace,
-            "labels": {
-                LABEL_MANAGED_BY: "slmops", LABEL_KIND: resource.kind(), LABEL_NAME: resource.metadata.name,
-                LABEL_ROLE: ROLE,
-            },
+            "labels": child_labels(resource, ROLE),
             "ownerReferences": [resource.owner_reference()],
         },
         "data": {pool: found.text() for pool, found in sorted(known.items())},

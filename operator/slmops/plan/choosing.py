@@ -7,7 +7,7 @@ from slmops.api.edgedeployment import EdgeDeployment
 from slmops.plan.job import work
 from slmops.plan.serving import model_volume, serve_run
 from slmops.plan.sources import Sources, Unresolved
-from slmops.plan.turns import run_spec
+from slmops.plan.turns import bench_run, run_spec
 from slmops.plan.verification import verification
 from slmops.rollout.choosing import CHOOSE, Choosing, ToMeasure
 from slmops.rollout.fit import server_resources
@@ -53,11 +53,7 @@ def _job(resource: EdgeDeployment, wanted: ToMeasure, observed: Observed, settin
     assert spec is not None
     serve = serve_run(resource, Revision("", {}, model_name(resource)))
     target = contract.Target(name="candidate", url=f"http://127.0.0.1:{serve.port}", model=serve.model_name)
-    run = contract.BenchRun(
-        run="", targets=(target,), data=sources.data(spec.data), warmup=spec.warmup, rounds=spec.rounds,
-        prompts=spec.prompts, max_tokens=spec.max_tokens, concurrency=spec.concurrency,
-        wait_seconds=seconds(resource.spec.strategy.progress_deadline),
-    )  # fmt: skip
+    run = bench_run(spec, sources, [target], wait=seconds(resource.spec.strategy.progress_deadline))
     made = work(
         resource, CHOOSE, run, image=settings.images.bench, run_spec=run_spec(resource, wanted.pool), sources=sources,
         settings=settings, node=wanted.node.hostname, name=wanted.job, labels={LABEL_POOL: wanted.pool.name},

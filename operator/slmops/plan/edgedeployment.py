@@ -23,10 +23,9 @@ from slmops.rollout.benches import BEFORE, void
 from slmops.rollout.children import job_name
 from slmops.rollout.choosing import CHOOSE, Choosing, choose
 from slmops.rollout.evidence import EVIDENCE, evidence_job
-from slmops.rollout.fleet import pool_nodes
 from slmops.rollout.people import retries
 from slmops.rollout.pods import SERVING, gate_open
-from slmops.rollout.retired import Retired, retired
+from slmops.rollout.retired import Retired, bridging, retired
 from slmops.rollout.rollout import Rollout, read
 from slmops.rollout.standing import given_up
 from slmops.rollout.trust import VERIFY, VERIFYING
@@ -65,7 +64,7 @@ def _of_rollout(given: EdgeDeployment, choosing: Choosing, trials: Sequence[Mani
         return Plan(problem=problem, detail=rollout, apply=(*looking, *trials), annotate=tuple(_reports(observed)),
                     pod_conditions=tuple(_opened([p for state in rollout.pools for p in _expected(state, rollout)])),
                     deadline=WATCH_SECONDS if problem.reason in SHORT else None)  # fmt: skip
-    old = retired(resource, observed, rollout, _owed(given, observed))
+    old, gone = retired(resource, observed, rollout), bridging(given, observed, rollout)
     looking += evidence(resource, rollout, observed, settings)
     apply: list[Manifest] = [*looking, *trials, service(resource, _receives(resource, observed, rollout))]
     pods: list[Manifest] = []
@@ -79,12 +78,10 @@ def _of_rollout(given: EdgeDeployment, choosing: Choosing, trials: Sequence[Mani
                 apply += turn_jobs(resource, pool, turn, rollout, observed, settings)
                 if turn.step == "Passed" and turn.pod is not None:
                     pods.append(turn.pod)
-    names = {pool.name for pool in resource.spec.pools}
-    gone = (item for item in old if item.pool not in names and item.hosts)
     apply += [bound(i.daemon_set, None, track_of(i.daemon_set), only=i.hosts) for i in gone]
     return Plan(
         apply=tuple(apply),
-        remove=(*_stale(resource, rollout, observed, old, choosing), *_stuck(resource, rollout)),
+        remove=(*_stale(resource, rollout, observed, [*old, *gone], choosing), *_stuck(resource, rollout)),
         annotate=tuple(_reports(observed)),
         pod_conditions=tuple(_opened(pods)),
         detail=rollout,
@@ -149,11 +146,6 @@ def _reports(observed: Observed) -> list[tuple[Manifest, dict[str, str]]]:
 def track_of(daemon_set: Manifest) -> str:
     """What a DaemonSet is to the rollout: of a pool that is no more it stays that."""
     return str(daemon_set["metadata"]["labels"].get(LABEL_TRACK, "retired"))
-
-
-def _owed(resource: EdgeDeployment, observed: Observed) -> dict[str, str]:
-    """Host names of the nodes that the spec has a server for, by node."""
-    return {node.name: node.hostname for pool in resource.spec.pools for node in pool_nodes(pool, observed.nodes)}
 
 
 def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: Sequence[Retired],

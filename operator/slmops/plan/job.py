@@ -30,13 +30,10 @@ from slmops.state import (
     CONTAINER,
     EXIT_PERMANENT,
     EXIT_TERMINATED,
-    LABEL_KIND,
-    LABEL_MANAGED_BY,
-    LABEL_NAME,
-    LABEL_ROLE,
     Manifest,
     Observed,
     Step,
+    child_labels,
     digest8,
 )
 
@@ -205,16 +202,6 @@ def work(
         lasting=isinstance(run, contract.Run) and lasting(run),
         service=meeting_place(job) if nodes > 1 else None,
     )
-
-
-def child_labels(resource: Resource[Any, Any], role: str) -> dict[str, str]:
-    """The labels by which a child, and a pod of it, is led back to its resource."""
-    return {
-        LABEL_MANAGED_BY: "slmops",
-        LABEL_KIND: resource.kind(),
-        LABEL_NAME: resource.metadata.name,
-        LABEL_ROLE: role[:63],
-    }
 
 
 def pod_spec(

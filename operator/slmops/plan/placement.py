@@ -49,19 +49,18 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
     if rollout.candidate is not None:
         hosts = state.admitted & {node.hostname for node in state.nodes}
         taken = {node.hostname for node in state.nodes if serves_alone(resource, rollout, state, node)}
-        if not _due(resource, state, rollout, mine, now):
+        if not _due(state, rollout, mine, now):
             taken &= barred(live, taken)
         if rollout.decision != "RollBack":
-            stopped = {t.node.hostname for t in begun_turns(state, rollout) if _is_stopped(resource, t)}
-            stopped |= {
-                t.node.hostname for t in state.turns.values() if t.step not in RESTS and _is_stopped(resource, t)
-            }
-            taken |= stopped
-            if resource.spec.strategy.stops_first:  # while a person is asked, the node has the server that it had
-                hosts -= {t.node.hostname for t in state.turns.values() if t.step == "Inconclusive" and t.incumbent}
+            begins = begun_turns(state, rollout)
+            taken |= {turn.node.hostname for turn in begins if _stops_now(resource, turn)}
+            single = [turn for turn in state.turns.values() if turn.stops]
+            taken |= {turn.node.hostname for turn in single if turn.step not in (*RESTS, "MeasuringStable")}
+            # While a person is asked, such a node has the server that it had.
+            hosts -= {turn.node.hostname for turn in single if turn.step == "Inconclusive"}
             left = {n.hostname for n in state.nodes if given_up(resource, rollout.failed, state.name, n)}
             hosts -= left - _given_back(rollout, state, rollout.candidate)
-            hosts |= {turn.node.hostname for turn in begun_turns(state, rollout) if _comes(resource, turn)}
+            hosts |= {turn.node.hostname for turn in begins if _comes(turn)}
         if hosts or mine is not None:  # also where it has to go from the last of them
             made = daemon_set(
                 resource, pool, wanted, settings, track="candidate", only=hosts or NOWHERE, gated=_unknown(state, hosts)
@@ -72,27 +71,24 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
     return out
 
 
-def _due(resource: EdgeDeployment, state: PoolState, rollout: Rollout, live: Manifest | None, now: datetime) -> bool:
+def _due(state: PoolState, rollout: Rollout, live: Manifest | None, now: datetime) -> bool:
     """Whether the stable servers go from nodes that they are not needed on any more: together with the next nodes' turn,
     so that a fleet's nodes cost as few writes as its batches, or after a while where others keep that waiting."""
     begun = begun_turns(state, rollout)
-    if not begun or any(_comes(resource, turn) and turn.node.hostname not in state.admitted for turn in begun):
+    if not begun or any(_comes(turn) and turn.node.hostname not in state.admitted for turn in begun):
         return True
     at = moment(((live or {}).get("metadata", {}).get("annotations") or {}).get(ANNOTATION_ADMITTED))
     return at is None or (now - at).total_seconds() >= WATCH_SECONDS
 
 
-def _comes(resource: EdgeDeployment, turn: Turn) -> bool:
+def _comes(turn: Turn) -> bool:
     """Whether a node gets the candidate's server now: its image was pulled, or no Job is needed for that."""
-    first = "Stopped" if resource.spec.strategy.stops_first and turn.incumbent is not None else "Waiting"
-    return turn.step == "Starting" or (turn.step == first and turn.known)
+    return turn.step == "Starting" or (turn.step == ("Stopped" if turn.stops else "Waiting") and turn.known)
 
 
-def _is_stopped(resource: EdgeDeployment, turn: Turn) -> bool:
-    """Whether a node has no stable server, since it holds one only and its turn is under way."""
-    if not resource.spec.strategy.stops_first or turn.incumbent is None:
-        return False
-    return turn.step not in (*RESTS, "MeasuringStable") or (turn.step == "Waiting" and not compares(resource, turn))
+def _stops_now(resource: EdgeDeployment, turn: Turn) -> bool:
+    """Whether a node whose turn begins loses its stable server with that: nobody has to measure it before."""
+    return turn.stops and turn.step == "Waiting" and not compares(resource, turn)
 
 
 def _unknown(state: PoolState, hosts: Collection[str]) -> bool:

@@ -10,14 +10,14 @@ from typing import Any
 
 from slmops import contract
 from slmops.api.edgedeployment import EdgeDeployment, Pool
-from slmops.plan.job import child_labels, pod_spec
+from slmops.plan.job import pod_spec
 from slmops.rollout.children import set_name
 from slmops.rollout.fit import server_resources
 from slmops.rollout.fleet import HOSTNAME, ClassPool
 from slmops.rollout.pods import SERVING
 from slmops.rollout.revision import Revision
 from slmops.settings import Settings
-from slmops.state import ANNOTATION_RETRY, LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest
+from slmops.state import ANNOTATION_RETRY, LABEL_POOL, LABEL_REVISION, LABEL_TRACK, Manifest, child_labels
 
 ROLE = "serve"
 NOWHERE = ("nowhere.invalid",)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from slmops import contract
 from slmops.api.base import seconds
-from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.api.edgedeployment import Benchmark, EdgeDeployment, Pool
 from slmops.api.run import RunSpec, Toleration
 from slmops.plan.job import Work, work
 from slmops.plan.serving import model_volume, serve_run
@@ -27,10 +27,9 @@ CORDONED = Toleration(key="node.kubernetes.io/unschedulable", operator="Exists",
 def turn_jobs(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed,
               settings: Settings) -> list[Manifest]:  # fmt: skip
     """What is missing of the Job that the turn is at, if there is one. It is made once."""
-    stops = resource.spec.strategy.stops_first and turn.incumbent is not None and rollout.candidate is not None
-    if stops and turn.step == "Waiting" and compares(resource, turn):
+    if turn.stops and turn.step == "Waiting" and compares(resource, turn):
         made = _before(resource, pool, turn, rollout, observed, settings)
-    elif turn.step == ("Stopped" if stops else "Waiting") and not turn.known:
+    elif turn.step == ("Stopped" if turn.stops else "Waiting") and not turn.known:
         made = _pull(resource, pool, turn, rollout, observed, settings)
     elif turn.step == "Measuring":
         made = _bench(resource, pool, turn, rollout, observed, settings)
@@ -90,15 +89,22 @@ def _measuring(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollou
     spec, sources = resource.spec.benchmark, Sources(observed)
     assert spec is not None
     assert rollout.wanted is not None
-    run = contract.BenchRun(
-        run="", targets=tuple(targets), data=sources.data(spec.data), warmup=spec.warmup, rounds=spec.rounds,
-        prompts=spec.prompts, max_tokens=spec.max_tokens, concurrency=spec.concurrency,
-    )  # fmt: skip
+    run = bench_run(spec, sources, targets)
     return work(
         resource, role, run, image=settings.images.bench, run_spec=run_spec(resource, pool), sources=sources,
         settings=settings, node=turn.node.hostname,
         name=job_name(resource, role, pool.name, rollout.wanted.name, turn.node),
         labels={LABEL_POOL: pool.name, LABEL_REVISION: rollout.wanted.name},
+    )  # fmt: skip
+
+
+def bench_run(
+    spec: Benchmark, sources: Sources, targets: Sequence[contract.Target], wait: float = 0.0
+) -> contract.BenchRun:
+    """The benchmark of the spec, of these servers, for which it waits so many seconds."""
+    return contract.BenchRun(
+        run="", targets=tuple(targets), data=sources.data(spec.data), warmup=spec.warmup, rounds=spec.rounds,
+        prompts=spec.prompts, max_tokens=spec.max_tokens, concurrency=spec.concurrency, wait_seconds=wait,
     )  # fmt: skip
 
 

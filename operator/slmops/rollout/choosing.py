@@ -7,6 +7,7 @@ What was chosen is in the status, so that neither an operator that restarts nor 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from slmops.api.base import AUTO, ratio
 from slmops.api.edgedeployment import EdgeDeployment, Pool
@@ -92,9 +93,8 @@ class _Split:
             if choice is not None:
                 self.choices.append(choice)
                 made.append(_class_pool(pool, hardware, nodes, choice))
-        if (
-            not made and self.options
-        ):  # it belongs to the revision all the same, so that its first node makes no other one
+        if not made and self.options:
+            # It belongs to the revision all the same, so that its first node makes no other one.
             made.append(_class_pool(pool, "", (), _first(pool, self.options, self.among)))
         return made
 
@@ -142,30 +142,36 @@ def chosen(resource: EdgeDeployment, pool: Pool, hardware: str, options: Sequenc
            states: Sequence[JobState], among: str) -> ChoiceStatus:  # fmt: skip
     """The fastest that keeps the gates. Of those that may be as fast as it the one that the QuantizedModel names first; and
     where none keeps them the first one of all, which fails in its turn then."""
-    assert resource.spec.benchmark is not None
-    noise = ratio(resource.spec.benchmark.max_noise)
-    speeds: dict[str, float] = {}
-    lows: dict[str, float] = {}
-    highs: dict[str, float] = {}
-    refused: dict[str, str] = {}
-    for variant, state in zip(options, states, strict=True):
-        name = str(variant["name"])
-        target = state.report.targets.get("candidate") if state.report is not None else None
-        if state.phase != "Succeeded" or state.report is None or target is None:
-            refused[name] = (state.message or "it was not measured")[:256]
-            continue
-        verdict, gates = judge(resource.spec.gates, state.report, noise)
-        speed = figures(target).get("TokensPerSecond")
-        if verdict != "Passed" or speed is None:
-            told = "; ".join(explained(gate) for gate in gates if gate.outcome == verdict)
-            refused[name] = f"{verdict}: {told or 'nothing was measured'}"[:256]
-            continue
-        speeds[name] = significant(speed)
-        lows[name], highs[name] = target.intervals.get("TokensPerSecond", (speed, speed))
-    best = max(speeds, key=lambda name: speeds[name], default=None)
-    taken = next((v for v in options if best is not None and highs.get(str(v["name"]), -1.0) >= lows[best]), options[0])
+    seen = {str(v["name"]): _seen(resource, state) for v, state in zip(options, states, strict=True)}
+    refused = {name: found for name, found in seen.items() if isinstance(found, str)}
+    kept = {name: found for name, found in seen.items() if not isinstance(found, str)}
+    least = max(kept.values(), key=lambda speed: speed.value).low if kept else 0.0
+    taken = next((v for v in options if (speed := kept.get(str(v["name"]))) and speed.high >= least), options[0])
+    speeds = {name: speed.value for name, speed in kept.items()}
     return ChoiceStatus(pool=pool.name, hardware=hardware, variant=str(taken["name"]), image=str(taken["reference"]),
                         among=among, speeds=speeds, refused=refused)  # fmt: skip
+
+
+class _Speed(NamedTuple):
+    """Tokens a second, and the 95 % confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def _seen(resource: EdgeDeployment, state: JobState) -> _Speed | str:
+    """How fast a variant is, or why it is not taken."""
+    assert resource.spec.benchmark is not None
+    target = state.report.targets.get("candidate") if state.report is not None else None
+    if state.phase != "Succeeded" or state.report is None or target is None:
+        return (state.message or "it was not measured")[:256]
+    verdict, gates = judge(resource.spec.gates, state.report, ratio(resource.spec.benchmark.max_noise))
+    speed = figures(target).get("TokensPerSecond")
+    if verdict != "Passed" or speed is None:
+        told = "; ".join(explained(gate) for gate in gates if gate.outcome == verdict)
+        return f"{verdict}: {told or 'nothing was measured'}"[:256]
+    return _Speed(significant(speed), *target.intervals.get("TokensPerSecond", (speed, speed)))
 
 
 def job_name(resource: EdgeDeployment, pool: Pool, hardware: str, image: str) -> str:
@@ -184,6 +190,6 @@ def _class_pool(pool: Pool, hardware: str, nodes: Sequence[Node], choice: Choice
     return ClassPool.model_construct(
         name=name if len(name) <= LABEL else f"{name[: LABEL - 9].rstrip('.-_')}-{digest8(hardware)}",
         selector=pool.selector, variant=choice.variant, resources=pool.resources, tolerations=pool.tolerations,
-        base=pool.name, hardware=hardware, hosts=frozenset(node.hostname for node in nodes), image=choice.image,
+        base=pool.name, hosts=frozenset(node.hostname for node in nodes), image=choice.image,
         among=choice.among,
     )  # fmt: skip

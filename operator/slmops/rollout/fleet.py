@@ -22,8 +22,6 @@ class ClassPool(Pool):
 
     base: str
     """Name of the pool in the spec."""
-    hardware: str
-    """The class."""
     hosts: frozenset[str]
     """Host names of its nodes. DaemonSets know them by nothing else: a node has no label that says its class."""
     image: str
@@ -104,9 +102,9 @@ def pool_nodes(pool: Pool, nodes: Iterable[Manifest]) -> list[Node]:
     found = []
     for node in nodes:
         labels = node["metadata"].get("labels") or {}
-        if isinstance(pool, ClassPool) and hardware_class(node) != pool.hardware:
-            continue
         if "node-role.kubernetes.io/control-plane" in labels:
+            continue
+        if isinstance(pool, ClassPool) and labels.get(HOSTNAME, node["metadata"]["name"]) not in pool.hosts:
             continue
         if all(labels.get(key) == value for key, value in pool.selector.match_labels.items()):
             found.append(_as_node(node))

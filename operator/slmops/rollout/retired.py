@@ -4,12 +4,11 @@ A candidate that failed or was overtaken, and a stable revision that was replace
 only once another server there is ready: to stop serving is worse than to serve what was good enough an hour ago.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.children import daemon_set_of
-from slmops.rollout.fleet import Node
+from slmops.rollout.fleet import Node, pool_nodes
 from slmops.rollout.pods import condition, gate_open
 from slmops.rollout.rollout import Rollout
 from slmops.rollout.standing import given_up
@@ -29,17 +28,13 @@ class Retired:
     """Whether nodes may yet go back to it; else it goes when it has to stay nowhere."""
 
 
-def retired(resource: EdgeDeployment, observed: Observed, rollout: Rollout, owed: Mapping[str, str]) -> list[Retired]:
-    """All of them, by name. ``owed`` are the host names of all nodes that get a server, by node: where it is one of a pool
-    that is no more, the old one stays until there is another."""
+def retired(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> list[Retired]:
+    """All of them that pools have, by name."""
     pools = {pool.name: pool for pool in rollout.pools}
     found = []
     for daemon_set in observed.of_kind("DaemonSet"):
         labels = daemon_set["metadata"].get("labels") or {}
         pool, revision = pools.get(labels.get(LABEL_POOL, "")), labels.get(LABEL_REVISION)
-        if pool is None and revision is not None:
-            hosts = _bridged(rollout, labels.get(LABEL_POOL, ""), revision, owed)
-            found.append(Retired(labels.get(LABEL_POOL, ""), daemon_set, hosts, kept=False))
         if pool is None or revision is None or revision in (rollout.stays, rollout.on_trial):
             continue
         own = [node for node in pool.nodes if rollout.standing.expected(pool.name, node) == revision]
@@ -48,13 +43,30 @@ def retired(resource: EdgeDeployment, observed: Observed, rollout: Rollout, owed
         if revision not in resource.status.failed or _comes(resource, observed, rollout, pool):
             hosts |= needed(rollout, pool, revision)
         found.append(Retired(pool.name, daemon_set, hosts, kept=bool(own)))
-    return sorted(found, key=lambda item: str(item.daemon_set["metadata"]["name"]))
+    return sorted(found, key=_name)
 
 
-def _bridged(rollout: Rollout, pool: str, revision: str, owed: Mapping[str, str]) -> set[str]:
-    """Host names where a server of a pool that is no more has to stay."""
+def bridging(given: EdgeDeployment, observed: Observed, rollout: Rollout) -> list[Retired]:
+    """Those of pools that are no more, where nodes for which the spec has a server have no other yet, by name."""
+    pools = {pool.name for pool in rollout.pools}
+    sets = [
+        d for d in observed.of_kind("DaemonSet") if (d["metadata"].get("labels") or {}).get(LABEL_POOL) not in pools
+    ]
+    if not sets:
+        return []
     ready = set[str]().union(*(rollout.servers.ready(state.name) for state in rollout.pools))
-    return {host for name, host in owed.items() if name not in ready and rollout.servers.serves(pool, revision, name)}
+    bare = [node for pool in given.spec.pools for node in pool_nodes(pool, observed.nodes) if node.name not in ready]
+    found = []
+    for daemon_set in sets:
+        labels = daemon_set["metadata"].get("labels") or {}
+        pool, revision = labels.get(LABEL_POOL, ""), labels.get(LABEL_REVISION)
+        hosts = {node.hostname for node in bare if rollout.servers.serves(pool, revision, node.name)}
+        found += [Retired(pool, daemon_set, hosts, kept=False)] if hosts else []
+    return sorted(found, key=_name)
+
+
+def _name(item: Retired) -> str:
+    return str(item.daemon_set["metadata"]["name"])
 
 
 def _comes(resource: EdgeDeployment, observed: Observed, rollout: Rollout, pool: PoolState) -> bool:

@@ -175,8 +175,7 @@ def _bad(resource: EdgeDeployment, rollout: Rollout) -> Turn | None:
 
 def _settled(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked: Revision, now: datetime) -> Rollout:
     """The wanted revision is the stable one: nodes that are late get it, where it passes."""
-    sizes = image_bytes(resource, observed, asked.images, asked.name)
-    about = Asked(asked.name, idle.standing.passed, in_full(resource, asked.name), sizes)
+    about = Asked(asked.name, idle.standing.passed, in_full(resource, asked.name))
     failed = idle.standing.failed
     wait = resource.spec.paused or opens_in(resource.spec.strategy.window, now) > 0
     standing, pools = idle.standing, []
@@ -187,7 +186,8 @@ def _settled(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked:
             passed = _proven(resource, observed, pool.name, held, about)
             standing = standing.with_passed(pool.name, passed)
         if late := [node for node in held if standing.held(pool.name, node)]:
-            state = _pool(resource, observed, pool, state.nodes, idle, about, now, late, late=True)
+            sized = replace(about, sizes=image_bytes(resource, observed, asked.images, asked.name))
+            state = _pool(resource, observed, pool, state.nodes, idle, sized, now, late, late=True)
             state = late_ones(resource, state, wait)
         pools.append(state)
     failing = _failing(failed, pools)
@@ -281,7 +281,8 @@ def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[
     all_of_them = {node.hostname for node in nodes}
     hosts = all_of_them - barred(bound, all_of_them) if late else admitted(bound)
     since = (bound["metadata"].get("annotations") or {}).get(ANNOTATION_ADMITTED) if bound is not None else None
-    trial = Trial(resource, observed, idle.servers, pool, asked, incumbents, hosts, since, now, there, late)
+    kept_from = {name: barred(found, all_of_them) for name, found in there.items()} if idle.stops_first else {}
+    trial = Trial(resource, observed, idle.servers, pool, asked, incumbents, hosts, since, now, there, kept_from, late)
     able = (node for node in whose if node.ready and (not node.pressed or trial.begun(node)))
     turns = {node.name: turn(trial, node, proven) for node in able}
     gone = (lost(trial, node) for node in whose if not node.ready and not late)

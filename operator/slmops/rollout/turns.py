@@ -19,15 +19,15 @@ Time in which the node was away does not count against the candidate, nor does a
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 from slmops.api.base import seconds
 from slmops.api.conditions import moment
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.rollout.benches import BEFORE, bench, failure, void
-from slmops.rollout.children import barred, job_name
-from slmops.rollout.fit import misfit, need, pulled, too_large
+from slmops.rollout.children import job_name
+from slmops.rollout.fit import Need, misfit, need, pulled, too_large
 from slmops.rollout.fleet import Node
 from slmops.rollout.pods import Servers, condition, crashed, gate_open, is_gated, may_serve, refused, since
 from slmops.state import IMAGE_UNAVAILABLE, Manifest, Observed, image_missing, waiting_for
@@ -59,6 +59,8 @@ class Turn:
     """The candidate has passed on such hardware: nothing is to be looked at before it serves, so no Job is made."""
     cause: Cause | None = None
     """Of a failure, or of a doubt."""
+    stops: bool = False
+    """The node holds one server only, and has one that goes before the candidate comes."""
 
     @property
     def own(self) -> bool:
@@ -102,6 +104,8 @@ class Trial:
     now: datetime
     beside: Mapping[str, Manifest] = field(default_factory=dict)
     """DaemonSets of what nodes go back to, by revision."""
+    barred: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """Host names of the pool that these are kept from, by revision."""
     promoted: bool = False
     """The candidate was promoted already, and its DaemonSet goes to any node that is new: a pod that nobody has let in
     is none."""
@@ -121,14 +125,15 @@ class Trial:
         """Whether a node has one server at a time. A node that is late keeps its own until the new one is there."""
         return self.resource.spec.strategy.stops_first and not self.promoted
 
-    def incumbent_set(self, node: Node) -> Manifest | None:
-        """The DaemonSet of what a node goes back to."""
-        return self.beside.get(self.incumbents.get(node.name, ""))
+    @cached_property
+    def need(self) -> Need:
+        """What it takes on a node; once a pass, since a fleet has thousands."""
+        return need(self.resource, self.of, self.asked.sizes.get(self.pool))
 
     def misfit(self, node: Node) -> str:
         """Why it can never come to a node."""
-        wanted = need(self.resource, self.of, self.asked.sizes.get(self.pool))
-        return misfit(wanted, node, None if self.stops_first else self.incumbent_set(node))
+        beside = None if self.stops_first else self.beside.get(self.incumbents.get(node.name, ""))
+        return misfit(self.need, node, beside)
 
     def begun(self, node: Node) -> bool:
         """Whether anything of it is on a node."""
@@ -152,14 +157,14 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     if trial.promoted and pod is not None and not may_serve(pod) and not _pulled(trial, node):
         pod = None
     known = node.hardware in proven
-    make = partial(Turn, node, pod=pod, stable_pod=stable_pod, incumbent=incumbent, known=known)
+    stops = trial.stops_first and incumbent is not None
+    make = partial(Turn, node, pod=pod, stable_pod=stable_pod, incumbent=incumbent, known=known, stops=stops)
     found = bench(trial.resource, trial.observed, trial.pool, trial.revision, node)
     doubtful = found is not None and found.verdict == "Inconclusive"
     if found is not None and (found.verdict == "Failed" or (doubtful and not trial.asked.trusted)):
         return make("Failed" if found.verdict == "Failed" else "Inconclusive", found.message, found.reason,
                     cause="Benchmark" if found.reason == "BenchmarkFailed" else "Artifact")  # fmt: skip
-    stops = pod is None and trial.stops_first and incumbent is not None
-    if stops and (step := _to_stop(trial, node, make, known)) is not None:
+    if pod is None and stops and (step := _to_stop(trial, node, make, known)) is not None:
         return step
     if pod is None:
         return _before_pod(trial, node, make, known and not trial.promoted)
@@ -212,7 +217,8 @@ def _lacks_comparison(trial: Trial, incumbent: str | None, stable_pod: Manifest 
 
 def _to_stop(trial: Trial, node: Node, make: "partial[Turn]", known: bool) -> Turn | None:
     """The steps before a node has no server any more; None where it has none."""
-    if not barred(trial.incumbent_set(node), {node.hostname}):
+    incumbent = trial.incumbents[node.name]
+    if node.hostname not in trial.barred[incumbent]:
         job = job_name(trial.resource, BEFORE, trial.pool, trial.revision, node)
         state = trial.observed.job(job)
         if state.phase == "Absent" or void(trial.observed.child("Job", job) or {"metadata": {}}, state, node):
@@ -221,8 +227,7 @@ def _to_stop(trial: Trial, node: Node, make: "partial[Turn]", known: bool) -> Tu
             return make("Inconclusive", f"the benchmark itself failed: {failure(trial.resource, state)}", "BenchmarkFailed",
                         cause="Benchmark")  # fmt: skip
         return make("Stopping") if state.phase == "Succeeded" else make("MeasuringStable")
-    stable = trial.servers.get(trial.pool, trial.incumbents[node.name], node.name)
-    if stable is not None:
+    if trial.servers.get(trial.pool, incumbent, node.name) is not None:
         return make("Stopping")
     pull = job_name(trial.resource, "pull", trial.pool, trial.revision, node)
     begun = trial.observed.child("Job", pull) is not None or (known and node.hostname in trial.admitted)

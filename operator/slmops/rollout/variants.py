@@ -37,9 +37,7 @@ def image_of(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | 
         return problem("NothingToUse", f"spec.runtime.engine: FoundryLocal knows no adapters, and variant "
                        f"{variant['name']} of QuantizedModel {name} has {own}; name OnnxRuntimeGenAI, or another variant",
                        waiting=False)  # fmt: skip
-    if unsigned := _unsigned(found):
-        return problem("ReferenceNotReady", f"spec.model: QuantizedModel {name} is not signed yet: {unsigned}")
-    return str(variant["reference"])
+    return _unsigned(name, found) or str(variant["reference"])
 
 
 def to_choose_from(resource: EdgeDeployment, observed: Observed) -> list[Manifest] | Problem:
@@ -56,9 +54,7 @@ def to_choose_from(resource: EdgeDeployment, observed: Observed) -> list[Manifes
     if not served:
         return problem("NothingToUse", f"spec.model: no variant of QuantizedModel {name} is ready and {SERVED}, which is "
                        "what the edge runtime serves", waiting=False)  # fmt: skip
-    if unsigned := _unsigned(found):
-        return problem("ReferenceNotReady", f"spec.model: QuantizedModel {name} is not signed yet: {unsigned}")
-    return served
+    return _unsigned(name, found) or served
 
 
 def problem(reason: str, message: str, waiting: bool = True) -> Problem:
@@ -92,14 +88,17 @@ def _made(variant: Manifest) -> str:
     return f"{variant.get('format', 'ONNX')} for {variant.get('device', 'CPU')}"
 
 
-def _unsigned(manifest: Manifest) -> str:
+def _unsigned(name: str, manifest: Manifest) -> Problem | None:
     """Why the images may not be used yet, where the QuantizedModel signs what it makes: who looks for the signature before
     it is there would refuse them for good."""
     if not ((manifest.get("spec") or {}).get("output") or {}).get("sign"):
-        return ""
+        return None
     conditions = (manifest.get("status") or {}).get("conditions") or []
     found: Manifest = next((c for c in conditions if c.get("type") == ConditionType.SIGNED), {})
-    return "" if found.get("status") == "True" else str(found.get("message") or "waiting for it")
+    if found.get("status") == "True":
+        return None
+    words = found.get("message") or "waiting for it"
+    return problem("ReferenceNotReady", f"spec.model: QuantizedModel {name} is not signed yet: {words}")
 
 
 def _pick(variants: list[Manifest], pool: Pool) -> Manifest | None:

@@ -92,9 +92,18 @@ def wave_seen(resource: EdgeDeployment, revision: str) -> WaveStatus | None:
 def members(resource: EdgeDeployment, pool: PoolState, wave: int) -> list[Node]:
     """The pool's nodes that have the candidate at the end of a wave, as they come."""
     begun = {name for name, turn in pool.turns.items() if turn.step != "Waiting"}
-    ordered = in_order([node for node in pool.nodes if node.name in pool.turns], begun)
-    classes = len({node.hardware for node in ordered})
-    return ordered[: targets(resource.spec.strategy.steps, len(ordered), classes)[wave]]
+    return in_order(_able(pool), begun)[: due_by(resource, pool, wave)]
+
+
+def due_by(resource: EdgeDeployment, pool: PoolState, wave: int) -> int:
+    """How many those are."""
+    able = _able(pool)
+    return targets(resource.spec.strategy.steps, len(able), len({node.hardware for node in able}))[wave]
+
+
+def _able(pool: PoolState) -> list[Node]:
+    """The nodes that can have their turn."""
+    return [node for node in pool.nodes if node.ready and node.name in pool.turns]
 
 
 def _done(resource: EdgeDeployment, pool: PoolState, wave: int) -> bool:

@@ -7,7 +7,7 @@ from slmops.api.edgedeployment import EdgeDeployment
 from slmops.api.fleet import WaveStatus
 from slmops.figures import size
 from slmops.rollout.rollout import Rollout
-from slmops.rollout.waves import members, wave_seen
+from slmops.rollout.waves import due_by, wave_seen
 
 
 def wave_status(resource: EdgeDeployment, rollout: Rollout, now: datetime) -> WaveStatus | None:
@@ -34,8 +34,8 @@ def _pulls(resource: EdgeDeployment, rollout: Rollout) -> str | None:
     for pool in rollout.pools:
         if images.get(pool.name) == before.get(pool.name):
             continue  # the server is another one, the model is there
-        already = len(members(resource, pool, rollout.wave - 1)) if rollout.wave else 0
-        new = len(members(resource, pool, rollout.wave)) - already
+        already = due_by(resource, pool, rollout.wave - 1) if rollout.wave else 0
+        new = due_by(resource, pool, rollout.wave) - already
         if new and pool.name not in rollout.sizes:
             return None
         total += new * rollout.sizes.get(pool.name, 0)
