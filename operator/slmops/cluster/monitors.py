@@ -126,8 +126,8 @@ class Monitors:
         done = frozen(resource, stable.revision, children)
         sets = {name: s for s in children if (name := _pool(s, stable.revision)) is not None}
         asking = []
-        for name in {pool.name for pool in resource.spec.pools} & sets.keys():
-            pool, daemon_set = known.pools.setdefault(name, _Pool()), sets[name]
+        for name, daemon_set in sets.items():  # with variant Auto a pool of the spec is several
+            pool = known.pools.setdefault(name, _Pool())
             ready = {p["metadata"]["uid"]: p for p in pods if daemon_set["metadata"]["uid"] in owners(p) and _ready(p)}
             begun = done[name].at if name in done else moment(stable.since) or now
             ask = _Question(_port(daemon_set), begun, spec.window_seconds, spec.drift is not None and name not in done)

@@ -61,6 +61,16 @@ async def test_servers_are_asked_as_often_as_is_declared_and_each_pass_knows_wha
     assert len({address for address, _, _ in nodes.asked}) == 3
 
 
+async def test_a_pool_that_is_several_is_asked_by_each_of_them() -> None:
+    nodes = Nodes()
+    nodes.world.body["spec"]["pools"][0]["variant"] = "Auto"
+    nodes.world.children[1]["metadata"]["labels"]["slmops.dev/pool"] = "farms.small"
+    assert await nodes.listen() is None, "there is none of that name"
+    resource = EdgeDeployment.model_validate(nodes.world.body)
+    found = await nodes.monitors.heard(resource, nodes.world.children, nodes.pods, nodes.now)
+    assert found["farms.small"].servers == 3
+
+
 async def test_of_a_large_pool_some_are_asked_at_a_time_and_all_in_turn() -> None:
     nodes, seen = Nodes(50), set[str]()
     for turn in range(3):
