@@ -35,8 +35,7 @@ def finetune(platform: Platform, base: str, name: str, data: str, /, **spec: Any
             "training": training,
             "evaluation": {"samples": 4, "maxNewTokens": 4},
             "output": {"repository": f"{platform.registry}/slm/methods"},
-            # One after the other: two trainings on the cores of one take longer than one and then the other.
-            "run": {"nodeSelector": {"pool": "gpu"}, "retries": 0, "resources": {"requests": {"cpu": "1200m"}}},
+            "run": toys.ONE_AT_A_TIME,
             **spec,
         },
     }  # fmt: skip
@@ -45,8 +44,7 @@ def finetune(platform: Platform, base: str, name: str, data: str, /, **spec: Any
 @pytest.fixture(scope="module")
 def base(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What all of them begin with."""
-    data = dataset(platform, tmp_path_factory.mktemp("base"), "methods-base", records((IRRIGATION,), 4, 200))
-    return toys.base(platform, "methods-base", data)
+    return toys.begun(platform, tmp_path_factory.mktemp("base"), "methods")
 
 
 @pytest.fixture(scope="module")

@@ -50,8 +50,7 @@ def resource(platform: Platform, kind: str, name: str, **spec: Any) -> Manifest:
             "training": training,
             "evaluation": {"samples": 6, "maxNewTokens": 4},
             "output": {"repository": f"{platform.registry}/slm/learning"},
-            # One after the other: two trainings on the cores of one take longer than one and then the other.
-            "run": {"nodeSelector": {"pool": "gpu"}, "retries": 0, "resources": {"requests": {"cpu": "1200m"}}},
+            "run": toys.ONE_AT_A_TIME,
             **spec,
         },
     }  # fmt: skip
@@ -60,8 +59,7 @@ def resource(platform: Platform, kind: str, name: str, **spec: Any) -> Manifest:
 @pytest.fixture(scope="module")
 def base(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
     """What all of them begin with."""
-    data = dataset(platform, tmp_path_factory.mktemp("base"), "learning-base", records((IRRIGATION,), 4, 200))
-    return toys.base(platform, "learning-base", data)
+    return toys.begun(platform, tmp_path_factory.mktemp("base"), "learning")
 
 
 @pytest.fixture(scope="module")

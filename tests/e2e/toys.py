@@ -22,6 +22,8 @@ from slmops.contract import (
 from tests.e2e.platform import Platform
 
 RANDOM = random.Random(9)
+ONE_AT_A_TIME = {"nodeSelector": {"pool": "gpu"}, "retries": 0, "resources": {"requests": {"cpu": "1200m"}}}
+"""How trainings run: two on the cores of one take longer than one and then the other."""
 
 
 def client(platform: Platform) -> Registry:
@@ -58,6 +60,12 @@ def two_tasks(platform: Platform, folder: Path, name: str) -> dict[str, str]:
         "irrigation": dataset(platform, folder, f"{name}-chores", records((IRRIGATION,), 4, 120)),
         "noise": dataset(platform, folder, f"{name}-noise", by_heart(60)),
     }
+
+
+def begun(platform: Platform, folder: Path, name: str) -> str:
+    """Such a model of records of one task, which others begin with. Returns its address."""
+    data = dataset(platform, folder, f"{name}-base", records((IRRIGATION,), 4, 200))
+    return base(platform, f"{name}-base", data)
 
 
 def base(platform: Platform, name: str, data: str, steps: int = 30) -> str:

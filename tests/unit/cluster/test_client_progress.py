@@ -82,15 +82,21 @@ def test_a_pods_progress_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer == {"stage": "Training", "step": 3}
 
 
-def test_a_server_is_asked_on_its_own_port_for_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Addresses that are asked; none of them is there."""
+    urls: list[str] = []
 
     async def note(self: aiohttp.ClientSession, method: str, url: str, **_: Any) -> None:
-        seen.append(url)
+        urls.append(url)
         raise aiohttp.ClientConnectionError
 
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", note)
+    return urls
+
+
+def test_a_server_is_asked_on_its_own_port_for_so_long(seen: list[str]) -> None:
     async def scenario(api: FakeApi, cluster: Cluster) -> None:
-        monkeypatch.setattr(aiohttp.ClientSession, "_request", note)
         assert await cluster.monitoring({"status": {"podIP": "10.0.0.7"}}, 8123, 600) is None
 
     play(scenario)
@@ -156,15 +162,8 @@ def test_only_an_address_is_asked(address: str | None, monkeypatch: pytest.Monke
     play(scenario)
 
 
-def test_a_pod_may_have_an_address_of_version_six(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[str] = []
-
-    async def note(self: aiohttp.ClientSession, method: str, url: str, **_: Any) -> None:
-        seen.append(url)
-        raise aiohttp.ClientConnectionError
-
+def test_a_pod_may_have_an_address_of_version_six(seen: list[str]) -> None:
     async def scenario(api: FakeApi, cluster: Cluster) -> None:
-        monkeypatch.setattr(aiohttp.ClientSession, "_request", note)
         assert await cluster.progress({"status": {"podIP": "fd00::7"}}) is None
 
     play(scenario)
