@@ -1,36 +1,23 @@
-"""``python -m slm_bench /etc/slmops/run.json``."""
+"""``python -m slm_bench /etc/slmops/run.json``.
+
+What is measured shares a small node with whoever measures it: nothing is loaded that a run does not need.
+"""
 
 import sys
 
 from slmkit.stop import stoppable
 
 stoppable()
-from slm_bench.bench import bench
-from slm_bench.pull import pull
-from slmkit.run import Context, main
-from slmops.contract import BenchRun, EvidenceRun, PullRun, Report, SignRun, VerifyRun
+from slmkit.run import main
+from slmops.contract import BenchRun, EvidenceRun, PullRun, SignRun, VerifyRun
 
-
-def sign(run: SignRun, context: Context) -> Report:
-    """Cryptography is loaded where it is needed: what is measured shares a small node with whoever measures it."""
-    from slm_bench import sign
-
-    return sign.sign(run, context)
-
-
-def evidence(run: EvidenceRun, context: Context) -> Report:
-    """As above."""
-    from slm_bench import evidence
-
-    return evidence.publish(run, context)
-
-
-def verify(run: VerifyRun, context: Context) -> Report:
-    """As above."""
-    from slm_bench import verify
-
-    return verify.verify(run, context)
-
+RUNS = {
+    BenchRun: "slm_bench.bench:bench",
+    PullRun: "slm_bench.pull:pull",
+    SignRun: "slm_bench.sign:sign",
+    EvidenceRun: "slm_bench.evidence:publish",
+    VerifyRun: "slm_bench.verify:verify",
+}
 
 if __name__ == "__main__":
-    sys.exit(main({BenchRun: bench, PullRun: pull, SignRun: sign, EvidenceRun: evidence, VerifyRun: verify}))
+    sys.exit(main(RUNS))

@@ -6,6 +6,7 @@ Exit codes: 0 succeeded; 3 failed for a reason that another attempt cannot mend 
 
 import logging
 import os
+import pkgutil
 import signal
 import sys
 import threading
@@ -64,7 +65,8 @@ UNITS = {
 SHORT = ("Bytes", "Samples")
 """Units of stages that no budget is estimated by: they are over before that would help."""
 T = TypeVar("T")
-Handler = Callable[[Any, "Context"], Report]
+Handler = Callable[[Any, "Context"], Report] | str
+"""What does a run: a function, or where it is (``module:function``), so that a run loads only the libraries it needs."""
 
 
 class RunFailed(Exception):  # noqa: N818  (it is how a run ends, not always an error of the program)
@@ -242,7 +244,8 @@ def execute(handlers: Mapping[type[Any], Handler], arguments: list[str], context
         budget = getattr(run, "budget", None)
         context.guard = Guard(budget) if budget is not None else None
         peers.limit(getattr(run, "egress", None))
-        report = handlers[type(run)](run, context)
+        handler = handlers[type(run)]
+        report = (pkgutil.resolve_name(handler) if isinstance(handler, str) else handler)(run, context)
     except RunFailed as known:
         report = failed(known.reason, known.message)
     except MemoryError:

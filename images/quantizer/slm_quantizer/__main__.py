@@ -10,11 +10,14 @@ os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 # Threads that wait by spinning take the core from the one that they wait for, on a node that does something else too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from slm_quantizer.adapt import adapt
-from slm_quantizer.quantize import quantize
 from slmkit.run import main
-from slmkit.variants import index
 from slmops.contract import IndexRun, QuantizeRun, TrainRun
 
+RUNS = {
+    QuantizeRun: "slm_quantizer.quantize:quantize",
+    TrainRun: "slm_quantizer.adapt:adapt",
+    IndexRun: "slmkit.variants:index",
+}
+
 if __name__ == "__main__":
-    sys.exit(main({QuantizeRun: quantize, TrainRun: adapt, IndexRun: index}))
+    sys.exit(main(RUNS))

@@ -22,16 +22,21 @@ if (local := os.environ.get("LOCAL_RANK")) is not None:  # the launcher speaks f
     if local != "0":  # each fetches and encodes for itself: in one folder, it would read what another is just writing
         os.environ["WORK_DIR"] = f"{os.environ.get('WORK_DIR', WORK_DIR)}/process-{local}"
 
-from slm_trainer.comparison.run import compare
-from slm_trainer.label import label
-from slm_trainer.launch import launch, needed
-from slm_trainer.search.suggest import suggest
-from slm_trainer.train import train
-from slmkit.adapters import join
+from slm_trainer.together import needed
 from slmkit.run import main
 from slmops.contract import CompareRun, JoinRun, LabelRun, SuggestRun, TrainRun
 
+RUNS = {
+    LabelRun: "slm_trainer.label.run:label",
+    TrainRun: "slm_trainer.train:train",
+    SuggestRun: "slm_trainer.search.suggest:suggest",
+    JoinRun: "slmkit.adapters:join",
+    CompareRun: "slm_trainer.comparison.run:compare",
+}
+
 if __name__ == "__main__":
-    together = needed(sys.argv[1:])
-    runs = {LabelRun: label, TrainRun: train, SuggestRun: suggest, JoinRun: join, CompareRun: compare}
-    sys.exit(launch(together, "-m", "slm_trainer", sys.argv[1]) if together else main(runs))
+    if group := needed(sys.argv[1:]):
+        from slm_trainer.launch import launch
+
+        sys.exit(launch(group, "-m", "slm_trainer", sys.argv[1]))
+    sys.exit(main(RUNS))

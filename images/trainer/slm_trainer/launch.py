@@ -5,14 +5,10 @@ itself. Where one process is lost, those that it worked with end too, and the Jo
 which a training is taken up again, whatever was lost.
 """
 
-import os
 import signal
 import socket
 import sys
-from pathlib import Path
 
-import torch
-from pydantic import TypeAdapter, ValidationError
 from torch.distributed import DistError, PrefixStore, TCPStore
 from torch.distributed.elastic.multiprocessing import PContext, SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -27,6 +23,7 @@ from torch.distributed.elastic.rendezvous.static_tcp_rendezvous import StaticTCP
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from slm_trainer import reports
+from slm_trainer.together import processes
 from slmkit.reporting import write_report
 from slmkit.run import MARGIN
 from slmkit.stop import EXIT_TERMINATED
@@ -34,7 +31,6 @@ from slmops.contract import (
     GRACE_SECONDS,
     GRACE_SECONDS_WITH_VOLUME,
     RENDEZVOUS_PORT,
-    AnyRun,
     Report,
     TrainRun,
 )
@@ -42,23 +38,6 @@ from slmops.contract import (
 BACKEND = "fixed"
 JOIN_SECONDS = 900
 """How long a pod waits for the others; they may have larger images to pull."""
-
-
-def needed(arguments: list[str]) -> TrainRun | None:
-    """The run, where it is one of several processes and this is not yet one of them. What cannot be read is left to the
-    run itself, which says so."""
-    if "RANK" in os.environ or len(arguments) != 1:
-        return None
-    try:
-        run = TypeAdapter(AnyRun).validate_json(Path(arguments[0]).read_bytes())
-    except (OSError, ValidationError):
-        return None
-    return run if isinstance(run, TrainRun) and run.nodes * processes() > 1 else None
-
-
-def processes() -> int:
-    """How many of them a pod runs."""
-    return max(1, torch.cuda.device_count())
 
 
 class FixedRanks(StaticTCPRendezvous):

@@ -121,3 +121,22 @@ def test_logs_are_lines_of_json_whatever_is_in_them() -> None:
     line = Lines().format(record)
     assert "\n" not in line
     assert json.loads(line)["message"] == "a \udc80\n{"
+
+
+WHERE = """
+import ast, importlib.util, sys
+from {package}.__main__ import RUNS
+heavy = {{"torch", "transformers", "onnx", "olive", "optuna", "matplotlib"}} & set(sys.modules)
+assert not heavy, heavy
+for place in RUNS.values():
+    module, _, function = place.partition(":")
+    with open(importlib.util.find_spec(module).origin) as source:
+        names = {{each.name for each in ast.parse(source.read()).body if isinstance(each, ast.FunctionDef)}}
+    assert function in names, place
+"""
+
+
+@pytest.mark.parametrize("package", ["slm_bench", "slm_quantizer", "slm_trainer"])
+def test_each_run_of_an_image_is_where_it_is_said_to_be_and_nothing_heavy_is_loaded_before_it(package: str) -> None:
+    subprocess.run([sys.executable, "-c", WHERE.format(package=package)], check=True, env=os.environ | {
+        "PYTHONPATH": os.pathsep.join(sys.path)})  # fmt: skip
