@@ -351,6 +351,10 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         EDGE,
         {"spec.pools.0.variant": "Auto", "spec.model": {"image": f"registry.example/x@sha256:{'ab' * 32}"}},
     ),
+    "adapter of an engine that knows none": (
+        EDGE,
+        {"spec.runtime.engine": "FoundryLocal", "spec.pools.0.adapter": "irrigation"},
+    ),
     "share of what is no comparison": (EDGE, {"spec.strategy": {"type": "AllAtOnce", "split": "50%"}}),
     "two on a node that holds one": (EDGE, {"spec.strategy": {"type": "BlueGreen", "cutOver": "StopThenDownload"}}),
     "comparison with nothing": (EDGE, {"spec.strategy": {"type": "AB", "split": "100%"}}),

@@ -64,10 +64,12 @@ def built(platform: Platform) -> Manifest:
     return {**variant, "inputs": status["inputs"]}
 
 
+def servers(platform: Platform) -> list[Manifest]:
+    return platform.kubectl.items("pods", "-l", f"slmops.dev/name={NAME},slmops.dev/role=serve", namespace=NAMESPACE)
+
+
 def address(platform: Platform) -> str:
-    mine = f"slmops.dev/name={NAME},slmops.dev/role=serve"
-    pods = platform.kubectl.items("pods", "-l", mine, namespace=NAMESPACE)
-    return f"http://{pods[0]['status']['podIP']}:8080"
+    return f"http://{servers(platform)[0]['status']['podIP']}:8080"
 
 
 def read(url: str) -> str:
@@ -104,6 +106,27 @@ def test_each_request_chooses_its_adapter(platform: Platform, skills: Manifest) 
     assert refused.value.code == 404
     assert json.load(refused.value)["error"]["code"] == "model_not_found"
     assert 'slmops_runtime_adapter_answers_total{adapter="noise"} 1.0' in read(f"{base}/metrics")
+
+
+def test_a_pool_answers_with_its_own_adapter_and_settings(platform: Platform, skills: Manifest) -> None:
+    first = platform.wait("edgedeployment", NAME, "Ready", "True", SECONDS)["status"]["stable"]["revision"]
+    own = {"adapter": "noise", "generation": {"temperature": 0, "maxLength": 128}}
+    platform.patch("edgedeployment", NAME, {"pools": [POOLS[0] | own]})
+    platform.wait("edgedeployment", NAME, "Ready", "True", SECONDS)
+    assert platform.status("edgedeployment", NAME)["stable"]["revision"] != first
+    wait_for("the old servers to go", lambda: first not in str(servers(platform)), 60)
+    base = address(platform)
+    said = [platform.chat(base, "hello", model)["choices"] for model in (NAME, NAME, f"{NAME}:noise")]
+    assert said[0] == said[1] == said[2], "the likeliest token, of that adapter"
+    assert 'slmops_runtime_adapter_answers_total{adapter="noise"} 3.0' in read(f"{base}/metrics")
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        platform.chat(base, "hello " * 200, NAME)
+    assert "maximum context length is 128 tokens" in json.load(refused.value)["error"]["message"]
+    platform.patch("edgedeployment", NAME, {"pools": [POOLS[0] | {"adapter": "barn"}]})
+    found = condition(platform.wait("edgedeployment", NAME, "InputsResolved", "False", 60), "InputsResolved")
+    assert found["reason"] == "UnknownAdapter"
+    assert "has no adapter barn, it has irrigation, noise" in found["message"]
+    platform.patch("edgedeployment", NAME, {"pools": POOLS})
 
 
 def test_a_changed_adapter_changes_its_own_layer_alone(platform: Platform, skills: Manifest) -> None:

@@ -78,8 +78,9 @@ async def serve(run: ServeRun) -> int:
         _tell(error)
         return EXIT_PERMANENT
     engine = Engine(
-        Path(run.model_path), metrics, made, max_queue=run.max_queue, max_length=run.max_length, failed=fail
-    )
+        Path(run.model_path), metrics, made, max_queue=run.max_queue, max_length=run.max_length, adapter=run.adapter,
+        defaults=run.defaults, failed=fail,
+    )  # fmt: skip
     server = Server(run, engine, metrics)
     config = uvicorn.Config(
         server.app(), host="0.0.0.0", port=run.port, access_log=False, log_config=None, lifespan="off",  # noqa: S104

@@ -125,7 +125,7 @@ class Backend(Protocol):
     """Answers at the same time."""
 
     def load(self, folder: Path, config: dict[str, Any], wanted: int | None) -> None:
-        """Load a model that was looked at. ``wanted``: no longer than this."""
+        """Load a model that was looked at, with this configuration. ``wanted``: no longer than this."""
 
     def answer(self, request: Request, telling: Telling) -> Answered:
         """Generate. Raises ApiError for what is refused."""
@@ -137,6 +137,15 @@ class Backend(Protocol):
 
     def embed(self, request: Embedding) -> tuple[list[list[float]], int]:
         """Vectors of texts, and how many tokens were read. Raises ApiError where the model has none."""
+
+
+def sampled(request: Request, search: dict[str, Any]) -> tuple[float, float] | None:
+    """Temperature (0: the likeliest token) and top-p of a request that says one of them: what it does not say is as
+    ``search`` has it. None: both are."""
+    if request.temperature is None and request.top_p is None:
+        return None
+    temperature = request.temperature if request.temperature is not None else search.get("temperature") or 1.0
+    return float(temperature), float(request.top_p or search.get("top_p") or 1.0)
 
 
 def limits(config: dict[str, Any], wanted: int | None) -> int:

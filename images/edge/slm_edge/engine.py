@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from slm_edge.backend import Answered, Backend, Embedding, Messages, Piece, Request, Telling
 from slm_edge.door import look
@@ -19,6 +19,7 @@ from slm_edge.metrics import Metrics
 from slm_edge.monitoring import Monitoring
 from slm_edge.openai import ApiError
 from slmkit.run import RunFailed
+from slmops.contract import Reason, ServeDefaults
 
 NEEDED = "genai_config.json"
 
@@ -36,12 +37,14 @@ class Engine:
 
     def __init__(
         self, root: Path, metrics: Metrics, backend: Backend, *, max_queue: int, max_length: int | None,
+        adapter: str | None = None, defaults: ServeDefaults | None = None,
         look: Callable[[Path], None] = look, failed: Callable[[Exception], None] = lambda error: None,
     ) -> None:  # fmt: skip
         self._root, self._look, self._failed = root, look, failed
         self._metrics, self._backend = metrics, backend
         self.monitoring = Monitoring()
-        self._max_length = max_length
+        self._max_length, self._adapter = max_length, adapter
+        self._defaults = defaults.model_dump(exclude_none=True) if defaults else {}
         self._queue: queue.SimpleQueue[Request | Embedding | None] = queue.SimpleQueue()
         self._max_queue = max_queue
         self._kept: list[Request | Embedding | None] = []
@@ -143,12 +146,22 @@ class Engine:
     def _load(self) -> None:
         folder = find_model(self._root)
         self._look(folder)
-        self._backend.load(folder, json.loads((folder / NEEDED).read_text()), self._max_length)
+        self._backend.load(folder, self._config(folder), self._max_length)
+        if self._adapter not in (None, *self._backend.adapters):
+            there = ", ".join(self._backend.adapters) or "none"
+            raise RunFailed(Reason.INVALID_CONFIGURATION, f"spec.pools[].adapter: the model image has no adapter "
+                            f"{self._adapter}, it has {there}")  # fmt: skip
         hello: Messages = [{"role": "user", "content": "hello"}]
         for adapter in (None, *self._backend.adapters):  # so that the first request with each finds it working
             warm = Request(hello, 1, 0.0, None, None, [], lambda piece: None, False, adapter)
             self._backend.answer(warm, Telling(warm))
         self.adapters = self._backend.adapters
+
+    def _config(self, folder: Path) -> dict[str, Any]:
+        """The model's own, with the defaults that this server has instead."""
+        config: dict[str, Any] = json.loads((folder / NEEDED).read_text())
+        wanted = self._defaults | ({"do_sample": t > 0} if (t := self._defaults.get("temperature")) is not None else {})
+        return config | {"search": config.get("search", {}) | wanted}
 
     def _answer(self, request: Request) -> None:
         telling, begun = Telling(request), time.perf_counter()

@@ -1,5 +1,6 @@
 """ONNX Runtime GenAI as the backend: prompt in, one token after the other out."""
 
+import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import onnxruntime_genai as og
 
-from slm_edge.backend import Answered, Embedding, Request, Telling, limits
+from slm_edge.backend import Answered, Embedding, Request, Telling, limits, sampled
 from slm_edge.openai import ApiError, too_long
 from slm_edge.text import chat_template
 from slm_edge.together import Asked, Together, fitting
@@ -27,7 +28,10 @@ class GenAI:
 
     def load(self, folder: Path, config: dict[str, Any], wanted: int | None) -> None:
         """Load the model and its adapters."""
-        self._model = og.Model(str(folder))
+        loaded = og.Config(str(folder))
+        loaded.overlay(json.dumps({"search": config.get("search", {})}))
+        self._model = og.Model(loaded)
+        self._search = config.get("search", {})
         self._tokenizer = og.Tokenizer(self._model)
         self._template = chat_template(folder)
         self.length = limits(config, wanted)
@@ -54,7 +58,7 @@ class GenAI:
 
     def _begin_together(self) -> Together | None:
         try:
-            together = Together(self._model, self._tokenizer)
+            together = Together(self._model, self._tokenizer, self._search)
         except RuntimeError as error:
             logging.info("one request at a time: %s", error)
             return None
@@ -132,11 +136,10 @@ class GenAI:
 
     def _sampling(self, request: Request) -> dict[str, Any]:
         options: dict[str, Any] = {}
-        if request.temperature == 0:
-            options["do_sample"] = False
-        elif request.temperature is not None or request.top_p is not None:
-            options |= {"do_sample": True, "top_k": 0, "temperature": request.temperature or 1.0,
-                        "top_p": request.top_p or 1.0}  # fmt: skip
+        if wanted := sampled(request, self._search):
+            temperature, top_p = wanted
+            options |= ({"do_sample": True, "top_k": 0, "temperature": temperature, "top_p": top_p} if temperature else
+                        {"do_sample": False})  # fmt: skip
         if request.seed is not None:
             options["random_seed"] = request.seed % 2**31
         return options

@@ -93,7 +93,7 @@ class Server:
         return JSONResponse(embeddings(asked, found.vectors, found.prompt_tokens))
 
     def _adapter(self, model: str) -> str | None:
-        """The adapter that is asked for with a model; None: the model alone. Raises ApiError where there is none such."""
+        """The adapter that answers to a name; None: the model alone. Raises ApiError where there is none such."""
         if model.partition(SEPARATOR)[0] != self._run.model_name:
             raise self._unknown(model)
         self._check_ready()
@@ -201,9 +201,12 @@ class Server:
     # --- all
 
     def _models(self) -> dict[str, str | None]:
-        """The adapter of each model that can be asked for, by its id."""
+        """The adapter of each model that can be asked for, by its id: of the name alone what this server is set to."""
         name = self._run.model_name
-        return {name: None, **{f"{name}{SEPARATOR}{adapter}": adapter for adapter in self._engine.adapters}}
+        return {
+            name: self._run.adapter,
+            **{f"{name}{SEPARATOR}{adapter}": adapter for adapter in self._engine.adapters},
+        }
 
     def _card(self, id: str) -> dict[str, Any]:
         """``parent``: of an adapter, the model that it belongs to."""

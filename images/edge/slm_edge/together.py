@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnxruntime_genai as og
 
-from slm_edge.backend import Answered, Request, Telling
+from slm_edge.backend import Answered, Request, Telling, sampled
 from slm_edge.openai import ApiError
 
 EVENTS = 64
@@ -44,9 +44,9 @@ def fitting(asked: Sequence[Asked], length: int) -> list[list[Asked]]:
 class Together:
     """The Engine of a model. Of one thread, as the library wants it."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, search: dict[str, Any]) -> None:
         """Raises RuntimeError for a model that the Engine cannot take."""
-        self._tokenizer = tokenizer
+        self._tokenizer, self._search = tokenizer, search
         self._engine = og.Engine(model)
         self._events = self._engine.create_event_buffer(EVENTS)
         self.most = int(self._engine.get_capabilities().configured_max_batch_size)
@@ -71,13 +71,13 @@ class Together:
         turn = og.TurnOptions(made)
         turn.set_max_generated_tokens(one.end - len(one.tokens))
         request = one.request
-        if request.temperature == 0:
-            turn.set_do_sample(False)
-        elif request.temperature is not None or request.top_p is not None:
-            turn.set_do_sample(True)
-            turn.set_top_k(0)
-            turn.set_temperature(request.temperature or 1.0)
-            turn.set_top_p(request.top_p or 1.0)
+        if wanted := sampled(request, self._search):
+            temperature, top_p = wanted
+            turn.set_do_sample(temperature > 0)
+            if temperature:
+                turn.set_top_k(0)
+                turn.set_temperature(temperature)
+                turn.set_top_p(top_p)
         if request.seed is not None:
             turn.set_seed(request.seed % 2**31)
         id = made.begin_turn(np.asarray(one.tokens, np.int32), turn)

@@ -41,6 +41,19 @@ class Selector(ApiModel):
     """Labels that a node must have, all of them."""
 
 
+class PoolGeneration(ApiModel):
+    """How answers are generated where a request does not say."""
+
+    max_length: Annotated[int, Field(ge=16, le=131072)] | None = None
+    """Prompt and answer together, in tokens; runtime.maxLength when absent."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """Randomness; 0 always takes the likeliest token. The model's own default when absent."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the probability mass that is sampled from; the model's own default when absent."""
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    """Above 1 makes repetition unlikely; the model's own default when absent."""
+
+
 class Pool(ApiModel):
     """A set of nodes that get the same revision."""
 
@@ -52,6 +65,11 @@ class Pool(ApiModel):
     """Variant of the QuantizedModel; the first one in its list when absent. Auto: on each hardware class the fastest one
     that keeps the gates. All that the edge runtime can serve are measured on one node of each class before the rollout
     begins."""
+    adapter: Name | None = None
+    """Adapter of the model image that answers on these nodes where a request names the model alone, and that is measured
+    by the benchmark. The model without an adapter when absent."""
+    generation: PoolGeneration | None = None
+    """How these nodes generate where a request does not say, instead of what the model was shipped with."""
     resources: Resources | None = None
     """Compute resources of the runtime on these nodes, instead of runtime.resources."""
     tolerations: Annotated[list[Toleration], Field(max_length=16)] = []
@@ -181,6 +199,10 @@ class EdgeDeploymentSpec(ApiModel):
         Rule("!has(self.pools) || has(self.model.quantizedModel)"
              " || self.pools.all(p, !has(p.variant) || p.variant != 'Auto')",
              "variant Auto needs model.quantizedModel: an image is one variant", "pools"),
+        Rule("!has(self.pools) || !has(self.runtime) || self.runtime.engine != 'FoundryLocal'"
+             " || self.pools.all(p, !has(p.adapter) && !has(p.generation))",
+             "FoundryLocal knows no adapter and generates as the model says: leave adapter and generation out, or use"
+             " engine OnnxRuntimeGenAI", "pools"),
     )  # fmt: skip
 
 

@@ -6,6 +6,14 @@ from slmops.contract.base import Message
 from slmops.contract.sources import Data, Run
 
 
+class ServeDefaults(Message):
+    """How the answers of a server are generated where a request does not say, where it is to differ from the model."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+
+
 class ServeRun(Message):
     """How the edge runtime serves a model image (its configuration file, not a Job)."""
 
@@ -23,6 +31,9 @@ class ServeRun(Message):
     """From a request, with its time in the queue, to the last token of its answer; a stream that has begun ends with an
     error then."""
     max_length: int | None = None
+    adapter: str | None = None
+    """What answers where a request names the model alone."""
+    defaults: ServeDefaults | None = None
 
 
 class PullRun(Message):

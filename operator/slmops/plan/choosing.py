@@ -51,14 +51,14 @@ def _all(resource: EdgeDeployment, choosing: Choosing) -> Revision:
 def _job(resource: EdgeDeployment, wanted: ToMeasure, observed: Observed, settings: Settings) -> list[Manifest]:
     spec, sources = resource.spec.benchmark, Sources(observed)
     assert spec is not None
-    serve = serve_run(resource, Revision("", {}, model_name(resource)))
+    serve = serve_run(resource, wanted.pool, Revision("", {}, model_name(resource)))
     target = contract.Target(name="candidate", url=f"http://127.0.0.1:{serve.port}", model=serve.model_name)
     run = bench_run(spec, sources, [target], wait=seconds(resource.spec.strategy.progress_deadline))
     made = work(
         resource, CHOOSE, run, image=settings.images.bench, run_spec=run_spec(resource, wanted.pool), sources=sources,
         settings=settings, node=wanted.node.hostname, name=wanted.job, labels={LABEL_POOL: wanted.pool.name},
     )  # fmt: skip
-    made.config_map["data"][KEY] = serve.model_dump_json()
+    made.config_map["data"][KEY] = serve.model_dump_json(exclude_none=True)
     _beside(made.job["spec"]["template"]["spec"], resource, wanted, settings)
     return made.missing(observed)
 

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from slmops import contract
-from slmops.api.edgedeployment import EdgeDeployment, Pool
+from slmops.api.edgedeployment import EdgeDeployment, Pool, PoolGeneration
 from slmops.plan.job import pod_spec
 from slmops.rollout.children import set_name
 from slmops.rollout.fit import server_resources
@@ -34,9 +34,12 @@ def model_volume(image: str) -> tuple[Manifest, Manifest]:
     )
 
 
-def serve_run(resource: EdgeDeployment, revision: Revision) -> contract.ServeRun:
-    """What the server of a revision is told."""
-    runtime = resource.spec.runtime
+def serve_run(resource: EdgeDeployment, pool: Pool, revision: Revision) -> contract.ServeRun:
+    """What the server of a revision is told on the nodes of a pool."""
+    runtime, own = resource.spec.runtime, pool.generation or PoolGeneration()
+    defaults = contract.ServeDefaults(
+        temperature=own.temperature, top_p=own.top_p, repetition_penalty=own.repetition_penalty
+    )
     return contract.ServeRun(
         model_name=revision.model,
         model_path=contract.MODEL_DIR,
@@ -44,7 +47,9 @@ def serve_run(resource: EdgeDeployment, revision: Revision) -> contract.ServeRun
         engine=runtime.engine,
         port=runtime.port,
         max_queue=runtime.max_queue,
-        max_length=runtime.max_length,
+        max_length=own.max_length or runtime.max_length,
+        adapter=pool.adapter,
+        defaults=defaults if defaults != contract.ServeDefaults() else None,
     )
 
 
@@ -55,7 +60,7 @@ def config_map(resource: EdgeDeployment, pool: Pool, revision: Revision) -> Mani
         "kind": "ConfigMap",
         "metadata": _meta(resource, pool, revision.name),
         "immutable": True,
-        "data": {contract.CONFIG_KEY: serve_run(resource, revision).model_dump_json()},
+        "data": {contract.CONFIG_KEY: serve_run(resource, pool, revision).model_dump_json(exclude_none=True)},
     }
 
 

@@ -71,7 +71,7 @@ def _bench(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, o
            settings: Settings) -> Work:  # fmt: skip
     assert rollout.wanted is not None
     assert turn.pod is not None
-    targets = [_target("candidate", turn.pod, serve_run(resource, rollout.wanted))]
+    targets = [_target("candidate", turn.pod, serve_run(resource, pool, rollout.wanted))]
     if turn.incumbent and turn.stable_pod is not None and condition(turn.stable_pod, "Ready"):
         targets.insert(0, _stable(resource, pool, turn, rollout, observed))
     return _measuring(resource, pool, turn, rollout, observed, settings, "bench", targets)
@@ -81,7 +81,7 @@ def _stable(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, 
     assert rollout.wanted is not None
     assert turn.stable_pod is not None
     config = observed.child("ConfigMap", set_name(resource, pool.name, str(turn.incumbent)))
-    return _target("stable", turn.stable_pod, _configured(config) or serve_run(resource, rollout.wanted))
+    return _target("stable", turn.stable_pod, _configured(config) or serve_run(resource, pool, rollout.wanted))
 
 
 def _measuring(resource: EdgeDeployment, pool: Pool, turn: Turn, rollout: Rollout, observed: Observed,

@@ -13,7 +13,7 @@ from slmops.api.base import AUTO, ratio
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.api.fleet import MAX_CLASSES, ChoiceStatus
 from slmops.figures import significant
-from slmops.rollout.fleet import ClassPool, Node, pool_nodes
+from slmops.rollout.fleet import ClassPool, Node, own_settings, pool_nodes
 from slmops.rollout.variants import problem, to_choose_from
 from slmops.rollout.verdict import explained, figures, judge
 from slmops.state import JobState, Manifest, Observed, Problem, digest8
@@ -57,9 +57,8 @@ def choose(resource: EdgeDeployment, observed: Observed) -> Choosing:
     found = to_choose_from(resource, observed)
     options = [] if isinstance(found, Problem) else found
     images = {str(v["name"]): str(v["reference"]) for v in options}
-    among = digest8(sorted(images.values()))
     pools: list[Pool] = []
-    split = _Split(resource, observed, options, among)
+    split = _Split(resource, observed, options)
     for pool in resource.spec.pools:
         pools += [pool] if pool.variant != AUTO else split.of(pool)
     missing = found if isinstance(found, Problem) else split.missing()
@@ -75,7 +74,6 @@ class _Split:
     resource: EdgeDeployment
     observed: Observed
     options: Sequence[Manifest]
-    among: str
     choices: list[ChoiceStatus] = field(default_factory=list)
     measuring: list[ToMeasure] = field(default_factory=list)
     jobs: set[str] = field(default_factory=set)
@@ -95,7 +93,7 @@ class _Split:
                 made.append(_class_pool(pool, hardware, nodes, choice))
         if not made and self.options:
             # It belongs to the revision all the same, so that its first node makes no other one.
-            made.append(_class_pool(pool, "", (), _first(pool, self.options, self.among)))
+            made.append(_class_pool(pool, "", (), _first(pool, self.options, self._among(pool))))
         return made
 
     def missing(self) -> Problem | None:
@@ -105,16 +103,20 @@ class _Split:
         text = f"spec.pools: variants are measured to choose from: {'; '.join(self.waits)}"
         return problem("ChoosingVariant", text[:1024])
 
+    def _among(self, pool: Pool) -> str:
+        """What there is to choose from, and for what."""
+        return digest8([*sorted(str(v["reference"]) for v in self.options), *_own(pool)])
+
     def _choice(
         self, pool: Pool, hardware: str, nodes: Sequence[Node], before: ChoiceStatus | None
     ) -> ChoiceStatus | None:
-        if not self.options or (before is not None and before.among == self.among):
+        if not self.options or (before is not None and before.among == self._among(pool)):
             return before
         names = [job_name(self.resource, pool, hardware, str(v["reference"])) for v in self.options]
         self.jobs |= set(names)
         states = [self.observed.job(name) for name in names]
         if all(state.finished for state in states):
-            return chosen(self.resource, pool, hardware, self.options, states, self.among)
+            return chosen(self.resource, pool, hardware, self.options, states, self._among(pool))
         if len(self.choices) >= MAX_CLASSES:
             return None
         number = next(number for number, state in enumerate(states) if not state.finished)
@@ -135,7 +137,7 @@ class _Split:
         """Whether these images are what nodes of other classes have, or are getting."""
         status = self.resource.status
         known = (status.stable, status.candidate)
-        return any(each is not None and each.choices.get(pool.name) == self.among for each in known)
+        return any(each is not None and each.choices.get(pool.name) == self._among(pool) for each in known)
 
 
 def chosen(resource: EdgeDeployment, pool: Pool, hardware: str, options: Sequence[Manifest],
@@ -174,9 +176,13 @@ def _seen(resource: EdgeDeployment, state: JobState) -> _Speed | str:
     return _Speed(significant(speed), *target.intervals.get("TokensPerSecond", (speed, speed)))
 
 
+def _own(pool: Pool) -> list[object]:
+    return [own] if (own := own_settings(pool)) else []
+
+
 def job_name(resource: EdgeDeployment, pool: Pool, hardware: str, image: str) -> str:
     """The Job that measures an image on a class."""
-    return f"{resource.metadata.name}-{CHOOSE}-{digest8([pool.name, hardware, image])}"
+    return f"{resource.metadata.name}-{CHOOSE}-{digest8([pool.name, hardware, image, *_own(pool)])}"
 
 
 def _first(pool: Pool, options: Sequence[Manifest], among: str) -> ChoiceStatus:
@@ -190,6 +196,6 @@ def _class_pool(pool: Pool, hardware: str, nodes: Sequence[Node], choice: Choice
     return ClassPool.model_construct(
         name=name if len(name) <= LABEL else f"{name[: LABEL - 9].rstrip('.-_')}-{digest8(hardware)}",
         selector=pool.selector, variant=choice.variant, resources=pool.resources, tolerations=pool.tolerations,
-        base=pool.name, hosts=frozenset(node.hostname for node in nodes), image=choice.image,
-        among=choice.among,
+        adapter=pool.adapter, generation=pool.generation, base=pool.name,
+        hosts=frozenset(node.hostname for node in nodes), image=choice.image, among=choice.among,
     )  # fmt: skip

@@ -35,6 +35,11 @@ def in_spec(pool: Pool) -> str:
     return pool.base if isinstance(pool, ClassPool) else pool.name
 
 
+def own_settings(pool: Pool) -> dict[str, object]:
+    """What the answers of few pools are shaped by, besides the model: empty where a pool has nothing of the kind."""
+    return pool.model_dump(mode="json", include={"adapter", "generation"}, exclude_none=True)
+
+
 @dataclass(frozen=True)
 class Node:
     """One node of a pool."""

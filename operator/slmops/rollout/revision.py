@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout.fit import told_bytes, too_large
-from slmops.rollout.fleet import ClassPool, in_spec
+from slmops.rollout.fleet import ClassPool, in_spec, own_settings
 from slmops.rollout.people import ROLLBACK, rolled_back
 from slmops.rollout.variants import image_of, problem
 from slmops.settings import Settings
@@ -91,7 +91,7 @@ def _shape(
         runtime.image or settings.images.edge,
         server,
         [
-            pool.model_dump(mode="json", include={"resources", "tolerations"}) | {"name": name}
+            pool.model_dump(mode="json", include={"resources", "tolerations"}) | {"name": name} | own_settings(pool)
             for name, pool in shapes.items()
         ],
     ]

@@ -1,5 +1,6 @@
 """What a QuantizedModel has for the nodes: its variants that the edge runtime serves, and why there is none yet."""
 
+from slmops.api.base import AUTO
 from slmops.api.conditions import ConditionType
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.state import Manifest, Observed, Problem
@@ -37,6 +38,8 @@ def image_of(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | 
         return problem("NothingToUse", f"spec.runtime.engine: FoundryLocal knows no adapters, and variant "
                        f"{variant['name']} of QuantizedModel {name} has {own}; name OnnxRuntimeGenAI, or another variant",
                        waiting=False)  # fmt: skip
+    if pool.adapter and pool.adapter not in _names(variant):
+        return _unknown_adapter(name, variant, pool)
     return _unsigned(name, found) or str(variant["reference"])
 
 
@@ -54,6 +57,10 @@ def to_choose_from(resource: EdgeDeployment, observed: Observed) -> list[Manifes
     if not served:
         return problem("NothingToUse", f"spec.model: no variant of QuantizedModel {name} is ready and {SERVED}, which is "
                        "what the edge runtime serves", waiting=False)  # fmt: skip
+    for pool in resource.spec.pools:
+        for variant in served if pool.variant == AUTO and pool.adapter else ():
+            if pool.adapter not in _names(variant):
+                return _unknown_adapter(name, variant, pool)
     return _unsigned(name, found) or served
 
 
@@ -76,8 +83,17 @@ def _name(resource: EdgeDeployment) -> str:
     return source.name
 
 
+def _unknown_adapter(name: str, variant: Manifest, pool: Pool) -> Problem:
+    return problem("UnknownAdapter", f"spec.pools[{pool.name}].adapter: variant {variant['name']} of QuantizedModel {name} "
+                   f"has no adapter {pool.adapter}, it has {_adapters(variant) or 'none'}", waiting=False)  # fmt: skip
+
+
 def _adapters(variant: Manifest) -> str:
-    return ", ".join(adapter["name"] for adapter in variant.get("adapters") or [])
+    return ", ".join(_names(variant))
+
+
+def _names(variant: Manifest) -> list[str]:
+    return [adapter["name"] for adapter in variant.get("adapters") or []]
 
 
 def _takes_adapters(resource: EdgeDeployment) -> bool:

@@ -47,6 +47,9 @@ class FakeGenAI:
         self._changed = threading.Condition()
         self.loads: Callable[[], None] = lambda: None
         self.Model = self._model
+        self.Config = _Config
+        self.search: dict[str, Any] = {}
+        """The defaults that the model was loaded with."""
         self.Tokenizer = lambda model: _Tokenizer()
         self.GeneratorParams = lambda model: _Params(self)
         self.Generator = lambda model, params: _Generator(self, params)
@@ -58,9 +61,10 @@ class FakeGenAI:
         self.active: list[str | None] = []
         """The adapter of each answer."""
 
-    def _model(self, folder: str) -> str:
+    def _model(self, config: "_Config") -> str:
         self.loads()
-        return folder
+        self.search = config.search
+        return config.folder
 
     def hold(self, after: int = 0) -> None:
         """Make so many more tokens, and then none."""
@@ -100,6 +104,15 @@ class FakeGenAI:
 
 def _no_engine(model: str) -> Any:
     raise RuntimeError("the selected execution provider has no cache for the Engine")
+
+
+class _Config:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.search: dict[str, Any] = {}
+
+    def overlay(self, text: str) -> None:
+        self.search = json.loads(text)["search"]
 
 
 class _Tokenizer:
@@ -184,13 +197,12 @@ def use(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI) -> None:
         monkeypatch.setattr(f"slm_edge.{module}.og", library)
 
 
-def make_engine(
-    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, root: Path, max_queue: int = 4, max_length: int | None = None
-) -> Engine:
+def make_engine(monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, root: Path, max_queue: int = 4,
+                max_length: int | None = None, **fields: Any) -> Engine:  # fmt: skip
     """An engine over a fake library; not started."""
     use(monkeypatch, library)
     unseen = {"look": lambda folder: None}  # the real look is a process, for the tests of the program
-    engine = Engine(root, Metrics(), GenAI(), max_queue=max_queue, max_length=max_length, **unseen)
+    engine = Engine(root, Metrics(), GenAI(), max_queue=max_queue, max_length=max_length, **unseen, **fields)
     library.engines.append(engine)
     return engine
 

@@ -15,6 +15,7 @@ from slm_edge.backend import Piece
 from slm_edge.channel import pieces
 from slm_edge.engine import Engine
 from slm_edge.openai import ApiError
+from slmops.contract import ServeDefaults
 from tests.unit.images.adapterbytes import adapter, beside
 from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, ask, make_engine, model_folder, request
 
@@ -350,3 +351,47 @@ def test_an_adapter_that_cannot_be_used_fails_the_engine(
     engine._work()
     assert engine.failure is not None
     assert "greenhouse.onnx_adapter is not the file that is meant" in engine.failure
+
+
+# --- what a server is set to
+
+
+@pytest.mark.parametrize(
+    ("defaults", "loaded"),
+    [(None, {"temperature": 0.7, "top_p": 0.9, "do_sample": True}),
+     (ServeDefaults(top_p=0.5), {"temperature": 0.7, "top_p": 0.5, "do_sample": True}),
+     (ServeDefaults(temperature=0.0, repetition_penalty=1.2),
+      {"temperature": 0.0, "top_p": 0.9, "do_sample": False, "repetition_penalty": 1.2})],
+)  # fmt: skip
+def test_defaults_of_a_server_are_laid_over_the_models_own(
+    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path, defaults: ServeDefaults | None, loaded: Any
+) -> None:
+    model_folder(tmp_path, search={"temperature": 0.7, "top_p": 0.9, "do_sample": True})
+    started(monkeypatch, library, tmp_path, defaults=defaults)
+    assert library.search == loaded
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [({}, {}), ({"temperature": 0.3}, {"do_sample": True, "top_k": 0, "temperature": 0.3, "top_p": 0.9}),
+     ({"top_p": 0.4}, {"do_sample": True, "top_k": 0, "temperature": 0.7, "top_p": 0.4}),
+     ({"temperature": 0, "top_p": 0.4}, {"do_sample": False})],
+)  # fmt: skip
+async def test_what_a_request_does_not_say_is_as_the_server_has_it(
+    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path, said: Any, options: Any
+) -> None:
+    model_folder(tmp_path, search={"temperature": 0.7, "top_p": 0.9})
+    await ask(started(monkeypatch, library, tmp_path), request(**said)[0])
+    assert library.options[-1] == options | {"batch_size": 1, "max_length": 100}
+
+
+def test_an_adapter_that_the_model_does_not_have_is_named(
+    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path
+) -> None:
+    beside(model_folder(tmp_path), {"irrigation": adapter()})
+    failures: list[Exception] = []
+    engine = make_engine(monkeypatch, library, tmp_path, adapter="noise", failed=failures.append)
+    engine.start()
+    engine._thread.join(PATIENCE)
+    assert not engine.ready.is_set()
+    assert "spec.pools[].adapter: the model image has no adapter noise, it has irrigation" in str(failures[0])

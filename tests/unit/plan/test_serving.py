@@ -53,6 +53,15 @@ def test_the_server_is_told_what_the_user_chose() -> None:
     assert _container(_set(resource))["ports"] == [{"name": "http", "containerPort": 9090}]
 
 
+def test_a_pools_own_adapter_and_generation_reach_its_servers_and_no_others() -> None:
+    own = FARMS | {"adapter": "irrigation", "generation": {"temperature": 0.2, "maxLength": 256}}
+    others = {"name": "others", "selector": {"matchLabels": {"pool": "others"}}}
+    resource = deployment(pools=[own, others], runtime={"maxLength": 512})
+    runs = [configuration(config_map(resource, pool, revision(resource))) for pool in resource.spec.pools]
+    assert (runs[0]["adapter"], runs[0]["max_length"], runs[0]["defaults"]) == ("irrigation", 256, {"temperature": 0.2})
+    assert (runs[1].keys() & {"adapter", "defaults"}, runs[1]["max_length"]) == (set(), 512)
+
+
 def test_a_server_that_goes_answers_a_little_longer_and_still_has_time_to_end() -> None:
     found = _set(deployment())
     pause = _container(found)["lifecycle"]["preStop"]["sleep"]["seconds"]

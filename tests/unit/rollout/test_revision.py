@@ -85,8 +85,10 @@ def _quantized(*phases: str, generation: int = 1, observed: int = 1, names: tupl
     }
 
 
-def _of_quantized(variant: str | None = None, name: str = "q", **runtime: str) -> EdgeDeployment:
-    pool = FARMS | ({"variant": variant} if variant else {})
+def _of_quantized(
+    variant: str | None = None, name: str = "q", adapter: str | None = None, **runtime: str
+) -> EdgeDeployment:
+    pool = FARMS | {key: value for key, value in (("variant", variant), ("adapter", adapter)) if value}
     return deployment(model={"quantizedModel": {"name": name}}, pools=[pool], runtime=runtime)
 
 
@@ -150,6 +152,28 @@ def test_the_engine_belongs_to_the_revision() -> None:
              for runtime in ({}, {"engine": "OnnxRuntimeGenAI"}, {"engine": "FoundryLocal"})]  # fmt: skip
     assert names[0] == names[1] != names[2]
     assert "engine" not in str(_shape(deployment(), SETTINGS, {}, {}))
+
+
+def test_a_pools_own_adapter_and_generation_belong_to_the_revision() -> None:
+    pool: dict[str, Any] = {"name": "farms", "selector": {"matchLabels": {"pool": "farms"}}}
+    wished: list[dict[str, Any]] = [{}, {"adapter": "a"}, {"adapter": "b"}, {"generation": {"temperature": 0.5}}]
+    names = {revision(deployment(pools=[pool | own])).name for own in wished}
+    assert len(names) == len(wished)
+    assert "adapter" not in str(_shape(deployment(), SETTINGS, {}, {}))
+
+
+def test_an_adapter_that_no_variant_has_is_named() -> None:
+    manifest = _quantized("Ready", "Ready")
+    manifest["status"]["variants"][0]["adapters"] = [{"name": "irrigation"}]
+    for variant, adapter, words in ((None, "irrigation", ""), (None, "noise", "has no adapter noise, it has irrigation"),
+                                    ("int8", "irrigation", "has no adapter irrigation, it has none")):  # fmt: skip
+        found = wanted(_of_quantized(variant, adapter=adapter), _observed(manifest), SETTINGS)
+        if words:
+            assert isinstance(found, Problem)
+            assert (found.reason, found.waiting) == ("UnknownAdapter", False)
+            assert words in found.message
+        else:
+            assert isinstance(found, Revision)
 
 
 def test_foundry_local_gets_no_model_with_adapters() -> None:
