@@ -217,4 +217,6 @@ def waiting_for(pod: Manifest) -> str:
 
 
 def _short(text: object) -> str:
-    return " ".join(str(text or "").split())[:400]
+    """Of a long message both ends: what was tried, and what came in between last, which is the cause."""
+    words = " ".join(str(text or "").split())
+    return words if len(words) <= 400 else f"{words[:160]} … {words[-237:]}"

@@ -169,10 +169,11 @@ class Cluster:
         stop_kueue()
 
     def reset(self) -> None:
-        """Undo what a killed test may have left: cut or slow links, Kueue, simulated nodes, enforced policies."""
+        """Undo what a killed test may have left: cut or slow links, full disks, Kueue, simulated nodes, policies."""
         for node in self.nodes:
             node.heal()
             node.unslow()
+            node.unfill()
         if kubectl("get", "crd", "workloads.kueue.x-k8s.io", "--ignore-not-found", "-o", "name"):
             stop_kueue()
         if kubectl("get", "nodes", "-l", "type=kwok", "-o", "name"):

@@ -79,6 +79,14 @@ class Node:
         """Lift the limit."""
         network.unslow(self.spec)
 
+    def fill(self) -> None:
+        """Have no room for what is pulled, as on a full disk; the images that are there stay."""
+        run(*self.inside("mount", "-t", "tmpfs", "-o", "nr_inodes=1", "tmpfs", self._incoming))
+
+    def unfill(self) -> None:
+        """Have room again."""
+        run(*self.inside("umount", self._incoming), check=False)
+
     def ready(self, since: datetime | None = None) -> bool:
         """Whether the API server calls the node Ready, by what its kubelet has said since then: what the last one said
         outlives it."""
@@ -93,6 +101,10 @@ class Node:
             kubectl("patch", "node", self.name, "--subresource=status", "--type=merge", "-p", json.dumps(patch))
 
     # --- parts
+
+    @property
+    def _incoming(self) -> Path:
+        return self.spec.folder / "root" / "io.containerd.content.v1.content" / "ingest"
 
     def inside(self, *command: str | Path) -> list[str | Path]:
         """A command as it is run in the node's network and among its mounts."""

@@ -361,18 +361,39 @@ def test_a_node_leaves_a_pool_and_comes_back_and_a_new_kind_of_node_is_measured_
     leave(platform, "gpu1")
 
 
-def test_a_registry_that_is_away_makes_a_rollout_wait_and_says_so(
-    platform: Platform, local: Cluster, models: dict[str, str], moving: Manifest
+@pytest.fixture
+def copy(platform: Platform, models: dict[str, str], request: pytest.FixtureRequest) -> str:
+    """The good model in an image that no node has."""
+    name = f"{platform.registry}/slm/e2e-{request.node.name.split('_')[2]}"
+    platform.crane("mutate", models["good"], "--annotation", f"e2e={name}", "-t", f"{name}:v1")
+    return f"{name}@{platform.crane('digest', f'{name}:v1').decode().strip()}"
+
+
+def test_a_disk_that_is_full_is_the_nodes_own_and_with_room_it_goes_on(
+    platform: Platform, local: Cluster, models: dict[str, str], moving: Manifest, copy: str
 ) -> None:
-    """The image that comes is one that no node has."""
-    copy = f"{platform.registry}/slm/e2e-away"
-    platform.crane("mutate", models["good"], "--annotation", "e2e=away", "-t", f"{copy}:v1")
-    image = f"{copy}@{platform.crane('digest', f'{copy}:v1').decode().strip()}"
+    before = status(platform, "moving")["stable"]
+    local.node("edge2").fill()
+    try:
+        platform.apply(deployed(platform, "moving", copy, **moving))
+        reach(platform, "moving", "it says so", lambda s: "edge2: Pulling (image" in str(s.get("activity"))
+              and "no space left on device" in str(s["activity"]))  # fmt: skip
+        assert status(platform, "moving")["stable"] == before
+        assert any(map(ready, pods(platform, "moving")["edge2"].values())), "it serves what it had"
+    finally:
+        local.node("edge2").unfill()
+    serves(platform, "moving", copy, 240)
+
+
+def test_a_registry_that_is_away_makes_a_rollout_wait_and_says_so(
+    platform: Platform, local: Cluster, models: dict[str, str], moving: Manifest, copy: str
+) -> None:
+    before = status(platform, "moving")["stable"]
     stop("registry")
     try:
-        platform.apply(deployed(platform, "moving", image, **moving))
+        platform.apply(deployed(platform, "moving", copy, **moving))
         reach(platform, "moving", "it says so", lambda s: "Pulling (image" in str(s.get("activity")))
-        assert status(platform, "moving")["stable"]["images"]["fleet"] == models["other"]
+        assert status(platform, "moving")["stable"] == before
     finally:
         controlplane.start_registry()
-    serves(platform, "moving", image, 240)
+    serves(platform, "moving", copy, 240)

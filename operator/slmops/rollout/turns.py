@@ -182,7 +182,7 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
         late = trial.late(node, since(pod, "ContainersReady"))
         why = waiting_for(pod)
         text = f"{late}: {why or 'the server does not get ready'}"
-        cause: Cause = "Registry" if image_missing(pod) else "Node" if why else "Artifact"
+        cause: Cause = _way(why) if image_missing(pod) else "Node" if why else "Artifact"
         return _overdue(make, text, cause) if late else make("Starting", why)
     passed = doubtful or (found is not None and found.verdict == "Passed")
     if passed or trial.resource.spec.benchmark is None or known:
@@ -240,6 +240,11 @@ def compares(resource: EdgeDeployment, turn: Turn) -> bool:
     return not turn.known and turn.stable_pod is not None and any(gate.max_regression is not None for gate in gates)
 
 
+def _way(why: str) -> Cause:
+    """Who is to blame for an image that does not come: the kubelet says the same of a registry and of its own disk."""
+    return "Node" if "no space left on device" in why else "Registry"
+
+
 def _no_pod(make: "partial[Turn]", late: str) -> Turn:
     return _overdue(make, f"{late}: the DaemonSet makes no pod here; look at the node's taints", "Node")
 
@@ -268,7 +273,7 @@ def _before_pod(trial: Trial, node: Node, make: "partial[Turn]", known: bool) ->
         return make("Starting", "waiting for its pod")
     if late := trial.late(node, job["metadata"].get("creationTimestamp")):
         # The same image has come to other nodes; or it comes to none, and then the limit is passed soon.
-        cause: Cause = "Registry" if state.reason == IMAGE_UNAVAILABLE else "Node"
+        cause = _way(state.message) if state.reason == IMAGE_UNAVAILABLE else "Node"
         return _overdue(make, f"{late}: {state.message or 'the model image was not pulled'}", cause)
     return make("Pulling", state.message)
 
