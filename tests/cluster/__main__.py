@@ -25,7 +25,7 @@ def main() -> int:
     commands.add_parser("env", help='print shell variables: eval "$(python -m tests.cluster env)"')
     commands.add_parser("where", help="path of one of its programs, built if need be").add_argument("program")
     commands.add_parser("kubectl", help="run kubectl").add_argument("arguments", nargs=argparse.REMAINDER)
-    for name in ("cut", "heal", "kill", "start", "unslow"):
+    for name in ("cut", "heal", "kill", "start", "unslow", "fill", "unfill"):
         commands.add_parser(name, help=f"{name} a node").add_argument("node")
     slow = commands.add_parser("slow", help="limit a node's link")
     slow.add_argument("node")
