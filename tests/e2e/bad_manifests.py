@@ -78,6 +78,28 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         {"spec.model": {"image": f"registry.example/slm/x@{DIGEST}", "credentials": {"secret": "registry-login"}}},
     ),
     "signing with nothing": (FINETUNE, {"spec.output.sign": {}}),
+    "signing with a key and without": (FINETUNE, {"spec.output.sign": {"secret": "cosign", "keyless": {}}}),
+    "an instance that nobody trusts": (
+        FINETUNE,
+        {"spec.output.sign": {"keyless": {"fulcio": "https://fulcio.example"}}},
+    ),
+    "a certificate without TLS": (
+        FINETUNE,
+        {"spec.output.sign": {"keyless": {"fulcio": "http://f.example", "trustedRoot": {"configMap": "lab"}}}},
+    ),
+    "a token for the API server": (
+        FINETUNE,
+        {"spec.output.sign": {"keyless": {"audience": "https://kubernetes.default.svc"}}},
+    ),
+    "an identity of nobody's": (QUANTIZED, {"spec.model.verify": {"keyless": {"identity": "a@farm.example"}}}),
+    "an identity with blanks": (
+        QUANTIZED,
+        {"spec.model.verify": {"keyless": {"identity": "a b", "issuer": "https://issuer.example"}}},
+    ),
+    "an issuer that is no address": (
+        QUANTIZED,
+        {"spec.model.verify": {"keyless": {"identity": "a@farm.example", "issuer": "issuer.example"}}},
+    ),
     "policy without licences": (FINETUNE, {"spec.licensePolicy": {}}),
     "licence in words": (FINETUNE, {"spec.licensePolicy": {"allow": ["Apache 2.0"]}}),
     "peer without a name": (FINETUNE, {"spec.run.egress": [{"port": 443}]}),

@@ -71,6 +71,8 @@ QUANTITY = r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 BOUND = r"^[0-9]+(\.[0-9]+)?(%|ms|s|m|h|k|M|G|Ki|Mi|Gi)?$"
 PERCENT = r"^(100|[0-9]{1,2})(\.[0-9]+)?%$"
 NAME = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+DATA_KEY = r"^[-._a-zA-Z0-9]+$"
 AUTO = "Auto"
 AUTO_OR_NAME = f"^({AUTO}|{NAME[1:-1]})$"
 
@@ -78,6 +80,8 @@ Duration = Annotated[str, Field(pattern=DURATION, max_length=20)]
 """For example ``90s``, ``1h30m``, ``2d``."""
 Percent = Annotated[str, Field(pattern=PERCENT, max_length=10)]
 Name = Annotated[str, Field(pattern=NAME, min_length=1, max_length=40)]
+ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
+"""Of a Secret, a ConfigMap or a service account."""
 
 
 def int_or_string(pattern: str, max_length: int = 20) -> WithJsonSchema:

@@ -124,7 +124,8 @@ class BatchStatus(ApiModel):
     licenses: dict[str, str] = {}
     """Licences that the models among the inputs were found to have, as SPDX expressions."""
     verified: dict[str, str] = {}
-    """Fingerprints of the keys that inputs were found to be signed with."""
+    """Fingerprints of the keys that inputs were found to be signed with; where that was done without a key the identity,
+    and its issuer in brackets."""
     progress: ProgressStatus | None = None
     """How far the running stage is."""
     evaluation: dict[str, dict[str, Number]] = {}

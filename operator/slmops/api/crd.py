@@ -12,7 +12,19 @@ import yaml
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from slmops.api.base import AUTO_OR_NAME, BOUND, DURATION, GROUP, NAME, PERCENT, QUANTITY, VERSION, ApiModel
+from slmops.api.base import (
+    AUTO_OR_NAME,
+    BOUND,
+    DATA_KEY,
+    DURATION,
+    GROUP,
+    NAME,
+    OBJECT_NAME,
+    PERCENT,
+    QUANTITY,
+    VERSION,
+    ApiModel,
+)
 from slmops.api.budget import AMOUNT, CURRENCY
 from slmops.api.distillation import Distillation
 from slmops.api.edgedeployment import EdgeDeployment
@@ -22,7 +34,8 @@ from slmops.api.lora import LAYER
 from slmops.api.quantizedmodel import QuantizedModel
 from slmops.api.resource import Resource
 from slmops.api.search import WORD
-from slmops.api.sources import DATA_KEY, DIGEST_REFERENCE, ENDPOINT, FILE, LICENSE, OBJECT_NAME, REPOSITORY, URI
+from slmops.api.signing import AUDIENCE, IDENTITY, INSTANCE, ISSUER
+from slmops.api.sources import DIGEST_REFERENCE, ENDPOINT, FILE, LICENSE, REPOSITORY, URI
 from slmops.api.strategy import TIME, ZONE
 from slmops.api.teacher import AZURE_VERSION, URL
 
@@ -136,9 +149,15 @@ HINTS = {
     CIDR: "expected a range of addresses, for example 10.0.0.7/32",
     AZURE_VERSION: "expected a version of the Azure OpenAI API, for example 2024-10-21",
     FILE: "expected a file inside the source, for example data/train.jsonl",
-    OBJECT_NAME: "expected the name of a Secret or ConfigMap, for example registry-login",
+    OBJECT_NAME: "expected the name of a Secret, ConfigMap or service account, for example registry-login",
     WORD: 'expected a whole number, a word, or another number in quotes, for example 16, Cosine, "0.0002"',
     LAYER: "expected the name of a layer, for example q_proj",
+    INSTANCE: "expected a server's address with https:// and without a path, for example https://fulcio.example",
+    ISSUER: "expected an address that begins with https://, as the token's issuer is written there",
+    IDENTITY: "expected an identity as the certificate has it, without blanks, for example "
+    "https://kubernetes.io/namespaces/edge-ai/serviceaccounts/default",
+    AUDIENCE: "expected sigstore, or a name that begins with it, for example sigstore-lab: another server must not take "
+    "the token for its own",
     DATA_KEY: "expected a key of the Secret or ConfigMap, for example token",
     REPOSITORY: "expected a repository without tag or digest, for example registry.example/slm/farm-assistant",
     TIME: "expected hours and minutes, for example 22:00",

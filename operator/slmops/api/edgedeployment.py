@@ -10,7 +10,8 @@ from slmops.api.fleet import MAX_CLASSES, ChoiceStatus, OutcomeStatus, PoolStatu
 from slmops.api.monitoring import Monitoring, MonitoringStatus
 from slmops.api.resource import Column, Resource
 from slmops.api.run import Resources, Toleration
-from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference, SecretKey, Signing, Verification
+from slmops.api.signing import Signing, Verification
+from slmops.api.sources import DIGEST_REFERENCE, PromptSource, Reference, SecretKey
 from slmops.api.strategy import Strategy
 
 

@@ -4,7 +4,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from slmops.api.base import ApiModel, Name, Rule, exactly_one_of
+from slmops.api.base import DATA_KEY, ApiModel, Name, ObjectName, Rule, exactly_one_of
+from slmops.api.signing import Signing, Verification
 
 URI = r"^(hf://[A-Za-z0-9][^\s]*|(oci|https|http|s3|pvc)://[A-Za-z0-9][^\s/@]*(/[^\s]*)?)$"
 
@@ -18,12 +19,6 @@ LICENSE = r"^[A-Za-z0-9][-A-Za-z0-9.+]*$"
 FILE = r"^[A-Za-z0-9_][-A-Za-z0-9._]*(/[A-Za-z0-9_][-A-Za-z0-9._]*)*$"
 
 
-OBJECT_NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
-
-
-DATA_KEY = r"^[-._a-zA-Z0-9]+$"
-
-
 REPOSITORY = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)+$"
 
 
@@ -31,7 +26,6 @@ DIGEST_REFERENCE = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?(/[a-z0-9]+([.
 
 
 Uri = Annotated[str, Field(pattern=URI, max_length=512)]
-ObjectName = Annotated[str, Field(min_length=1, max_length=253, pattern=OBJECT_NAME)]
 
 
 class SecretKey(ApiModel):
@@ -42,30 +36,6 @@ class SecretKey(ApiModel):
     key: Annotated[str, Field(min_length=1, max_length=253, pattern=DATA_KEY)] | None = None
     """Key in the Secret; `.dockerconfigjson` for registries and `token` for everything else when absent. Not for s3://,
     which reads AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where they are there, AWS_SESSION_TOKEN and AWS_REGION."""
-
-
-class Verification(ApiModel):
-    """What something has to show before it is used. Nothing of it is fetched otherwise."""
-
-    rules: ClassVar = (exactly_one_of("secret", "configMap"),)
-
-    secret: ObjectName | None = None
-    """Secret with the public key; that key of it alone is mounted, so it may be the one to sign with. In the same
-    namespace."""
-    config_map: ObjectName | None = None
-    """ConfigMap with the public key."""
-    key: Annotated[str, Field(min_length=1, max_length=253, pattern=DATA_KEY)] = "cosign.pub"
-    """Key in the Secret or ConfigMap: a public key of ECDSA on P-256 in PEM, as cosign writes it."""
-    provenance: bool = False
-    """Also ask for a provenance statement that is signed with the same key."""
-
-
-class Signing(ApiModel):
-    """What the results are signed with."""
-
-    secret: ObjectName
-    """Secret with the keys `cosign.key` and `cosign.password`, as `cosign generate-key-pair k8s://namespace/name` makes it.
-    It is mounted into the Job that signs, and into no other; the operator never reads it."""
 
 
 ENDPOINT_RULE = Rule(

@@ -18,6 +18,7 @@ from slmops.contract.edge import *
 from slmops.contract.filters import *
 from slmops.contract.index import *
 from slmops.contract.join import *
+from slmops.contract.keyless import *
 from slmops.contract.label import *
 from slmops.contract.monitoring import *
 from slmops.contract.quantize import *

@@ -40,6 +40,8 @@ Amount = Annotated[float, Field(ge=0, le=LARGEST)]
 Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
 Reference = Annotated[str, Field(max_length=512, pattern=r"^[^\s@]+@sha256:[0-9a-f]{64}$")]
 """``registry/repository@sha256:…``"""
+Signer = Annotated[str, Field(max_length=1032, pattern=r"^(sha256:[0-9a-f]{64}|[!-~]{1,512} \([!-~]{1,512}\))$")]
+"""Fingerprint of a key (SHA-256 of the public key in DER), or an identity and, in brackets, who vouched for it."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from slmops.contract.base import LARGEST, Amount, Count, Digest, Message, Metric, Reference, Share, Text, Word
+from slmops.contract.base import LARGEST, Amount, Count, Digest, Message, Metric, Reference, Share, Signer, Text, Word
 from slmops.contract.bench import Statistics, TargetFigures
 
 
@@ -21,6 +21,7 @@ class Reason(StrEnum):
     EGRESS_REFUSED = "EgressRefused"
     LICENSE_REFUSED = "LicenseRefused"
     KEY_UNUSABLE = "KeyUnusable"
+    IDENTITY_REFUSED = "IdentityRefused"
     SIGNATURE_MISSING = "SignatureMissing"
     SIGNATURE_INVALID = "SignatureInvalid"
     PROVENANCE_MISSING = "ProvenanceMissing"
@@ -214,10 +215,10 @@ class Report(Message):
     licenses: Annotated[dict[Word, Annotated[str, Field(max_length=128)]], Field(max_length=24)] = {}
     """What licence each model among the inputs was found to have: an SPDX expression, by the input's role."""
     artifacts: Annotated[dict[Word, Artifact], Field(max_length=16)] = {}
-    signer: Digest | None = None
-    """Fingerprint of the key that all artefacts named in the run were signed with: SHA-256 of the public key in DER."""
-    verified: Annotated[dict[Word, Digest], Field(max_length=64)] = {}
-    """Fingerprints of the keys that inputs were found to be signed with, by the input's role."""
+    signer: Signer | None = None
+    """The key that all artefacts named in the run were signed with, or who signed them."""
+    verified: Annotated[dict[Word, Signer], Field(max_length=64)] = {}
+    """By what key or by whom inputs were found to be signed, by the input's role."""
     dataset: DatasetCounts | None = None
     evaluation: Annotated[dict[Word, Figures], Field(max_length=8)] = {}
     """By role: ``student`` or ``model``, ``teacher``, ``baseline``, ``reference``."""

@@ -3,6 +3,7 @@
 from enum import StrEnum
 
 from slmops.contract.base import Message
+from slmops.contract.keyless import Identity
 
 NODE = ("169.254.0.0/16", "100.100.100.200/32", "168.63.129.16/32", "192.0.0.192/32", "fe80::/10", "fd00:ec2::/32",
         "fd20:ce::254/128")  # fmt: skip
@@ -28,12 +29,14 @@ class LicensePolicy(Message):
 
 
 class Verify(Message):
-    """What something has to show before any of it is fetched: a signature as cosign makes them."""
+    """What something has to show before any of it is fetched: a signature as cosign makes them, by a key or by an
+    identity. Exactly one of the two is set."""
 
-    key: str
+    key: str | None = None
     """File with the public key, in PEM."""
+    identity: Identity | None = None
     provenance: bool = False
-    """It also needs a provenance statement that is signed with the same key."""
+    """It also needs a provenance statement that is signed by the same."""
 
 
 class Source(Message):

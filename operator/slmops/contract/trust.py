@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from slmops.contract.base import Message, Reference, Word
+from slmops.contract.keyless import Keyless
 from slmops.contract.report import Artifact
 from slmops.contract.sources import Credentials, Run, Sink, Source
 
@@ -19,12 +20,14 @@ class SigningKey(Message):
 
 
 class SignRun(Run):
-    """Sign artefacts, and the documents that refer to them, with one key. No byte of an artefact is moved."""
+    """Sign artefacts, and the documents that refer to them, with one key or as one identity: exactly one of ``key`` and
+    ``keyless`` is set. No byte of an artefact is moved."""
 
     type: Literal["Sign"] = "Sign"
     artifacts: Annotated[dict[Word, Artifact], Field(max_length=64)]
     """In the repository of ``output``, by role; each with the documents that the operator was told of."""
-    key: SigningKey
+    key: SigningKey | None = None
+    keyless: Keyless | None = None
     output: Sink
 
 
@@ -40,6 +43,8 @@ class EvidenceRun(Run):
     """Of the registry, to push with."""
     key: SigningKey | None = None
     """What the document is signed with, where that is asked for."""
+    keyless: Keyless | None = None
+    """Or as whom."""
 
 
 class VerifyRun(Run):

@@ -20,6 +20,6 @@ def evidence(resource: EdgeDeployment, rollout: Rollout, observed: Observed, set
     access = sources.credentials(credentials, REGISTRY_KEY)
     run = contract.EvidenceRun(
         run="", images=outcome.images, document=document(resource, observed, rollout), credentials=access,
-        key=sources.signing_key(wanted.sign) if wanted.sign is not None else None,
+        **(sources.signing(wanted.sign) if wanted.sign is not None else {}),
     )  # fmt: skip
     return central_job(resource, EVIDENCE, name, run, sources, observed, settings)

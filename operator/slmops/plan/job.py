@@ -98,6 +98,8 @@ def work(
         node,
         volumes,
     ]
+    if sources.service_account is not None:
+        wish.append({"serviceAccount": sources.service_account})
     again = asked(resource)
     if again is not None:  # the same wish, once more
         wish.append(again)
@@ -160,6 +162,7 @@ def work(
     selector = dict(run_spec.node_selector) | ({"kubernetes.io/hostname": node} if node else {})
     pod |= {
         "restartPolicy": "Never",
+        **({"serviceAccountName": sources.service_account} if sources.service_account else {}),
         **({"nodeSelector": selector} if selector else {}),
         **({"tolerations": [t.dump() for t in run_spec.tolerations]} if run_spec.tolerations else {}),
         **({"priorityClassName": run_spec.priority_class_name} if run_spec.priority_class_name else {}),

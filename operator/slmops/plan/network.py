@@ -103,6 +103,7 @@ def _named(value: Any, plain: tuple[str, ...]) -> Iterator[tuple[str, int]]:
     needs nothing here."""
     if isinstance(value, contract.Source):
         yield from _of_source(value, plain)
+        yield from _named(value.verify, plain)
     elif isinstance(value, contract.Sink):
         yield _registry(value.repository, plain)
     elif isinstance(value, BaseModel):

@@ -1,7 +1,7 @@
 """The Job that signs what a resource has published, once all of it has passed its gates.
 
-It is a Job of its own, so that the private key is where no model and no data is read, a wrong password costs no training,
-and a signature says that the gates let something pass.
+It is a Job of its own, so that the private key, or the token of an identity, is where no model and no data is read, a wrong
+password costs no training, and a signature says that the gates let something pass.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from slmops.settings import Settings
 from slmops.state import SIGN, Observed
 
 RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"})
-"""To open a key as cosign encrypts it takes up to 128 MiB."""
+"""To open a key as cosign encrypts it takes up to 128 MiB; without a key there are libraries of 60 MB to load."""
 OWN = {"resources", "runtime_class_name", "image"}
 """What of a run's settings is meant for the work itself."""
 
@@ -40,7 +40,7 @@ def signing(
         return []
     sources = Sources(Observed())
     run = contract.SignRun(
-        run="", artifacts=dict(artifacts), key=sources.signing_key(output.sign), output=sources.sink(output)
+        run="", artifacts=dict(artifacts), output=sources.sink(output), **sources.signing(output.sign)
     )
     place = RunSpec.model_validate(run_spec.model_dump(exclude=OWN)).model_copy(update={"resources": RESOURCES})
     return [work(resource, SIGN, run, image=settings.images.bench, run_spec=place, sources=sources, settings=settings)]

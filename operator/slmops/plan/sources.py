@@ -10,16 +10,8 @@ from typing import Any
 
 from slmops import contract
 from slmops.api.conditions import ConditionType
-from slmops.api.sources import (
-    AdapterSource,
-    DataSource,
-    LicensePolicy,
-    ModelSource,
-    Output,
-    SecretKey,
-    Signing,
-    Verification,
-)
+from slmops.api.signing import Keyless, Signing, TrustedRoot, Verification
+from slmops.api.sources import AdapterSource, DataSource, LicensePolicy, ModelSource, Output, SecretKey
 from slmops.state import Manifest, Observed, Problem, digest8
 
 REGISTRY_KEY = ".dockerconfigjson"
@@ -29,6 +21,9 @@ CREDENTIALS_DIR = f"{contract.CONFIG_DIR}/credentials"
 KEYS_DIR = f"{contract.CONFIG_DIR}/keys"
 SIGNING_KEY, SIGNING_PASSWORD = "cosign.key", "cosign.password"
 """Keys of a Secret as cosign makes it."""
+IDENTITY_TOKEN = "token"  # noqa: S105  (the name of a file)
+TOKEN_SECONDS = 600
+"""The shortest life that a token can have. The kubelet renews it as long as the pod lives."""
 CLAIM = r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?"
 VOLUME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 
@@ -50,6 +45,8 @@ class Sources:
     """What the models have to keep to."""
     volumes: list[Manifest] = field(default_factory=list)
     mounts: list[Manifest] = field(default_factory=list)
+    service_account: str | None = None
+    """Whose pod it is, where the run signs as it."""
 
     def model(self, source: ModelSource, where: str) -> contract.Source:
         """A model. Raises Unresolved when it refers to something that is not there or not ready."""
@@ -162,7 +159,15 @@ class Sources:
         return contract.Credentials(path=f"{folder}/{key}".rstrip("/"))
 
     def verification(self, wanted: Verification) -> contract.Verify:
-        """Mount the public key that something has to be signed with, and nothing else of where it is kept."""
+        """Mount the public key that something has to be signed with, and nothing else of where it is kept; of an identity
+        what its certificate is trusted by."""
+        if wanted.keyless is not None:
+            identity = contract.Identity(
+                identity=wanted.keyless.identity,
+                issuer=wanted.keyless.issuer,
+                root=self._root(wanted.keyless.trusted_root),
+            )
+            return contract.Verify(identity=identity, provenance=wanted.provenance)
         items = [{"key": wanted.key, "path": wanted.key}]
         if wanted.secret is not None:
             volume = _volume(f"key-{digest8([wanted.secret, wanted.key])}-{wanted.secret}")
@@ -170,15 +175,21 @@ class Sources:
         else:
             volume = _volume(f"pub-{digest8([wanted.config_map, wanted.key])}-{wanted.config_map}")
             content = {"configMap": {"name": wanted.config_map, "items": items}}
-        folder = f"{KEYS_DIR}/{volume}"
-        self._mount({"name": volume} | content, {"name": volume, "mountPath": folder, "readOnly": True})
+        folder = self._public(volume, content)
         return contract.Verify(key=f"{folder}/{wanted.key}", provenance=wanted.provenance)
 
-    def signing_key(self, wanted: Signing) -> contract.SigningKey:
+    def signing(self, wanted: Signing) -> dict[str, contract.SigningKey | contract.Keyless]:
+        """What a run that signs is told of it: its fields ``key`` and ``keyless``, of which one is there."""
+        if wanted.keyless is not None:
+            return {"keyless": self._identity(wanted.keyless)}
+        assert wanted.secret is not None
+        return {"key": self._signing_key(wanted.secret)}
+
+    def _signing_key(self, secret: str) -> contract.SigningKey:
         """Mount the private key to sign with; a key that is not encrypted has no password."""
         folder = f"{KEYS_DIR}/signing"
         parts = [
-            {"secret": {"name": wanted.secret, "items": [{"key": key, "path": key}], "optional": optional}}
+            {"secret": {"name": secret, "items": [{"key": key, "path": key}], "optional": optional}}
             for key, optional in ((SIGNING_KEY, False), (SIGNING_PASSWORD, True))
         ]
         self._mount(
@@ -186,6 +197,40 @@ class Sources:
             {"name": "signing-key", "mountPath": folder, "readOnly": True},
         )
         return contract.SigningKey(path=f"{folder}/{SIGNING_KEY}", password=f"{folder}/{SIGNING_PASSWORD}")
+
+    def _identity(self, wanted: Keyless) -> contract.Keyless:
+        """Mount a token of the service account that nobody but Fulcio takes: the pod still has none of the API server's."""
+        folder = f"{KEYS_DIR}/identity"
+        token = {"audience": wanted.audience, "expirationSeconds": TOKEN_SECONDS, "path": IDENTITY_TOKEN}
+        self._mount(
+            {
+                "name": "identity",
+                "projected": {"defaultMode": 0o440, "sources": [{"serviceAccountToken": token}]},
+            },
+            {"name": "identity", "mountPath": folder, "readOnly": True},
+        )
+        self.service_account = wanted.service_account_name
+        return contract.Keyless(
+            token=f"{folder}/{IDENTITY_TOKEN}",
+            audience=wanted.audience,
+            fulcio=contract.Server(url=wanted.fulcio),
+            rekor=contract.Server(url=wanted.rekor),
+            root=self._root(wanted.trusted_root),
+        )
+
+    def _root(self, wanted: TrustedRoot | None) -> contract.Root:
+        if wanted is None:
+            return contract.Root(url=contract.TUF)
+        volume = _volume(f"root-{digest8([wanted.config_map, wanted.key])}-{wanted.config_map}")
+        items = [{"key": wanted.key, "path": wanted.key}]
+        folder = self._public(volume, {"configMap": {"name": wanted.config_map, "items": items}})
+        return contract.Root(path=f"{folder}/{wanted.key}")
+
+    def _public(self, volume: str, content: Manifest) -> str:
+        """Mount what others are trusted by. Returns the folder."""
+        folder = f"{KEYS_DIR}/{volume}"
+        self._mount({"name": volume} | content, {"name": volume, "mountPath": folder, "readOnly": True})
+        return folder
 
     def _claim(self, claim: str) -> None:
         if not re.fullmatch(CLAIM, claim):

@@ -37,7 +37,7 @@ def untrusted(resource: EdgeDeployment, observed: Observed, revision: Revision) 
     if state.failing:
         return _problem(state.reason, f"spec.model.verify: {state.message}")
     if state.phase == "Succeeded":
-        return _problem("NotSigned", "spec.model.verify: the Job that looks for the signature named no key")
+        return _problem("NotSigned", "spec.model.verify: the Job that looks for the signature did not say whose it is")
     return _problem(VERIFYING, "spec.model.verify: looking for the signature", waiting=True)
 
 

@@ -87,7 +87,7 @@ def _signed(resource: EdgeDeployment, observed: Observed, rollout: Rollout) -> l
     if resource.spec.model.verify is None:
         return []
     state = verification(resource, observed, rollout.wanted) if rollout.wanted is not None else None
-    return [told(state or JobState("Absent"), "Verified", "the images are signed with the key")]
+    return [told(state or JobState("Absent"), "Verified", "the images are signed")]
 
 
 def _published(resource: EdgeDeployment, observed: Observed, outcome: OutcomeStatus | None) -> OutcomeStatus | None:

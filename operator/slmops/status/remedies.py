@@ -20,12 +20,15 @@ REMEDIES: dict[str, str] = {
     Reason.LICENSE_REFUSED: "Use a model with a licence that spec.licensePolicy lets in, or, once somebody who may has "
     "read it, add that licence to spec.licensePolicy.allow.",
     Reason.KEY_UNUSABLE: "Make the key pair with: cosign generate-key-pair k8s://NAMESPACE/NAME, and name that Secret in "
-    "spec.output.sign; to verify, name a Secret or ConfigMap that holds cosign.pub in verify. Then set the annotation "
-    "slmops.dev/retry.",
+    "spec.output.sign; to verify, name a Secret or ConfigMap that holds cosign.pub in verify; without a key, name in "
+    "trustedRoot a ConfigMap that holds the instance's trusted_root.json. Then set the annotation slmops.dev/retry.",
+    Reason.IDENTITY_REFUSED: "Name in spec.output.sign.keyless the Fulcio that knows this cluster's issuer (Sigstore's own "
+    "knows those of the large clouds), the audience that it asks for, and a service account in serviceAccountName; where a "
+    "token ran out, set the right time on the node. Then set the annotation slmops.dev/retry. Or sign with a key: secret.",
     Reason.SIGNATURE_MISSING: "Have whoever publishes it sign it (spec.output.sign of the resource that makes it, or: "
-    "cosign sign --key), then set the annotation slmops.dev/retry; or name another source.",
+    "cosign sign), then set the annotation slmops.dev/retry; or name another source.",
     Reason.SIGNATURE_INVALID: "Do not use it before you know who published it. If it is what you meant, name its "
-    "publisher's public key in verify, or have it signed with yours, then set the annotation slmops.dev/retry.",
+    "publisher's public key or identity in verify, or have it signed with yours, then set the annotation slmops.dev/retry.",
     Reason.PROVENANCE_MISSING: "Set spec.output.sign on the resource that makes it, whose provenance is signed with it, or "
     "attach one with: cosign attest --type slsaprovenance1; then set the annotation slmops.dev/retry. Or leave out "
     "verify.provenance.",

@@ -23,15 +23,22 @@ def at_work(state: JobState) -> bool:
 
 def signed(output: Output, state: JobState) -> list[Fact]:
     """The condition of who publishes."""
-    return [] if output.sign is None else [told(state, "Signed", "with the key")]
+    return [] if output.sign is None else [told(state, "Signed")]
 
 
-def told(state: JobState, done: str, words: str) -> Fact:
+def told(state: JobState, done: str, words: str = "") -> Fact:
     """The condition that the Job brings about. An image that knows nothing of signatures may say that it succeeded, too:
     that is not enough."""
     fact = stage(ConditionType.SIGNED, done, state)
     if fact.status != "True":
         return fact
     if state.report is None or state.report.signer is None:
-        return false(ConditionType.SIGNED, NOT_SIGNED, with_remedy(NOT_SIGNED, "the Job named no key"))
-    return true(ConditionType.SIGNED, done, f"{words} {state.report.signer}")
+        return false(
+            ConditionType.SIGNED, NOT_SIGNED, with_remedy(NOT_SIGNED, "the Job named no signer")
+        )
+    return true(ConditionType.SIGNED, done, f"{words} {by(state.report.signer)}".strip())
+
+
+def by(signer: str) -> str:
+    """A signer of a report in words: a key by its fingerprint, an identity by its name and issuer."""
+    return f"with the key {signer}" if signer.startswith("sha256:") else f"by {signer}"
