@@ -2,9 +2,10 @@
 
 import json
 
-from slmkit import keys, signing
+from slmkit import signing
 from slmkit.registry import Registry
 from slmkit.run import Context
+from slmkit.signers import signer
 from slmops.contract import Artifact, EvidenceRun, Report, Sink
 
 KIND = "application/vnd.slmops.rollout.v1+json"
@@ -14,7 +15,7 @@ PREDICATE = "https://slmops.dev/rollout/v1"
 def publish(run: EvidenceRun, context: Context) -> Report:
     """Attach the document to each image, once."""
     registry = Registry(run.registry, meter=context)
-    key = keys.private_key(run.key) if run.key is not None else None
+    by = signer(run) if run.key is not None or run.keyless is not None else None
     content = json.dumps(run.document, sort_keys=True, separators=(",", ":")).encode()
     context.stage("Publishing")
     published: dict[str, Artifact] = {}
@@ -23,11 +24,11 @@ def publish(run: EvidenceRun, context: Context) -> Report:
         sink = Sink(repository=image.partition("@")[0], credentials=run.credentials)
         about = Artifact(reference=image, size=0)
         published[image] = registry.attach(sink, about, KIND, content, {})
-        if key is not None:
+        if by is not None:
             said = signing.statement(about.digest, PREDICATE, run.document)
-            registry.attach(sink, about, signing.BUNDLE, signing.bundle(key, said), signing.annotations(PREDICATE))
+            registry.attach(sink, about, signing.BUNDLE, by.bundle(said), signing.annotations(PREDICATE))
     return Report(
         outcome="Succeeded",
         artifacts={pool: published[image] for pool, image in run.images.items()},
-        signer=keys.fingerprint(key.public_key()) if key is not None else None,
+        signer=by.name if by is not None else None,
     )

@@ -7,9 +7,10 @@ an artefact in the meantime is not signed.
 import json
 from typing import Any
 
-from slmkit import keys, signing
+from slmkit import signing
 from slmkit.registry import Registry
 from slmkit.run import Context, RunFailed
+from slmkit.signers import signer
 from slmkit.trust import SIGNED
 from slmops.contract import Artifact, Reason, Report, SignRun
 
@@ -23,7 +24,7 @@ PREDICATES = {
 def sign(run: SignRun, context: Context) -> Report:
     """Attach a signature to each artefact, and an attestation for each of its documents."""
     registry = Registry(run.registry, meter=context)
-    key = keys.private_key(run.key)
+    by = signer(run)
     context.stage("Signing")
     for _, made in sorted(run.artifacts.items()):
         digest = made.reference.partition("@")[2]
@@ -31,9 +32,8 @@ def sign(run: SignRun, context: Context) -> Report:
         statements += [_attested(registry, run, made, document) for document in made.documents]
         for predicate, said in statements:
             context.check()
-            signed = signing.bundle(key, said)
-            registry.attach(run.output, made, signing.BUNDLE, signed, signing.annotations(predicate))
-    return Report(outcome="Succeeded", signer=keys.fingerprint(key.public_key()))
+            registry.attach(run.output, made, signing.BUNDLE, by.bundle(said), signing.annotations(predicate))
+    return Report(outcome="Succeeded", signer=by.name)
 
 
 def _attested(registry: Registry, run: SignRun, made: Artifact, document: str) -> tuple[str, bytes]:

@@ -1,4 +1,4 @@
-"""Signatures as cosign makes and reads them, with a key and without a transparency log.
+"""Signatures as cosign makes and reads them, with a key and without a transparency log (without a key: ``keyless``).
 
 Made are Sigstore bundles (``application/vnd.dev.sigstore.bundle.v0.3+json``), as cosign 3 does: an in-toto statement
 about a digest in a DSSE envelope, attached to what it is about (cosign's BUNDLE_SPEC; DSSE's protocol 1.0). Whoever signs
@@ -63,6 +63,15 @@ def opened(key: PublicKey, content: bytes) -> tuple[str, set[str]]:
         said, kind = _bytes(envelope["payload"]), envelope["payloadType"]
         [signature] = envelope["signatures"]
         _check(key, _bytes(signature["sig"]), encoded(kind, said))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise NotSignedError(str(error)) from None
+    return stated(kind, said)
+
+
+def stated(kind: str, said: bytes) -> tuple[str, set[str]]:
+    """What is said in an envelope whose signature is good: predicate type and digests. Raises NotSignedError where that is
+    no statement."""
+    try:
         read = json.loads(said)
         if kind != STATEMENT or read["_type"] not in (STATEMENT_TYPE, OLDER_STATEMENT_TYPE):
             raise NotSignedError("what is signed is no statement")

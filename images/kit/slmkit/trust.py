@@ -1,4 +1,4 @@
-"""Whether something in a registry is signed with a key, asked before any of it is fetched.
+"""Whether something in a registry is signed, with a key or by an identity, asked before any of it is fetched.
 
 A signature is of a manifest's digest, and a manifest names each layer by digest: who can replace a layer can replace the
 manifest, and then there is no signature of it. Signatures are looked for among what refers to the digest, by the
@@ -7,7 +7,6 @@ registry's list or by the tag that stands in for it, and under the tag ``sha256-
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from slmkit.access import parse
@@ -20,19 +19,23 @@ SIGNED = "https://sigstore.dev/cosign/sign/v1"
 PROVENANCE = "https://slsa.dev/provenance/"
 """Of a statement's predicate type, whatever its version."""
 seen: dict[str, str] = {}
-"""Fingerprints of the keys that addresses, by digest, were found to be signed with in this process."""
+"""By what key or by whom addresses, by digest, were found to be signed in this process."""
+NAMED = 3
+"""Others who have signed that a message names."""
 
 
 @dataclass
 class _Evidence:
-    """What signatures there are, and what those by the key say of the digest."""
+    """What signatures there are, and what those by the right one say of the digest."""
 
     proven: set[str] = field(default_factory=set)
     """Predicate types."""
     others: int = 0
-    """Not by the key."""
+    """Not by whom is asked for."""
     elsewhere: int = 0
-    """By the key, and about another digest."""
+    """By the right one, and about another digest."""
+    why: list[str] = field(default_factory=list)
+    """What is known of the others."""
 
     @property
     def signed(self) -> bool:
@@ -47,15 +50,14 @@ class _Evidence:
 
 def verified(source: Source, registry: Registry) -> Source:
     """The source by its digest, once it has shown what it has to. Raises RunFailed otherwise."""
-    from slmkit import keys, signing  # cryptography is loaded where something is verified, and nowhere else
+    from slmkit import openers, signing  # cryptography is loaded where something is verified, and nowhere else
 
     wanted = source.verify
     if wanted is None:
         return source
     if not source.uri.startswith("oci://"):
         raise RunFailed(Reason.INVALID_CONFIGURATION, f"{source.uri}: verify goes with oci:// alone")
-    key = keys.public_key(Path(wanted.key))
-    print_of_key = keys.fingerprint(key)
+    by = openers.opener(wanted)
     address = source.uri.removeprefix("oci://")
     digest = registry.look(address, source.credentials).digest
     parts = parse(address)
@@ -66,11 +68,13 @@ def verified(source: Source, registry: Registry) -> Source:
             if layer["mediaType"] == signing.SIMPLE:
                 said = layer.get("annotations")
                 signature = said.get(signing.SIMPLE_SIGNATURE) if isinstance(said, dict) else None
-                predicate, about = SIGNED, {signing.opened_simple(key, content, signature)}
+                predicate, about = SIGNED, {by.opened_simple(content, signature)}
             else:
-                predicate, about = signing.opened(key, content)
-        except signing.NotSignedError:
+                predicate, about = by.opened(content)
+        except signing.NotSignedError as error:
             found.others += 1
+            if (why := by.told(error)) and why not in found.why:
+                found.why.append(why)
             continue
         if digest not in about:
             found.elsewhere += 1
@@ -81,13 +85,12 @@ def verified(source: Source, registry: Registry) -> Source:
     if not found.signed:
         if found.others or found.elsewhere:
             told = f"signatures by others: {found.others}, about something else: {found.elsewhere}"
-            raise RunFailed(Reason.SIGNATURE_INVALID, f"{pinned} is not signed with the key {print_of_key} ({told})")
+            told += "".join(f"; {why}" for why in found.why[:NAMED])
+            raise RunFailed(Reason.SIGNATURE_INVALID, f"{pinned} is not signed {by.words} ({told})")
         raise RunFailed(Reason.SIGNATURE_MISSING, f"{pinned} is not signed")
     if wanted.provenance and not found.provenance:
-        raise RunFailed(
-            Reason.PROVENANCE_MISSING, f"{pinned} has no provenance that is signed with the key {print_of_key}"
-        )
-    seen[f"oci://{pinned}"] = print_of_key
+        raise RunFailed(Reason.PROVENANCE_MISSING, f"{pinned} has no provenance that is signed {by.words}")
+    seen[f"oci://{pinned}"] = by.name
     return source.model_copy(update={"uri": f"oci://{pinned}"})
 
 
