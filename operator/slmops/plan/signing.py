@@ -17,7 +17,7 @@ from slmops.settings import Settings
 from slmops.state import SIGN, Observed
 
 RESOURCES = Resources(requests={"cpu": "100m", "memory": "128Mi"}, limits={"memory": "512Mi"})
-"""To open a key as cosign encrypts it takes up to 128 MiB; without a key there are libraries of 60 MB to load."""
+"""To open a key as cosign encrypts it takes up to 128 MiB; without a key some 75 MB."""
 OWN = {"resources", "runtime_class_name", "image"}
 """What of a run's settings is meant for the work itself."""
 

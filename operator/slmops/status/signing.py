@@ -33,9 +33,7 @@ def told(state: JobState, done: str, words: str = "") -> Fact:
     if fact.status != "True":
         return fact
     if state.report is None or state.report.signer is None:
-        return false(
-            ConditionType.SIGNED, NOT_SIGNED, with_remedy(NOT_SIGNED, "the Job named no signer")
-        )
+        return false(ConditionType.SIGNED, NOT_SIGNED, with_remedy(NOT_SIGNED, "the Job named no signer"))
     return true(ConditionType.SIGNED, done, f"{words} {by(state.report.signer)}".strip())
 
 

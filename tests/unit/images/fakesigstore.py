@@ -40,7 +40,7 @@ def account(name: str = "default", namespace: str = "edge-ai") -> str:
 class FakeSigstore:
     """The servers; a context manager."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.issuer = ISSUER
@@ -48,6 +48,8 @@ class FakeSigstore:
         self.tokens, self.authority, self.certificates, self.log = (
             ec.generate_private_key(ec.SECP256R1()) for _ in "1234"
         )
+        self.known: list[Any] = [self.tokens.public_key()]
+        """Keys of those who may say who somebody is."""
         self.root_certificate = _root_certificate(self.authority)
         self.shown: list[str] = []
         """Tokens that Fulcio has seen."""
@@ -59,8 +61,8 @@ class FakeSigstore:
         """Changes what Rekor answers."""
         self.refusals: dict[str, list[tuple[int, Json]]] = {"fulcio": [], "rekor": []}
         """What is answered instead, one for each request."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (_Handler,), {"instance": self}))
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self._server = ThreadingHTTPServer(address, type("Bound", (_Handler,), {"instance": self}))
+        self.host = f"{address[0]}:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
@@ -118,10 +120,9 @@ class FakeSigstore:
     def certificate(self, request: Json, token: str) -> list[str]:
         """A chain in PEM. Raises ValueError where it makes none."""
         self.shown.append(token)
-        try:
-            claims = jwt.decode(token, self.tokens.public_key(), ["ES256"], audience=self.audience)
-        except jwt.PyJWTError:
-            raise ValueError("There was an error processing the identity token") from None
+        claims = next(filter(None, (self._claims(token, key) for key in self.known)), None)
+        if claims is None:
+            raise ValueError("There was an error processing the identity token")
         asked = x509.load_pem_x509_csr(base64.b64decode(request["certificateSigningRequest"]))
         if not asked.is_signature_valid:
             raise ValueError("The signature supplied in the request could not be verified")
@@ -130,6 +131,12 @@ class FakeSigstore:
             asked.public_key(), account(of["serviceaccount"]["name"], of["namespace"]), claims["iss"]
         )
         return [found.public_bytes(serialization.Encoding.PEM).decode() for found in (made, self.root_certificate)]
+
+    def _claims(self, token: str, key: Any) -> Json | None:
+        try:
+            return dict(jwt.decode(token, key, ["ES256", "RS256"], audience=self.audience))
+        except jwt.PyJWTError:
+            return None
 
     def _certified(self, key: Any, name: str, issuer: str) -> x509.Certificate:
         now = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=self.certified_ago)
