@@ -33,7 +33,7 @@ def sign(run: SignRun, context: Context) -> Report:
         for predicate, said in statements:
             context.check()
             registry.attach(run.output, made, signing.BUNDLE, by.bundle(said), signing.annotations(predicate))
-    return Report(outcome="Succeeded", signer=by.name)
+    return Report(outcome="Succeeded", signer=by.name or None)
 
 
 def _attested(registry: Registry, run: SignRun, made: Artifact, document: str) -> tuple[str, bytes]:

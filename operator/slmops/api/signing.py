@@ -55,7 +55,7 @@ class Keyless(ApiModel):
     server takes the token for its own."""
     service_account_name: ObjectName = "default"
     """Service account in the same namespace whose identity it is. Its token is mounted into the Job that signs, and into no
-    other."""
+    other; that Job's image is pulled with its imagePullSecrets."""
     trusted_root: TrustedRoot | None = None
     """Of an instance of your own. When absent, what Sigstore's public repository (TUF) says."""
 

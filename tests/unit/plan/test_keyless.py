@@ -115,6 +115,13 @@ def test_a_refusal_of_the_identity_is_told_with_its_remedy_and_costs_no_training
     assert "serviceAccountName" in told(status, "Signed")
 
 
+@pytest.mark.parametrize("audience", ["https://kubernetes.default.svc", "sts.amazonaws.com", "api://AzureADTokenExchange",
+                                      "sigstore.", "sigstores", "vault", ""])  # fmt: skip
+def test_a_token_that_another_server_takes_cannot_be_asked_for(audience: str) -> None:
+    with pytest.raises(ValueError, match="should match pattern"):
+        Keyless.model_validate({"audience": audience})
+
+
 # --- whom it may connect to
 
 
