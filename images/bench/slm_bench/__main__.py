@@ -4,14 +4,15 @@ What is measured shares a small node with whoever measures it: nothing is loaded
 """
 
 import sys
+from typing import Any
 
 from slmkit.stop import stoppable
 
 stoppable()
-from slmkit.run import main
+from slmkit.run import Handler, main
 from slmops.contract import BenchRun, EvidenceRun, PullRun, SignRun, VerifyRun
 
-RUNS = {
+RUNS: dict[type[Any], Handler] = {
     BenchRun: "slm_bench.bench:bench",
     PullRun: "slm_bench.pull:pull",
     SignRun: "slm_bench.sign:sign",

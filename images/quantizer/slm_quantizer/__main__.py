@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 from slmkit.stop import stoppable
 
@@ -10,10 +11,10 @@ os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
 # Threads that wait by spinning take the core from the one that they wait for, on a node that does something else too.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from slmkit.run import main
+from slmkit.run import Handler, main
 from slmops.contract import IndexRun, QuantizeRun, TrainRun
 
-RUNS = {
+RUNS: dict[type[Any], Handler] = {
     QuantizeRun: "slm_quantizer.quantize:quantize",
     TrainRun: "slm_quantizer.adapt:adapt",
     IndexRun: "slmkit.variants:index",

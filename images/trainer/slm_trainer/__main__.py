@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 from slmkit.stop import stoppable
 from slmops.contract import WORK_DIR
@@ -23,10 +24,10 @@ if (local := os.environ.get("LOCAL_RANK")) is not None:  # the launcher speaks f
         os.environ["WORK_DIR"] = f"{os.environ.get('WORK_DIR', WORK_DIR)}/process-{local}"
 
 from slm_trainer.together import needed
-from slmkit.run import main
+from slmkit.run import Handler, main
 from slmops.contract import CompareRun, JoinRun, LabelRun, SuggestRun, TrainRun
 
-RUNS = {
+RUNS: dict[type[Any], Handler] = {
     LabelRun: "slm_trainer.label.run:label",
     TrainRun: "slm_trainer.train:train",
     SuggestRun: "slm_trainer.search.suggest:suggest",

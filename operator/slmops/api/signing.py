@@ -7,17 +7,9 @@ from pydantic import Field
 from slmops.api.base import DATA_KEY, ApiModel, ObjectName, Rule, exactly_one_of
 
 INSTANCE = r"^https://[A-Za-z0-9][^\s/@]*$"
-
-
 ISSUER = r"^https://[A-Za-z0-9][!-~]*$"
-
-
 IDENTITY = r"^[!-~]+$"
-
-
 AUDIENCE = r"^sigstore([-.][a-z0-9]+)*$"
-
-
 FULCIO, REKOR = "https://fulcio.sigstore.dev", "https://rekor.sigstore.dev"
 """Sigstore's public instance."""
 Instance = Annotated[str, Field(pattern=INSTANCE, max_length=256)]
