@@ -14,7 +14,8 @@ venv: .venv/.stamp ## Python environment from constraints/dev.txt
 	@$(PYTHON) -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo \
 	  "$(PYTHON) with venv, 3.11 or newer, is needed: apt-get install python3-venv, or make PYTHON=/path/to/python" >&2; exit 1; }
 	@test -x .venv/bin/pip || $(PYTHON) -m venv --clear .venv
-	.venv/bin/pip install -q --disable-pip-version-check --require-hashes -r constraints/dev.txt
+	@# The file names all of them. pip would resolve pydantic[email] of a dependency's dependency anew, without a hash.
+	.venv/bin/pip install -q --disable-pip-version-check --no-deps --require-hashes -r constraints/dev.txt
 	@touch $@
 
 demo: venv ## From an empty machine to a model that answers on edge nodes
