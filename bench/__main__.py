@@ -21,6 +21,7 @@ from bench import (
     training,
 )
 from bench.place import CLUSTER, elsewhere, heed_sigterm
+from demo.steps import NAMESPACE, Kubectl, unfinished
 from tests.cluster.shell import Failed
 
 ALL = [
@@ -80,6 +81,9 @@ def _problem(wanted: Sequence[str], options: argparse.Namespace) -> str | None:
         return problem
     if not options.check and not CLUSTER.healthy():
         return "the local cluster does not run; start it with: make cluster"
+    if not options.check and unfinished(Kubectl(CLUSTER)):
+        return ("an interrupted demo goes on in the cluster and would be measured too: end it with make demo, or with "
+                f"kubectl delete namespace {NAMESPACE}")  # fmt: skip
     return None
 
 

@@ -141,6 +141,16 @@ def examples(cluster: AnyCluster, folder: Path = EXAMPLES) -> Iterator[str]:
         yield file.read_text().replace(REGISTRY, cluster.registry)
 
 
+def unfinished(kubectl: Kubectl) -> bool:
+    """Whether the chain was begun and is on its way to its end: an interrupted demo goes on in the cluster without us."""
+    if not kubectl("get", "crd", "distillations.slmops.dev", "--ignore-not-found", "-o", "name"):
+        return False
+    found = [(kind, kubectl.get(kind, name), type) for kind, name, type in CHAIN]
+    states = [(kind, condition(manifest, type).get("status")) for kind, manifest, type in found]
+    failed = any(state == "False" and kind != "edgedeployment" for kind, state in states)
+    return any(manifest for _, manifest, _ in found) and not failed and any(state != "True" for _, state in states)
+
+
 def ensure_teacher(kubectl: Kubectl, images: dict[str, str], tell: Callable[[str], None]) -> str:
     """Train the teacher, unless the registry has the one that these settings make. Returns its address."""
     registry, access = kubectl.cluster.registry, contract.Registry(plain_http=kubectl.cluster.plain_http)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo.steps import Kubectl, build_images, ensure_teacher, install
+from demo.steps import Kubectl, build_images, ensure_teacher, install, unfinished
 from tests.cluster import Cluster, choose
 from tests.e2e.chain import chain
 from tests.e2e.platform import NAMESPACE, REFUSING, Platform, vacate
@@ -22,6 +22,10 @@ def platform() -> Iterator[Platform]:
     if isinstance(cluster, Cluster):
         cluster.reset()
     images = build_images(cluster)
+    demo = Kubectl(cluster)
+    if isinstance(cluster, Cluster) and unfinished(demo):
+        print("a demo that was interrupted takes the processors from what is waited for: its namespace goes")
+        vacate(demo, demo.namespace)
     kubectl = Kubectl(cluster, NAMESPACE)
     vacate(kubectl, NAMESPACE)
     cluster.namespace(NAMESPACE)

@@ -163,3 +163,26 @@ def test_a_slow_machine_is_no_failure_but_one_that_stands_still_is(monkeypatch: 
         assert not watch.still(f"Training {minute // 15}%")
     now += steps.STILL_SECONDS + 1
     assert watch.still("Training 19%")
+
+
+# --- a demo that was interrupted goes on in the cluster
+
+
+@pytest.mark.parametrize(
+    ("states", "so"),
+    [({}, False), (dict.fromkeys(steps.CHAIN, "True"), False), (dict.fromkeys(steps.CHAIN, "Unknown"), True),
+     (dict.fromkeys(steps.CHAIN[:3], "True"), True),
+     (dict.fromkeys(steps.CHAIN, "Unknown") | {steps.CHAIN[2]: "False"}, False),
+     (dict.fromkeys(steps.CHAIN, "Unknown") | {steps.CHAIN[1]: "False"}, True)],
+)  # fmt: skip
+def test_a_chain_that_is_on_its_way_is_told_from_one_that_has_ended(states: dict[Any, str], so: bool) -> None:
+    class Cluster(Fake):
+        def __call__(self, *arguments: str | Path, stdin: str | None = None, check: bool = True) -> str:
+            return "customresourcedefinition/distillations.slmops.dev"
+
+        def get(self, kind: str, name: str, namespace: str = "") -> Manifest | None:
+            found = [(type, status) for (k, n, type), status in states.items() if (k, n) == (kind, name)]
+            conditions = [{"type": type, "status": status} for type, status in found]
+            return {"status": {"conditions": conditions}} if found else None
+
+    assert steps.unfinished(Cluster()) is so  # type: ignore[arg-type]
