@@ -60,6 +60,7 @@ def chain(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Seen:
                 spec["gates"] = [{"metric": "ExactMatch", "min": "1%"}]
                 spec["evaluation"]["samples"] = 100
             case "FineTune":
+                spec["training"]["epochs"] = 3
                 spec["evaluation"]["samples"] = 100
             case "EdgeDeployment" if manifest["metadata"]["name"] == "farms":
                 spec["runtime"]["nodePort"] = NODE_PORT

@@ -26,6 +26,7 @@ def platform() -> Iterator[Platform]:
     if isinstance(cluster, Cluster) and unfinished(demo):
         print("a demo that was interrupted takes the processors from what is waited for: its namespace goes")
         vacate(demo, demo.namespace)
+        cluster.namespace(demo.namespace)
     kubectl = Kubectl(cluster, NAMESPACE)
     vacate(kubectl, NAMESPACE)
     cluster.namespace(NAMESPACE)
