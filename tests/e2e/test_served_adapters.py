@@ -112,8 +112,12 @@ def test_a_pool_answers_with_its_own_adapter_and_settings(platform: Platform, sk
     first = platform.wait("edgedeployment", NAME, "Ready", "True", SECONDS)["status"]["stable"]["revision"]
     own = {"adapter": "noise", "generation": {"temperature": 0, "maxLength": 128}}
     platform.patch("edgedeployment", NAME, {"pools": [POOLS[0] | own]})
-    platform.wait("edgedeployment", NAME, "Ready", "True", SECONDS)
-    assert platform.status("edgedeployment", NAME)["stable"]["revision"] != first
+
+    def other() -> bool:
+        found = platform.status("edgedeployment", NAME)
+        return found["stable"]["revision"] != first and not found.get("candidate")
+
+    wait_for("another revision", other, SECONDS, lambda: platform.show("edgedeployment", NAME))
     wait_for("the old servers to go", lambda: first not in str(servers(platform)), 60)
     base = address(platform)
     said = [platform.chat(base, "hello", model)["choices"] for model in (NAME, NAME, f"{NAME}:noise")]
