@@ -373,6 +373,15 @@ CASES: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
         EDGE,
         {"spec.pools.0.variant": "Auto", "spec.model": {"image": f"registry.example/x@sha256:{'ab' * 32}"}},
     ),
+    "embeddings of another runtime": (
+        QUANTIZED,
+        {
+            "spec.variants.0.format": "GGUF",
+            "spec.variants.0.embeddings": True,
+            "spec.evaluation": None,
+            "spec.gates": None,
+        },
+    ),
     "adapter of an engine that knows none": (
         EDGE,
         {"spec.runtime.engine": "FoundryLocal", "spec.pools.0.adapter": "irrigation"},

@@ -44,7 +44,7 @@ def skills(platform: Platform, data: dict[str, str]) -> Iterator[Manifest]:
     base = toys.base(platform, "served-base", data["irrigation"], steps=60)
     tuned = finetune(platform, TUNED, base, data)
     quantized = resource(
-        "QuantizedModel", NAME, model={"uri": base}, variants=[{"name": "cpu-int4"}],
+        "QuantizedModel", NAME, model={"uri": base}, variants=[{"name": "cpu-int4", "embeddings": True}],
         adapters=[{"name": "irrigation", "fineTune": {"name": TUNED, "adapter": "irrigation"}},
                   {"name": "noise", "fineTune": {"name": TUNED, "adapter": "noise"}}],
         run={"nodeSelector": {"pool": "gpu"}, "retries": 0},
@@ -77,6 +77,13 @@ def read(url: str) -> str:
         return str(answer.read().decode())
 
 
+def embedded(base: str, model: str) -> list[float]:
+    body = json.dumps({"model": model, "input": "open the gate"}).encode()
+    request = urllib.request.Request(f"{base}/v1/embeddings", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return list(json.load(answer)["data"][0]["embedding"])
+
+
 def test_an_image_holds_the_model_and_a_layer_for_each_adapter(platform: Platform, skills: Manifest) -> None:
     variant = built(platform)
     tuned = platform.wait("finetune", TUNED, "Succeeded", "True", SECONDS)["status"]
@@ -101,6 +108,8 @@ def test_each_request_chooses_its_adapter(platform: Platform, skills: Manifest) 
     assert [(card["id"], card.get("parent")) for card in cards] == wanted
     for model, _ in wanted:
         assert platform.chat(base, "hello", model)["model"] == model
+    vectors = [embedded(base, model) for model in (NAME, NAME, f"{NAME}:noise")]
+    assert vectors[0] == vectors[1] != vectors[2], "each adapter has its own"
     with pytest.raises(urllib.error.HTTPError) as refused:
         platform.chat(base, "hello", f"{NAME}:barn")
     assert refused.value.code == 404

@@ -14,6 +14,8 @@ from slmops.contract import QuantizeRun, Reason
 
 ROUNDING = {"RTN": "rtn", "KQuant": "k_quant_mixed", "AWQ": "rtn"}
 """How the builder itself rounds; AWQ has scaled the weights beforehand, GPTQ has rounded them."""
+HIDDEN = "hidden_states"
+"""The builder's name of the output that embeddings are taken from."""
 FILES = ("model.onnx", GENAI)
 
 
@@ -21,6 +23,8 @@ def build(model: Path, run: QuantizeRun, records: Path | None, work: Path, passe
     """Convert a checked model folder. ``records``: a TokenStore to calibrate with. Returns the folder with the ONNX
     model."""
     options: dict[str, Any] = {"type": "ModelBuilder", "precision": run.precision.lower()}
+    if run.embeddings:
+        options["include_hidden_states"] = True
     if run.precision == "INT4":
         options |= {"int4_block_size": run.block_size, "int4_is_symmetric": run.symmetric}
         if run.algorithm == "GPTQ":
@@ -37,7 +41,20 @@ def build(model: Path, run: QuantizeRun, records: Path | None, work: Path, passe
         model = awq(model, records, run.block_size, run.symmetric, work / "scaled", passes)
     what = f"{run.precision} model"
     passes.begin(converting(run.format), depth(model))
-    return carry_out(model, {"build": options}, work / f"olive-{run.precision}", FILES, what, run.device, passes)
+    made = carry_out(model, {"build": options}, work / f"olive-{run.precision}", FILES, what, run.device, passes)
+    if run.embeddings:
+        _check_embeddings(made)
+    return made
+
+
+def _check_embeddings(folder: Path) -> None:
+    """The builder passes over what it does not know of an architecture, and the edge server would find nothing."""
+    import onnx
+
+    outputs = {output.name for output in onnx.load(folder / FILES[0], load_external_data=False).graph.output}
+    if HIDDEN not in outputs:
+        raise RunFailed(Reason.CONVERSION_FAILED, f"the model builder made no output {HIDDEN} of this architecture: leave "
+                        "embeddings out")  # fmt: skip
 
 
 def on_cpu(folder: Path, view: Path) -> Path:

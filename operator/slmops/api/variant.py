@@ -62,6 +62,11 @@ class Variant(ApiModel):
             "target.device goes with format ONNX",
             "target",
         ),
+        Rule(
+            "self.format == 'ONNX' || !has(self.embeddings) || !self.embeddings",
+            "embeddings goes with format ONNX: other runtimes have ways of their own",
+            "embeddings",
+        ),
         # Compared with the default: the API server has filled it in before it asks.
         Rule("self.precision == 'INT4' || self.blockSize == 32", "blockSize goes with precision INT4", "blockSize"),
         Rule("self.format != 'GGUF' || self.blockSize == 32", "blocks of GGUF have a size of their own", "blockSize"),
@@ -85,6 +90,8 @@ class Variant(ApiModel):
     """Weights that share a scale (INT4)."""
     symmetric: bool = True
     """Whether zero is in the middle of the range (INT4). KQuant decides by itself."""
+    embeddings: bool = False
+    """Also give the last hidden states (format ONNX): the edge runtime then answers /v1/embeddings, too."""
     target: Target = Target()
     """What the variant is built for."""
 

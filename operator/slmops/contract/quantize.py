@@ -54,6 +54,8 @@ class QuantizeRun(Run):
     calibration: Calibration | None = None
     """Set where the algorithm, or the method of pruning, needs it."""
     prune: Prune | None = None
+    embeddings: bool = False
+    """Whether the graph also gives the last hidden states."""
     generation: Generation = Generation()
     architecture: Literal["amd64", "arm64"] = "amd64"
     device: Literal["CPU", "CUDA"] = "CPU"

@@ -126,6 +126,7 @@ def _variant(resource: QuantizedModel, variant: Variant, observed: Observed, set
         algorithm=variant.algorithm,
         block_size=variant.block_size,
         symmetric=variant.symmetric,
+        embeddings=variant.embeddings,
         calibration=calibration,
         prune=contract.Prune.model_validate(prune.model_dump()) if prune else None,
         architecture=variant.target.architecture,

@@ -88,6 +88,19 @@ def test_onnx_in_more_bits(model: Path, tmp_path: Path, precision: str, least: f
     assert precision != "FP32" or found.greedy_agreement == 1
 
 
+def test_with_embeddings_the_graph_gives_its_hidden_states_and_says_the_same(model: Path, tmp_path: Path) -> None:
+    import onnx
+
+    plain, _ = made(model, wish(), None, tmp_path / "plain")
+    built, found = made(model, wish(embeddings=True), None, tmp_path / "embeds")
+    outputs = [
+        {o.name for o in onnx.load(f / "model.onnx", load_external_data=False).graph.output} for f in (plain, built)
+    ]
+    assert outputs[1] - outputs[0] == {"hidden_states"}
+    assert found.similarity > 0.9
+    assert weight_bytes(built) < 1.01 * weight_bytes(plain)
+
+
 @pytest.mark.parametrize("precision", ["FP16", "INT4"])
 def test_onnx_for_a_gpu_computes_the_same_on_a_cpu(model: Path, tmp_path: Path, precision: str) -> None:
     built, found = made(model, wish(precision=precision, device="CUDA"), None, tmp_path)
