@@ -201,16 +201,8 @@ class Fleet:
         self.moved = {name for name in self.moved & set(world.nodes) if self._between_pools(name)}
         excused = self.shaken | self.moved | {n for n in self.served if n not in world.nodes}
         self.served -= excused
-        bare = {name for name in self.served if world.is_online(name) and not world.serving(name)}
-        if self.stops:  # those in their turn, or on their way back
-            most = self.spec["strategy"]["maxUnavailable"]
-            bare = {
-                n
-                for p in self.spec["pools"]
-                if len(found := bare & set(world.members(p["name"]))) > most
-                for n in found
-            }
-        assert not bare, f"{bare} serve no more"
+        for name in () if self.stops else self.served:  # with one server a node, the end tells whether all have theirs
+            assert world.serving(name) or not world.is_online(name), f"{name} serves no more"
         self.served |= {n for n in world.nodes if world.is_online(n) and world.serving(n)} - excused
         if world.parent["status"].get("failed"):  # where there is nothing to go back to
             pools = {pool["name"] for pool in self.spec["pools"]}
@@ -242,6 +234,8 @@ class Fleet:
             labels = self.world.objects[key]["metadata"]["labels"]
             if key[0] != "Job" or labels[LABEL_ROLE] != "pull":
                 continue
+            if self.stops and self.world.objects[key]["metadata"]["annotations"]["slmops.dev/node"] in before.barred:
+                continue  # its turn has begun already, with the end of its server
             pool, revision = labels[LABEL_POOL], labels[LABEL_REVISION]
             assert not self.spec.get("paused"), "a turn began on a pause"
             begun = _begun(self.world, pool, revision) - before.out(pool, revision)
@@ -362,6 +356,7 @@ class _State:
     def __init__(self, world: World) -> None:
         self.keys = set(world.objects)
         self.stable = _stable(world)
+        self.barred = {host for found in world.of_kind("DaemonSet") for host in _barred(found)}
         self.pools = [pool["name"] for pool in world.parent["spec"]["pools"]]
         self.online = [world.nodes[name] for pool in self.pools for name in world.members(pool)]
         self.members = {pool: set(world.members(pool)) for pool in self.pools}
@@ -429,6 +424,14 @@ def _begun(world: World, pool: str, revision: str) -> set[str]:
         if any((found_[LABEL_POOL], found_[LABEL_REVISION]) == (pool, revision) for found_ in labels):
             found.add(name)
     return found
+
+
+def _barred(daemon_set: Manifest) -> Collection[str]:
+    """Host names that a stable server is kept from."""
+    affinity = daemon_set["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
+    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    stable = daemon_set["metadata"]["labels"][LABEL_TRACK] == "stable"
+    return [host for e in term["matchExpressions"] if stable and e["operator"] == "NotIn" for host in e["values"]]
 
 
 def _stable(world: World) -> set[str]:

@@ -14,7 +14,7 @@ from slmops.plan.batch import unrecorded
 from slmops.plan.choosing import looked_for, measuring
 from slmops.plan.evidence import evidence
 from slmops.plan.monitoring import kept, with_monitoring
-from slmops.plan.placement import WATCH_SECONDS, begun_turns, servers
+from slmops.plan.placement import WATCH_SECONDS, begun_turns, servers, stopped
 from slmops.plan.serving import NOWHERE, bound, service
 from slmops.plan.sources import Sources, Unresolved
 from slmops.plan.turns import turn_jobs
@@ -71,7 +71,8 @@ def _of_rollout(given: EdgeDeployment, choosing: Choosing, trials: Sequence[Mani
     for pool, state in zip(resource.spec.pools, rollout.pools, strict=True):
         apply += servers(resource, pool, state, rollout, observed, settings, now)
         mine = [item for item in old if item.pool == pool.name and (item.hosts or item.kept)]
-        apply += [bound(item.daemon_set, pool, "retired", only=item.hosts or NOWHERE) for item in mine]
+        leaves = stopped(resource, state, rollout)
+        apply += [bound(item.daemon_set, pool, "retired", only=item.hosts - leaves or NOWHERE) for item in mine]
         pods += _expected(state, rollout)
         if rollout.decision not in ("RollBack", "Promote"):
             for turn in begun_turns(state, rollout):

@@ -53,9 +53,8 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
             taken &= barred(live, taken)
         if rollout.decision != "RollBack":
             begins = begun_turns(state, rollout)
-            taken |= {turn.node.hostname for turn in begins if _stops_now(resource, turn)}
+            taken |= stopped(resource, state, rollout)
             single = [turn for turn in state.turns.values() if turn.stops]
-            taken |= {turn.node.hostname for turn in single if turn.step not in (*RESTS, "MeasuringStable")}
             # While a person is asked, such a node has the server that it had.
             hosts -= {turn.node.hostname for turn in single if turn.step == "Inconclusive"}
             left = {n.hostname for n in state.nodes if given_up(resource, rollout.failed, state.name, n)}
@@ -69,6 +68,21 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
     if live is not None:
         out.append(bound(live, pool, "stable", excluded=taken | _kept_from(resource, state, rollout)))
     return out
+
+
+def stopped(resource: EdgeDeployment, state: PoolState, rollout: Rollout) -> set[str]:
+    """Host names of nodes that hold one server and lose it now, or have lost it, so that the candidate's can come.
+
+    One whose turn does not go on, since others come first or a person is asked, has it back: nobody knows for how long.
+    """
+    if rollout.candidate is None or rollout.decision in ("RollBack", "Promote"):
+        return set()
+    begins = begun_turns(state, rollout)
+    going = {turn.node.hostname for turn in begins} | state.admitted
+    single = [turn for turn in state.turns.values() if turn.stops and turn.step not in (*RESTS, "MeasuringStable")]
+    return {turn.node.hostname for turn in single if turn.node.hostname in going} | {
+        turn.node.hostname for turn in begins if _stops_now(resource, turn)
+    }
 
 
 def _due(state: PoolState, rollout: Rollout, live: Manifest | None, now: datetime) -> bool:
