@@ -278,3 +278,29 @@ def test_a_pause_begins_nothing_there() -> None:
     assert not world.of_kind("Job") or all(
         job["metadata"]["labels"]["slmops.dev/role"] != "before" for job in world.of_kind("Job")
     )
+
+
+@pytest.mark.parametrize("moment", range(5, 12))
+def test_whenever_its_turn_is_overtaken_a_node_has_its_server_back_while_a_person_is_asked(moment: int) -> None:
+    world = World(dict.fromkeys(NAMES, "small"), strategy={"cutOver": "StopThenDownload"})
+    world.settle()
+    world.retry("again")
+    for _ in range(moment):
+        world.turn()
+    world.deploy("noisy-1")
+    world.settle()
+    assert world.status["phase"] == "Paused"
+    assert [world.serving(name) for name in NAMES] == [["good-1"]] * 3
+
+
+def test_a_class_that_kept_what_it_had_is_stopped_for_the_next_one_too() -> None:
+    classes = {"n1": "small", "n2": "small", "n3": "big"}
+    world = World(classes, strategy={"cutOver": "StopThenDownload", "promotionScope": "HardwareClass"})
+    world.settle()
+    world.deploy("lame-1")
+    world.settle()
+    assert [world.serving(name) for name in classes] == [["good-1"], ["good-1"], ["lame-1"]]
+    world.deploy("good-2")
+    world.settle()
+    assert [world.serving(name) for name in classes] == [["good-2"]] * 3
+    assert world.status["phase"] == "Ready"
