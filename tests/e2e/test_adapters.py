@@ -16,7 +16,7 @@ from slmops.contract import Source
 from tests.e2e import toys
 from tests.e2e.platform import NAMESPACE, Platform
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 SECONDS = 600
 NAME = "skills"
 

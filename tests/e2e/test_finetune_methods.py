@@ -18,7 +18,7 @@ from tests.e2e import toys
 from tests.e2e.platform import NAMESPACE, Platform
 from tests.e2e.toys import by_heart, client, dataset
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 SECONDS = 600
 
 TEMPLATE = """{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{{ eos_token }}{% endfor %}

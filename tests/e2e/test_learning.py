@@ -18,7 +18,7 @@ from tests.e2e.platform import NAMESPACE, Platform
 from tests.e2e.toys import client, dataset, publish
 from tests.unit.images.fakellm import FakeLLM, Reply, served
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 SECONDS = 600
 TEACHER = ("10.77.0.1", 5996)
 """An address of this machine that pods reach."""

@@ -15,7 +15,7 @@ from slmops.contract import DATASET_TYPE, Sink
 from tests.cluster import Cluster
 from tests.e2e.platform import NAMESPACE, Platform
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 SECONDS = 600
 GPU = "nvidia.com/gpu"
 QUEUES = """\

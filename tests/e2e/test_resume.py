@@ -22,7 +22,7 @@ from slmops.contract import DATASET_TYPE, Sink, Source
 from tests.cluster import Cluster
 from tests.e2e.platform import NAMESPACE, Platform
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 SECONDS = 600
 STEPS = 160
 """Enough that an idle machine, too, is still at them when the second pod is killed."""

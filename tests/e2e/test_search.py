@@ -16,7 +16,7 @@ from tests.e2e import toys
 from tests.e2e.platform import NAMESPACE, Platform
 from tests.e2e.toys import client, dataset
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 SECONDS = 600
 NAME = "searched"
 

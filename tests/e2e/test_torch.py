@@ -13,7 +13,7 @@ from tests.e2e.platform import Platform
 sys.path.insert(0, str(ROOT / "images"))
 from build import fetch_wheels
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 RUNNER = (
     "execnet",
     "hypothesis",

@@ -12,7 +12,7 @@ from slmops import contract
 from slmops.contract import DATASET_TYPE, Sink
 from tests.e2e.platform import NAMESPACE, Platform
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.long]
 PROMPTS = 160
 SECONDS = 600
 
