@@ -161,7 +161,7 @@ def test_another_key_is_refused_by_who_trains_on_it(
     found = condition(platform.wait("finetune", "stranger", "Succeeded", "False", SECONDS), "Succeeded")
     assert found["reason"] == "SignatureInvalid", found
     assert "is not signed with the key sha256:" in found["message"]
-    assert "name its publisher's public key in verify" in found["message"]
+    assert "name its publisher's public key or identity in verify" in found["message"]
 
 
 def test_no_node_pulls_what_is_signed_with_another_key_and_the_right_one_goes_on(
