@@ -61,14 +61,14 @@ def status(platform: Platform, name: str) -> Manifest:
     return platform.status("edgedeployment", name)
 
 
-def reach(platform: Platform, name: str, what: str, so: Callable[[Manifest], Any], seconds: float = 180) -> Manifest:
+def reach(platform: Platform, name: str, what: str, so: Callable[[Manifest], Any], seconds: float = 300) -> Manifest:
     """Wait until the status is so; the status then."""
     wait_for(f"{name}: {what}", lambda: so(status(platform, name)), seconds, lambda: platform.show("edgedeployment", name),
              pause=0.3)  # fmt: skip
     return status(platform, name)
 
 
-def serves(platform: Platform, name: str, image: str, seconds: float = 180) -> Manifest:
+def serves(platform: Platform, name: str, image: str, seconds: float = 300) -> Manifest:
     """Wait until an image is what all nodes have; the status then."""
     return reach(platform, name, f"{image[-12:]} everywhere", lambda s: s.get("phase") == "Ready" and image in str(
         (s.get("stable") or {}).get("images")) and not s.get("candidate"), seconds)  # fmt: skip
