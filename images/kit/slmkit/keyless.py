@@ -37,7 +37,9 @@ class IdentitySigner:
     def __init__(
         self, wanted: contract.Keyless, registry: contract.Registry, sleep: Callable[[float], None] = time.sleep
     ) -> None:
-        self._wanted, self._name = wanted, ""
+        self._wanted = wanted
+        self.name = ""
+        """Who it is, as the certificate says, once something is signed."""
         self._signer: tuple[float, Signer] | None = None
         config = SigningConfig(Config.from_json(json.dumps(_services(wanted))))
         fulcio, rekor = config.get_fulcio(), config.get_tlogs()[0]
@@ -46,11 +48,6 @@ class IdentitySigner:
         # The library has no other way to say whom it may connect to; each thread has one session.
         rekor._session.mount("https://", Adapter("Rekor", Reason.SOURCE_UNREACHABLE, plain, sleep))  # type: ignore[attr-defined]
         self._context = SigningContext(fulcio=fulcio, rekor=rekor, trusted_root=roots.trusted_root(wanted.root))
-
-    @property
-    def name(self) -> str:
-        """Who it is, as the certificate says, once something is signed."""
-        return self._name
 
     def bundle(self, said: bytes) -> bytes:
         """A statement, signed and noted."""
@@ -69,7 +66,7 @@ class IdentitySigner:
         except Exception as error:  # of an answer that is no certificate and no entry
             words = f"Fulcio or Rekor answers what is neither certificate nor entry ({type(error).__name__})"
             raise RunFailed(Reason.SOURCE_UNREACHABLE, words) from None
-        self._name = str(identities.who(made.signing_certificate))
+        self.name = str(identities.who(made.signing_certificate))
         return content
 
     def _current(self) -> Signer:

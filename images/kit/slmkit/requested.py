@@ -18,7 +18,7 @@ from requests.structures import CaseInsensitiveDict
 
 from slmkit.net import Gate, Transport
 from slmkit.run import RunFailed
-from slmkit.wire import ANSWER_LIMIT, RETRIED
+from slmkit.wire import RETRIED, body_of
 from slmops.contract import Reason
 
 ATTEMPTS = 3
@@ -63,15 +63,9 @@ class Adapter(BaseAdapter):
     def _exchange(self, request: requests.PreparedRequest, url: httpx.URL) -> tuple[int, httpx.Headers, bytes]:
         headers = {key: str(value) for key, value in request.headers.items() if key.lower() != "connection"}
         body = request.body if isinstance(request.body, str | bytes) else b""  # nothing is streamed
-        content = bytearray()
         with self._client.stream(request.method or "GET", url, headers=headers, content=body) as answer:
-            for chunk in answer.iter_bytes():
-                content += chunk
-                if len(content) > ANSWER_LIMIT:
-                    raise RunFailed(
-                        Reason.UNSAFE_SOURCE, f"{self._name}: an answer is larger than {ANSWER_LIMIT} bytes"
-                    )
-        return answer.status_code, answer.headers, bytes(content)
+            content = body_of(answer, lambda words: RunFailed(Reason.UNSAFE_SOURCE, f"{self._name}: {words}"))
+        return answer.status_code, answer.headers, content
 
     def close(self) -> None:
         """Close all connections."""

@@ -9,9 +9,8 @@ from slmops.contract import EvidenceRun, Reason, SigningKey, SignRun
 class Signer(Protocol):
     """Somebody who signs statements."""
 
-    @property
-    def name(self) -> str:
-        """As reports name it, once something is signed."""
+    name: str
+    """As reports name it, once something is signed."""
 
     def bundle(self, said: bytes) -> bytes:
         """A statement, signed."""
@@ -24,12 +23,7 @@ class KeySigner:
         from slmkit import keys, signing
 
         self._key, self._bundle = keys.private_key(files), signing.bundle
-        self._name = keys.fingerprint(self._key.public_key())
-
-    @property
-    def name(self) -> str:
-        """Its fingerprint."""
-        return self._name
+        self.name = keys.fingerprint(self._key.public_key())
 
     def bundle(self, said: bytes) -> bytes:
         """A statement, signed: the same one each time."""

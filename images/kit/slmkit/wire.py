@@ -159,16 +159,22 @@ class Wire:
         return True
 
 
-def _whole(answer: httpx.Response, access: Access) -> httpx.Response:
-    """The answer with its body, which is refused as soon as it is too large."""
+def body_of(answer: httpx.Response, refuse: Callable[[str], Exception]) -> bytes:
+    """An answer's body. Raises what ``refuse`` makes of the words as soon as it is too large."""
     content = bytearray()
     try:
         for chunk in answer.iter_bytes():
             content += chunk
             if len(content) > ANSWER_LIMIT:
-                raise access.nonsense(f"an answer is larger than {ANSWER_LIMIT} bytes")
+                raise refuse(f"an answer is larger than {ANSWER_LIMIT} bytes")
     finally:
         answer.close()
+    return bytes(content)
+
+
+def _whole(answer: httpx.Response, access: Access) -> httpx.Response:
+    """The answer with its body, which is refused as soon as it is too large."""
+    content = body_of(answer, access.nonsense)
     about_the_wire = (b"content-encoding", b"content-length", b"transfer-encoding")
     headers = [(key, value) for key, value in answer.headers.raw if key.lower() not in about_the_wire]
-    return httpx.Response(answer.status_code, headers=headers, content=bytes(content), request=answer.request)
+    return httpx.Response(answer.status_code, headers=headers, content=content, request=answer.request)

@@ -168,15 +168,11 @@ class Sources:
                 root=self._root(wanted.keyless.trusted_root),
             )
             return contract.Verify(identity=identity, provenance=wanted.provenance)
-        items = [{"key": wanted.key, "path": wanted.key}]
         if wanted.secret is not None:
-            volume = _volume(f"key-{digest8([wanted.secret, wanted.key])}-{wanted.secret}")
-            content: Manifest = {"secret": {"secretName": wanted.secret, "items": items, "defaultMode": 0o440}}
+            path = self._one_key("key", wanted.secret, wanted.key, {"secretName": wanted.secret, "defaultMode": 0o440})
         else:
-            volume = _volume(f"pub-{digest8([wanted.config_map, wanted.key])}-{wanted.config_map}")
-            content = {"configMap": {"name": wanted.config_map, "items": items}}
-        folder = self._public(volume, content)
-        return contract.Verify(key=f"{folder}/{wanted.key}", provenance=wanted.provenance)
+            path = self._of_config_map("pub", str(wanted.config_map), wanted.key)
+        return contract.Verify(key=path, provenance=wanted.provenance)
 
     def signing(self, wanted: Signing) -> dict[str, contract.SigningKey | contract.Keyless]:
         """What a run that signs is told of it: its fields ``key`` and ``keyless``, of which one is there."""
@@ -221,16 +217,18 @@ class Sources:
     def _root(self, wanted: TrustedRoot | None) -> contract.Root:
         if wanted is None:
             return contract.Root(url=contract.TUF)
-        volume = _volume(f"root-{digest8([wanted.config_map, wanted.key])}-{wanted.config_map}")
-        items = [{"key": wanted.key, "path": wanted.key}]
-        folder = self._public(volume, {"configMap": {"name": wanted.config_map, "items": items}})
-        return contract.Root(path=f"{folder}/{wanted.key}")
+        return contract.Root(path=self._of_config_map("root", wanted.config_map, wanted.key))
 
-    def _public(self, volume: str, content: Manifest) -> str:
-        """Mount what others are trusted by. Returns the folder."""
+    def _of_config_map(self, prefix: str, name: str, key: str) -> str:
+        return self._one_key(prefix, name, key, {"name": name}, "configMap")
+
+    def _one_key(self, prefix: str, name: str, key: str, content: Manifest, kind: str = "secret") -> str:
+        """Mount one key of a Secret or a ConfigMap, which others are trusted by. Returns the file."""
+        volume = _volume(f"{prefix}-{digest8([name, key])}-{name}")
         folder = f"{KEYS_DIR}/{volume}"
-        self._mount({"name": volume} | content, {"name": volume, "mountPath": folder, "readOnly": True})
-        return folder
+        what = {"name": volume, kind: content | {"items": [{"key": key, "path": key}]}}
+        self._mount(what, {"name": volume, "mountPath": folder, "readOnly": True})
+        return f"{folder}/{key}"
 
     def _claim(self, claim: str) -> None:
         if not re.fullmatch(CLAIM, claim):
