@@ -7,6 +7,7 @@ from pydantic import Field
 from slmops.api.base import AUTO_OR_NAME, ApiModel, Bound, Name, Percent, Rule, exactly_one_of
 from slmops.api.conditions import Condition
 from slmops.api.fleet import MAX_CLASSES, ChoiceStatus, OutcomeStatus, PoolStatus, RevisionStatus, WaveStatus
+from slmops.api.generation import Length, PoolGeneration
 from slmops.api.monitoring import Monitoring, MonitoringStatus
 from slmops.api.resource import Column, Resource
 from slmops.api.run import Resources, Toleration
@@ -40,19 +41,6 @@ class Selector(ApiModel):
 
     match_labels: Annotated[dict[str, str], Field(min_length=1, max_length=16)]
     """Labels that a node must have, all of them."""
-
-
-class PoolGeneration(ApiModel):
-    """How answers are generated where a request does not say."""
-
-    max_length: Annotated[int, Field(ge=16, le=131072)] | None = None
-    """Prompt and answer together, in tokens; runtime.maxLength when absent."""
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    """Randomness; 0 always takes the likeliest token. The model's own default when absent."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of the probability mass that is sampled from; the model's own default when absent."""
-    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
-    """Above 1 makes repetition unlikely; the model's own default when absent."""
 
 
 class Pool(ApiModel):
@@ -93,7 +81,7 @@ class Runtime(ApiModel):
     """Compute resources of the server; the installation's defaults fill what is absent."""
     max_queue: Annotated[int, Field(ge=1, le=1024)] = 32
     """Requests that wait; more are answered 429."""
-    max_length: Annotated[int, Field(ge=16, le=131072)] | None = None
+    max_length: Length | None = None
     """Prompt and answer together, in tokens; the model's own default when absent."""
 
 

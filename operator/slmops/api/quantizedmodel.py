@@ -9,6 +9,7 @@ from slmops.api.batch import ArtifactStatus, BatchStatus, GateStatus, Intervals,
 from slmops.api.budget import Budget
 from slmops.api.compress import Compress, PruningStatus
 from slmops.api.evaluation import Evaluation, Limit, Measure
+from slmops.api.generation import Generation
 from slmops.api.resource import Column, Resource
 from slmops.api.run import RunSpec
 from slmops.api.sources import AdapterSource, ModelSource, Output
@@ -41,19 +42,6 @@ class VariantGate(Limit):
     def figure(self) -> str:
         """The name of the figure that it bounds."""
         return f"{self.metric}{self.baseline or ''}"
-
-
-class Generation(ApiModel):
-    """Defaults that the model is shipped with (genai_config.json, Foundry Local)."""
-
-    max_length: Annotated[int, Field(ge=16, le=131072)] = 2048
-    """Prompt and answer together, in tokens; bounded by what the model was made for."""
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
-    """Randomness when a request does not say."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Share of the probability mass when a request does not say."""
-    repetition_penalty: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """Above 1 makes repetition unlikely."""
 
 
 class ModelImage(ApiModel):

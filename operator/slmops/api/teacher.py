@@ -5,6 +5,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from slmops.api.base import ApiModel, Duration, Rule, exactly_one_of
+from slmops.api.generation import Temperature, TopP
 from slmops.api.sources import ModelSource, SecretKey
 
 URL = r"^https?://[A-Za-z0-9][^\s/@]*(/[^\s]*)?$"
@@ -54,9 +55,9 @@ class Sampling(ApiModel):
         ),
     )
 
-    temperature: Annotated[float, Field(ge=0, le=2)] = 0.7
+    temperature: Temperature = 0.7
     """Randomness; 0 takes the likeliest token."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    top_p: TopP = 0.95
     """Share of the probability mass that is sampled from."""
     max_tokens: Annotated[int, Field(ge=1, le=32768)] = 512
     """Longest answer."""

@@ -69,9 +69,9 @@ def _of_rollout(given: EdgeDeployment, choosing: Choosing, trials: Sequence[Mani
     apply: list[Manifest] = [*looking, *trials, service(resource, _receives(resource, observed, rollout))]
     pods: list[Manifest] = []
     for pool, state in zip(resource.spec.pools, rollout.pools, strict=True):
-        apply += servers(resource, pool, state, rollout, observed, settings, now)
-        mine = [item for item in old if item.pool == pool.name and (item.hosts or item.kept)]
         leaves = stopped(resource, state, rollout)
+        apply += servers(resource, pool, state, rollout, observed, settings, leaves, now)
+        mine = [item for item in old if item.pool == pool.name and (item.hosts or item.kept)]
         apply += [bound(item.daemon_set, pool, "retired", only=item.hosts - leaves or NOWHERE) for item in mine]
         pods += _expected(state, rollout)
         if rollout.decision not in ("RollBack", "Promote"):

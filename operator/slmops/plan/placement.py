@@ -29,9 +29,9 @@ def begun_turns(state: PoolState, rollout: Rollout) -> list[Turn]:
 
 
 def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rollout, observed: Observed,
-            settings: Settings, now: datetime) -> list[Manifest]:  # fmt: skip
+            settings: Settings, leaves: Collection[str], now: datetime) -> list[Manifest]:  # fmt: skip
     """The DaemonSets of the revision that stays and of the one on trial, with their configurations. A candidate's servers
-    come before the stable ones go."""
+    come before the stable ones go, but on host names that the one before ``leaves``."""
     out: list[Manifest] = []
     wanted = rollout.wanted
     assert wanted is not None
@@ -53,7 +53,7 @@ def servers(resource: EdgeDeployment, pool: Pool, state: PoolState, rollout: Rol
             taken &= barred(live, taken)
         if rollout.decision != "RollBack":
             begins = begun_turns(state, rollout)
-            taken |= stopped(resource, state, rollout)
+            taken |= set(leaves)
             single = [turn for turn in state.turns.values() if turn.stops]
             # While a person is asked, such a node has the server that it had.
             hosts -= {turn.node.hostname for turn in single if turn.step == "Inconclusive"}
@@ -75,7 +75,7 @@ def stopped(resource: EdgeDeployment, state: PoolState, rollout: Rollout) -> set
 
     One whose turn does not go on, since others come first or a person is asked, has it back: nobody knows for how long.
     """
-    if rollout.candidate is None or rollout.decision in ("RollBack", "Promote"):
+    if not rollout.stops_first or rollout.candidate is None or rollout.decision in ("RollBack", "Promote"):
         return set()
     begins = begun_turns(state, rollout)
     going = {turn.node.hostname for turn in begins} | state.admitted

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from slmops import contract
-from slmops.api.edgedeployment import EdgeDeployment, Pool, PoolGeneration
+from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.plan.job import pod_spec
 from slmops.rollout.children import set_name
 from slmops.rollout.fit import server_resources
@@ -36,10 +36,9 @@ def model_volume(image: str) -> tuple[Manifest, Manifest]:
 
 def serve_run(resource: EdgeDeployment, pool: Pool, revision: Revision) -> contract.ServeRun:
     """What the server of a revision is told on the nodes of a pool."""
-    runtime, own = resource.spec.runtime, pool.generation or PoolGeneration()
-    defaults = contract.ServeDefaults(
-        temperature=own.temperature, top_p=own.top_p, repetition_penalty=own.repetition_penalty
-    )
+    runtime = resource.spec.runtime
+    own = pool.generation.model_dump(exclude_none=True) if pool.generation is not None else {}
+    length = own.pop("max_length", runtime.max_length)
     return contract.ServeRun(
         model_name=revision.model,
         model_path=contract.MODEL_DIR,
@@ -47,9 +46,9 @@ def serve_run(resource: EdgeDeployment, pool: Pool, revision: Revision) -> contr
         engine=runtime.engine,
         port=runtime.port,
         max_queue=runtime.max_queue,
-        max_length=own.max_length or runtime.max_length,
+        max_length=length,
         adapter=pool.adapter,
-        defaults=defaults if defaults != contract.ServeDefaults() else None,
+        defaults=contract.ServeDefaults(**own) if own else None,
     )
 
 

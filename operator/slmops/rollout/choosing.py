@@ -86,14 +86,15 @@ class _Split:
             classes.setdefault(node.hardware, []).append(node)
         before = {choice.hardware: choice for choice in self.resource.status.choices if choice.pool == pool.name}
         made: list[Pool] = []
+        among = self._among(pool)
         for hardware, nodes in sorted(classes.items()):
-            choice = self._choice(pool, hardware, nodes, before.get(hardware))
+            choice = self._choice(pool, hardware, nodes, before.get(hardware), among)
             if choice is not None:
                 self.choices.append(choice)
                 made.append(_class_pool(pool, hardware, nodes, choice))
         if not made and self.options:
             # It belongs to the revision all the same, so that its first node makes no other one.
-            made.append(_class_pool(pool, "", (), _first(pool, self.options, self._among(pool))))
+            made.append(_class_pool(pool, "", (), _first(pool, self.options, among)))
         return made
 
     def missing(self) -> Problem | None:
@@ -108,15 +109,15 @@ class _Split:
         return digest8([*sorted(str(v["reference"]) for v in self.options), *_own(pool)])
 
     def _choice(
-        self, pool: Pool, hardware: str, nodes: Sequence[Node], before: ChoiceStatus | None
+        self, pool: Pool, hardware: str, nodes: Sequence[Node], before: ChoiceStatus | None, among: str
     ) -> ChoiceStatus | None:
-        if not self.options or (before is not None and before.among == self._among(pool)):
+        if not self.options or (before is not None and before.among == among):
             return before
         names = [job_name(self.resource, pool, hardware, str(v["reference"])) for v in self.options]
         self.jobs |= set(names)
         states = [self.observed.job(name) for name in names]
         if all(state.finished for state in states):
-            return chosen(self.resource, pool, hardware, self.options, states, self._among(pool))
+            return chosen(self.resource, pool, hardware, self.options, states, among)
         if len(self.choices) >= MAX_CLASSES:
             return None
         number = next(number for number, state in enumerate(states) if not state.finished)
@@ -127,17 +128,17 @@ class _Split:
         if node is not None:
             told = ToMeasure(pool, node, str(variant["name"]), str(variant["reference"]), names[number])
             self.measuring.append(told)
-        if not self._served(pool):
+        if not self._served(pool, among):
             where = node.name if node is not None else "a node that is away"
             self.waits.append(f"{variant['name']} on {where} ({hardware} of pool {pool.name})")
             return before
         return None
 
-    def _served(self, pool: Pool) -> bool:
+    def _served(self, pool: Pool, among: str) -> bool:
         """Whether these images are what nodes of other classes have, or are getting."""
         status = self.resource.status
         known = (status.stable, status.candidate)
-        return any(each is not None and each.choices.get(pool.name) == self._among(pool) for each in known)
+        return any(each is not None and each.choices.get(pool.name) == among for each in known)
 
 
 def chosen(resource: EdgeDeployment, pool: Pool, hardware: str, options: Sequence[Manifest],

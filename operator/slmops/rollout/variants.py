@@ -38,9 +38,7 @@ def image_of(resource: EdgeDeployment, pool: Pool, observed: Observed) -> str | 
         return problem("NothingToUse", f"spec.runtime.engine: FoundryLocal knows no adapters, and variant "
                        f"{variant['name']} of QuantizedModel {name} has {own}; name OnnxRuntimeGenAI, or another variant",
                        waiting=False)  # fmt: skip
-    if pool.adapter and pool.adapter not in _names(variant):
-        return _unknown_adapter(name, variant, pool)
-    return _unsigned(name, found) or str(variant["reference"])
+    return _lacks_adapter(name, variant, pool) or _unsigned(name, found) or str(variant["reference"])
 
 
 def to_choose_from(resource: EdgeDeployment, observed: Observed) -> list[Manifest] | Problem:
@@ -57,11 +55,9 @@ def to_choose_from(resource: EdgeDeployment, observed: Observed) -> list[Manifes
     if not served:
         return problem("NothingToUse", f"spec.model: no variant of QuantizedModel {name} is ready and {SERVED}, which is "
                        "what the edge runtime serves", waiting=False)  # fmt: skip
-    for pool in resource.spec.pools:
-        for variant in served if pool.variant == AUTO and pool.adapter else ():
-            if pool.adapter not in _names(variant):
-                return _unknown_adapter(name, variant, pool)
-    return _unsigned(name, found) or served
+    auto = [pool for pool in resource.spec.pools if pool.variant == AUTO]
+    lacking = (_lacks_adapter(name, variant, pool) for pool in auto for variant in served)
+    return next(filter(None, lacking), None) or _unsigned(name, found) or served
 
 
 def problem(reason: str, message: str, waiting: bool = True) -> Problem:
@@ -83,7 +79,10 @@ def _name(resource: EdgeDeployment) -> str:
     return source.name
 
 
-def _unknown_adapter(name: str, variant: Manifest, pool: Pool) -> Problem:
+def _lacks_adapter(name: str, variant: Manifest, pool: Pool) -> Problem | None:
+    """What is wrong where a pool names an adapter that its variant does not have."""
+    if pool.adapter is None or pool.adapter in _names(variant):
+        return None
     return problem("UnknownAdapter", f"spec.pools[{pool.name}].adapter: variant {variant['name']} of QuantizedModel {name} "
                    f"has no adapter {pool.adapter}, it has {_adapters(variant) or 'none'}", waiting=False)  # fmt: skip
 
