@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from slmops.api.base import share_of
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.rollout import revision
+from slmops.rollout.children import barred
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, LABEL_TRACK, Manifest
 from tests.properties.valid import check_plan
 from tests.unit.copies import fresh
@@ -356,7 +357,9 @@ class _State:
     def __init__(self, world: World) -> None:
         self.keys = set(world.objects)
         self.stable = _stable(world)
-        self.barred = {host for found in world.of_kind("DaemonSet") for host in _barred(found)}
+        hosts = [f"{name}.local" for name in world.nodes]
+        stable = [s for s in world.of_kind("DaemonSet") if s["metadata"]["labels"][LABEL_TRACK] == "stable"]
+        self.barred = {host for found in stable for host in barred(found, hosts)}
         self.pools = [pool["name"] for pool in world.parent["spec"]["pools"]]
         self.online = [world.nodes[name] for pool in self.pools for name in world.members(pool)]
         self.members = {pool: set(world.members(pool)) for pool in self.pools}
@@ -424,14 +427,6 @@ def _begun(world: World, pool: str, revision: str) -> set[str]:
         if any((found_[LABEL_POOL], found_[LABEL_REVISION]) == (pool, revision) for found_ in labels):
             found.add(name)
     return found
-
-
-def _barred(daemon_set: Manifest) -> Collection[str]:
-    """Host names that a stable server is kept from."""
-    affinity = daemon_set["spec"]["template"]["spec"]["affinity"]["nodeAffinity"]
-    (term,) = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
-    stable = daemon_set["metadata"]["labels"][LABEL_TRACK] == "stable"
-    return [host for e in term["matchExpressions"] if stable and e["operator"] == "NotIn" for host in e["values"]]
 
 
 def _stable(world: World) -> set[str]:

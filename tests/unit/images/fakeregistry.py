@@ -10,15 +10,15 @@ import hashlib
 import itertools
 import json
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from slmkit.registry import Registry
 from slmops import contract
+from tests.unit.images.serving import Serving
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
@@ -60,7 +60,7 @@ class Upload:
     """Counts the places that it was given."""
 
 
-class FakeRegistry:
+class FakeRegistry(Serving):
     """The server; a context manager."""
 
     def __init__(self, *, referrers: bool = True) -> None:
@@ -91,16 +91,7 @@ class FakeRegistry:
         self._referrers = referrers
         self._faults: list[tuple[re.Pattern[str], list[Answer], bool]] = []
         self._numbers = itertools.count(1)
-        self._server = _Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"registry": self}))
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(_Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"registry": self})))
 
     @property
     def settings(self) -> contract.Registry:

@@ -9,13 +9,12 @@ import base64
 import hashlib
 import json
 import struct
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import jwt
 from cryptography import x509
@@ -25,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
 
 from slmops import contract
+from tests.unit.images.serving import Serving
 
 ISSUER = "https://kubernetes.example"
 ISSUER_OID, ISSUER_V2_OID = (ObjectIdentifier(f"1.3.6.1.4.1.57264.1.{number}") for number in (1, 8))
@@ -37,7 +37,7 @@ def account(name: str = "default", namespace: str = "edge-ai") -> str:
     return f"https://kubernetes.io/namespaces/{namespace}/serviceaccounts/{name}"
 
 
-class FakeSigstore:
+class FakeSigstore(Serving):
     """The servers; a context manager."""
 
     def __init__(self, folder: Path, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
@@ -61,16 +61,7 @@ class FakeSigstore:
         """Changes what Rekor answers."""
         self.refusals: dict[str, list[tuple[int, Json]]] = {"fulcio": [], "rekor": []}
         """What is answered instead, one for each request."""
-        self._server = ThreadingHTTPServer(address, type("Bound", (_Handler,), {"instance": self}))
-        self.host = f"{address[0]}:{self._server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(ThreadingHTTPServer(address, type("Bound", (_Handler,), {"instance": self})))
 
     # --- what a run is told
 

@@ -1,19 +1,18 @@
 """An object store in the test process, over real HTTP: objects, their list in pages, signatures, and faults."""
 
-import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 import httpx
 
 from slmkit.sources.s3 import Account, signed
+from tests.unit.images.serving import Serving
 
 
-class Store:
+class Store(Serving):
     """A server with one bucket, which checks signatures with the keys that it knows."""
 
     def __init__(self, objects: dict[str, bytes], place: tuple[str, int] = ("127.0.0.1", 0), page: int = 1000) -> None:
@@ -23,16 +22,7 @@ class Store:
         self.list_body: bytes | None = None
         self.status = 200
         self.headers: dict[str, str] = {}
-        self.server = ThreadingHTTPServer(place, type("Bound", (_Handler,), {"store": self}))
-        self.host = f"{place[0]}:{self.server.server_address[1]}"
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.server.shutdown()
-        self.server.server_close()
+        super().__init__(ThreadingHTTPServer(place, type("Bound", (_Handler,), {"store": self})))
 
     def knows(self, key: str, secret: str, region: str = "us-east-1") -> None:
         """From now on only this one is let in."""
