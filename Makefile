@@ -30,11 +30,11 @@ cluster-down: venv ## Stop it; what it has learned stays on disk
 images: venv ## Build the images and push them to the cluster's registry
 	@$(PY) -m demo images
 
-test: test-unit ## Unit, property and cluster tests, within the hour; what CI runs
+test: test-unit ## Unit, property and cluster tests; what CI runs
 	@$(PY) -m demo images
 	@$(PY) -m pytest -q -p no:xdist --durations=40 -m "not long" tests/e2e
 
-test-all: test-unit ## Those and the long ones, which train or convert many models: two hours on two cores
+test-all: test-unit ## Those and the long ones, which train or convert many models
 	@$(PY) -m demo images
 	@$(PY) -m pytest -q -p no:xdist --durations=40 tests/e2e
 
