@@ -62,5 +62,9 @@ def test_every_pod_of_ours_is_as_restricted_as_can_be(platform: Platform, chain:
         assert container["resources"]["limits"]["memory"], where
         assert not container.get("env"), where
     for pod in workers:
-        assert pod["spec"]["automountServiceAccountToken"] is False, pod["metadata"]["name"]
-        assert not [v for v in pod["spec"]["volumes"] if "projected" in v or "hostPath" in v], pod["metadata"]["name"]
+        where, volumes = pod["metadata"]["name"], pod["spec"]["volumes"]
+        assert pod["spec"]["automountServiceAccountToken"] is False, where
+        assert not [volume for volume in volumes if "hostPath" in volume], where
+        for projected in (volume["projected"] for volume in volumes if "projected" in volume):
+            (token,) = projected["sources"]  # who signs as a service account has one that the API server does not take
+            assert token["serviceAccountToken"]["audience"] == "sigstore", where

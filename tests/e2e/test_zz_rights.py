@@ -25,6 +25,7 @@ LEFT_OUT: dict[tuple[str, str], tuple[str, str]] = {
     ("networking.k8s.io", "networkpolicies"): ("get create patch delete", CHILDREN),
     ("coordination.k8s.io", "leases"): ("create", "test_a_deleted_lease_is_made_again"),
     ("slmops.dev", "finetunes"): ("patch", "test_other_requests_are_a_breach_that_has_the_model_trained_again_once"),
+    ("", "pods"): ("delete", "test_whatever_is_taken_away_the_training_learns_the_same"),
     ("apps", "daemonsets"): ("delete", "test_a_bad_model_is_stopped_at_the_first_wave_and_taken_back"),
 }
 """Verbs that a chain does not use by itself, and the test that does. Nothing is exempt where that test ran."""

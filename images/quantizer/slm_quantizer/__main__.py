@@ -1,15 +1,13 @@
 """``python -m slm_quantizer /etc/slmops/run.json``."""
 
-import os
 import sys
 from typing import Any
 
+from slmkit.cores import one_thread_a_core
 from slmkit.stop import stoppable
 
 stoppable()
-os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-# Threads that wait by spinning take the core from the one that they wait for, on a node that does something else too.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+one_thread_a_core()
 
 from slmkit.run import Handler, main
 from slmops.contract import IndexRun, QuantizeRun, TrainRun

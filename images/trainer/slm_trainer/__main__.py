@@ -4,14 +4,12 @@ import os
 import sys
 from typing import Any
 
+from slmkit.cores import one_thread_a_core
 from slmkit.stop import stoppable
 from slmops.contract import WORK_DIR
 
 stoppable()
-# Before PyTorch is imported: threads beyond the cores that the pod has only get in each other's way.
-os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
-# Threads that wait by spinning take the core from the one that they wait for, on a node that does something else too.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+one_thread_a_core()
 # cuBLAS repeats itself only with a workspace of a fixed size.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 # Debian's PyTorch is built without it.

@@ -48,8 +48,8 @@ class FakeGenAI:
         self.loads: Callable[[], None] = lambda: None
         self.Model = self._model
         self.Config = _Config
-        self.search: dict[str, Any] = {}
-        """The defaults that the model was loaded with."""
+        self.settings: dict[str, Any] = {}
+        """What was laid over the model's own."""
         self.Tokenizer = lambda model: _Tokenizer()
         self.GeneratorParams = lambda model: _Params(self)
         self.Generator = lambda model, params: _Generator(self, params)
@@ -63,7 +63,7 @@ class FakeGenAI:
 
     def _model(self, config: "_Config") -> str:
         self.loads()
-        self.search = config.search
+        self.settings = config.settings
         return config.folder
 
     def hold(self, after: int = 0) -> None:
@@ -109,10 +109,10 @@ def _no_engine(model: str) -> Any:
 class _Config:
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.search: dict[str, Any] = {}
+        self.settings: dict[str, Any] = {}
 
     def overlay(self, text: str) -> None:
-        self.search = json.loads(text)["search"]
+        self.settings = json.loads(text)
 
 
 class _Tokenizer:

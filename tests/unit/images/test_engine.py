@@ -368,7 +368,22 @@ def test_defaults_of_a_server_are_laid_over_the_models_own(
 ) -> None:
     model_folder(tmp_path, search={"temperature": 0.7, "top_p": 0.9, "do_sample": True})
     started(monkeypatch, library, tmp_path, defaults=defaults)
-    assert library.search == loaded
+    assert library.settings == {"search": loaded}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "own", "threads"),
+    [(1, {}, {"intra_op_num_threads": 1}), (1, {"intra_op_num_threads": 2}, None), (4, {}, None)],
+)
+def test_a_server_takes_the_threads_of_its_container_unless_its_model_says_how_many(
+    monkeypatch: pytest.MonkeyPatch, library: FakeGenAI, tmp_path: Path, allowed: int, own: Any, threads: Any
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr("slmkit.cores._quota", lambda _: allowed)
+    model_folder(tmp_path, model={"context_length": 100, "decoder": {"filename": "model.onnx", "session_options": own}})
+    started(monkeypatch, library, tmp_path)
+    expected = {} if threads is None else {"model": {"decoder": {"session_options": threads}}}
+    assert library.settings == {"search": {}} | expected
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,15 @@ def bootstrap(records: int, statistic: Callable[[Weights], float]) -> Interval |
     return rounded(low), rounded(high)
 
 
+def of_share(records: int, statistic: Callable[[Weights], float]) -> Interval | None:
+    """Of a statistic from 0 to 1. Where every record is wholly right, or none is at all, each resample says the same,
+    as if nothing were left to chance: there it is Wilson's, of all the records."""
+    found = bootstrap(records, statistic)
+    if found in ((0.0, 0.0), (1.0, 1.0)):
+        return wilson(records if found[0] else 0, records)
+    return found
+
+
 def of_median(values: Sequence[float]) -> Interval | None:
     """Of a median, whatever the distribution: the order statistics between which it lies by the binomial distribution (as
     in Conover 1999, section 3.2). None where the values are too few for 95 %."""

@@ -6,7 +6,7 @@ from statistics import median
 import numpy as np
 
 from slmkit.apart import Seen
-from slmkit.metrics.intervals import Interval, bootstrap, of_median, rounded, wilson
+from slmkit.metrics.intervals import Interval, bootstrap, of_median, of_share, rounded, wilson
 from slmkit.metrics.measured import Measured
 from slmkit.metrics.words import MEASURES, Statistic, alike, perplexity, same
 from slmops.contract import Evaluation, Figures, Metric
@@ -25,7 +25,8 @@ def judged(seen: Seen, expected: Sequence[str], wanted: Evaluation) -> Measured:
     read = [(nats, tokens) for nats, tokens in zip(seen.nats, seen.tokens, strict=True) if tokens]
     if read:  # records that are longer than the model can read say nothing of it
         nats, tokens = zip(*read, strict=True)
-        found["perplexity"], sure[Metric.PERPLEXITY] = _estimate(perplexity(nats, tokens), len(read))
+        statistic = perplexity(nats, tokens)
+        found["perplexity"], sure[Metric.PERPLEXITY] = _value(statistic, len(read)), bootstrap(len(read), statistic)
     for metric, field, times in (
         (Metric.INFERENCE_TIME, "inference_seconds", seen.seconds),
         (Metric.TIME_TO_FIRST_TOKEN, "first_token_seconds", seen.first_token_seconds),
@@ -54,12 +55,13 @@ def scored(answers: Sequence[str], expected: Sequence[str], metrics: Collection[
     for metric, measure in MEASURES.items():
         if metric in metrics:
             field = metric.lower()
-            found[field], sure[metric] = _estimate(measure(answers, expected, task), len(pairs))
+            statistic = measure(answers, expected, task)
+            found[field], sure[metric] = _value(statistic, len(pairs)), of_share(len(pairs), statistic)
     return Measured(_figures(found, sure), tuple(close if Metric.ACCURACY in metrics else exact))
 
 
-def _estimate(statistic: Statistic, records: int) -> tuple[float, Interval | None]:
-    return rounded(statistic(np.ones(records)), DIGITS), bootstrap(records, statistic)
+def _value(statistic: Statistic, records: int) -> float:
+    return rounded(statistic(np.ones(records)), DIGITS)
 
 
 def _figures(
