@@ -44,7 +44,7 @@ def finetune(platform: Platform, name: str, base: str, data: dict[str, str], /, 
             "training": {"maxSteps": 8, "learningRate": 0.002},
             "evaluation": {"samples": 4, "maxNewTokens": 4},
             "output": {"repository": f"{platform.registry}/slm/adapters"},
-            "run": {"nodeSelector": {"pool": "gpu"}, "retries": 0, "resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": 1}}},
+            "run": toys.A_CORE_EACH,
             **spec,
         },
     }  # fmt: skip

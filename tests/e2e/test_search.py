@@ -40,7 +40,7 @@ def searched(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> It
             "evaluation": {"samples": 4, "maxNewTokens": 4},
             "merge": False,
             "output": {"repository": f"{platform.registry}/slm/searched"},
-            "run": {"nodeSelector": {"pool": "gpu"}, "retries": 0, "resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": 1}}},
+            "run": toys.A_CORE_EACH,
         },
     }  # fmt: skip
     platform.apply(made)

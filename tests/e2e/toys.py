@@ -24,6 +24,10 @@ from tests.e2e.platform import Platform
 RANDOM = random.Random(9)
 ONE_AT_A_TIME = {"nodeSelector": {"pool": "gpu"}, "retries": 0, "resources": {"requests": {"cpu": "1200m"}}}
 """How trainings run: two on the cores of one take longer than one and then the other."""
+A_CORE_EACH = {
+    "nodeSelector": {"pool": "gpu"}, "retries": 0, "resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": 1}},
+}  # fmt: skip
+"""How they run where two are to run side by side."""
 
 
 def client(platform: Platform) -> Registry:

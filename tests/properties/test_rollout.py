@@ -207,7 +207,9 @@ class Fleet:
         self.served |= {n for n in world.nodes if world.is_online(n) and world.serving(n)} - excused
         if world.parent["status"].get("failed"):  # where there is nothing to go back to
             pools = {pool["name"] for pool in self.spec["pools"]}
-            bare = pools - {labels[LABEL_POOL] for labels in _sets(world) if labels[LABEL_TRACK] == "stable"}
+            bare = pools - {
+                self.in_spec(labels[LABEL_POOL]) for labels in _sets(world) if labels[LABEL_TRACK] == "stable"
+            }
             self.served -= {name for pool in bare for name in world.members(pool, online=False)}
         for job in world.of_kind("Job"):
             labels = job["metadata"]["labels"]
@@ -227,7 +229,13 @@ class Fleet:
         pool = label if label in [pool["name"] for pool in self.spec["pools"]] else None
         pods = self.world.pods_on(name, "serve")
         known = {pod["metadata"]["uid"] for pod in self.world.observed().pods}
-        return any(p["metadata"]["labels"][LABEL_POOL] != pool or p["metadata"]["uid"] not in known for p in pods)
+        return any(
+            self.in_spec(p["metadata"]["labels"][LABEL_POOL]) != pool or p["metadata"]["uid"] not in known for p in pods
+        )
+
+    def in_spec(self, pool: str) -> str:
+        """The pool by its name in the spec."""
+        return pool
 
     def check_starts(self, before: "_State") -> None:
         """A node's turn begins only where the wave has room for it, and never too many at once."""
@@ -273,7 +281,13 @@ class Fleet:
         return str(self.world.nodes[name]["metadata"]["labels"]["slmops.dev/hardware-class"])
 
     def end(self) -> None:
-        """Everybody comes back, and things go their way."""
+        """Everybody comes back, and the right thing runs."""
+        self.come_back()
+        check_end(self.world, self.spec, self.in_full)
+        at_rest(self.world)
+
+    def come_back(self) -> None:
+        """All nodes are there, and people say yes."""
         world = self.world
         for name in world.nodes:
             world.online(name)
@@ -289,8 +303,6 @@ class Fleet:
             if world.status["phase"] == "Waiting":
                 world.say(approve=world.status["wave"]["approval"])
                 world.settle()
-        check_end(world, self.spec, self.in_full)
-        at_rest(world)
 
 
 def check_end(world: World, spec: Manifest, in_full: Collection[str] = ()) -> None:

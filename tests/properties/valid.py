@@ -28,7 +28,8 @@ def check_child(child: Manifest, resource: Resource[Any, Any]) -> None:
     """One child."""
     meta = child["metadata"]
     assert child["apiVersion"] == KINDS[child["kind"]]
-    assert re.fullmatch(NAME, meta["name"]), meta["name"]
+    parts = [meta["name"]] if child["kind"] == "Service" else meta["name"].split(".")  # of a class: POOL.CLASS
+    assert all(re.fullmatch(NAME, part) for part in parts), meta["name"]
     assert len(meta["name"]) <= 63
     assert meta["namespace"] == resource.metadata.namespace
     assert meta["ownerReferences"] == [resource.owner_reference()]
@@ -55,15 +56,16 @@ def check_pod(spec: Manifest) -> None:
     for volume in spec["volumes"]:
         assert len(volume) == 2
         assert volume.keys() - {"name"} <= {"configMap", "emptyDir", "secret", "persistentVolumeClaim", "image"}
-    for container in spec["containers"]:
+    containers = [*spec["containers"], *spec.get("initContainers", ())]
+    for container in containers:
         context = container["securityContext"]
         assert context["allowPrivilegeEscalation"] is False
         assert context["readOnlyRootFilesystem"] is True
         assert context["capabilities"] == {"drop": ["ALL"]}
         mounts = [mount["mountPath"] for mount in container["volumeMounts"]]
         assert len(mounts) == len(set(mounts)), "two mounts at one path"
-        assert {mount["name"] for mount in container["volumeMounts"]} == volumes
         assert "memory" in container["resources"]["limits"]
+    assert {mount["name"] for container in containers for mount in container["volumeMounts"]} == volumes
 
 
 def _labels(labels: Manifest) -> None:

@@ -14,7 +14,7 @@ from slmops.rollout.fit import server_resources
 from slmops.rollout.revision import Revision, model_name
 from slmops.rollout.trust import job_name, untrusted
 from slmops.settings import Settings
-from slmops.state import CONTAINER, LABEL_POOL, Manifest, Observed, Problem
+from slmops.state import ANNOTATION_NODE, CONTAINER, LABEL_POOL, LABEL_ROLE, Manifest, Observed, Problem
 
 KEY = "serve.json"
 """The server's configuration, beside the benchmark's own."""
@@ -30,13 +30,29 @@ def measuring(
     if problem := untrusted(resource, observed, all_of_them):
         return verification(resource, all_of_them, observed, settings), problem
     made: list[Manifest] = []
+    ending = {
+        job["metadata"].get("annotations", {}).get(ANNOTATION_NODE) for job in no_more_measured(choosing, observed)
+    }
     for wanted in choosing.measuring:
-        if observed.child("Job", wanted.job) is None:
+        # Two on one node would measure each other.
+        if observed.child("Job", wanted.job) is None and wanted.node.hostname not in ending:
             try:
                 made += _job(resource, wanted, observed, settings)
             except Unresolved as error:
                 return [], error.problem
     return made, None
+
+
+def no_more_measured(choosing: Choosing, observed: Observed) -> list[Manifest]:
+    """Measurements that are of no use: of other images, or on nodes that are no more. Configurations come last. Nothing
+    while it cannot be told what there is to choose from."""
+    found = [
+        child
+        for child in observed.children
+        if (child["metadata"].get("labels") or {}).get(LABEL_ROLE) == CHOOSE
+        and child["metadata"]["name"] not in choosing.jobs
+    ]
+    return sorted(found if choosing.images else (), key=lambda child: child.get("kind") == "ConfigMap")
 
 
 def looked_for(resource: EdgeDeployment, choosing: Choosing) -> str | None:

@@ -11,7 +11,7 @@ from datetime import datetime
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.monitoring.baseline import ROLE as BASELINE
 from slmops.plan.batch import unrecorded
-from slmops.plan.choosing import looked_for, measuring
+from slmops.plan.choosing import looked_for, measuring, no_more_measured
 from slmops.plan.evidence import evidence
 from slmops.plan.monitoring import kept, with_monitoring
 from slmops.plan.placement import WATCH_SECONDS, begun_turns, servers, stopped
@@ -61,7 +61,8 @@ def _of_rollout(given: EdgeDeployment, choosing: Choosing, trials: Sequence[Mani
     looking = verification(resource, rollout.wanted, observed, settings) if rollout.wanted is not None else []
     if problem := rollout.problem or _unmeasurable(resource, observed, rollout):
         rollout = replace(rollout, candidate=None, decision="Wait", problem=problem)
-        return Plan(problem=problem, detail=rollout, apply=(*looking, *trials), annotate=tuple(_reports(observed)),
+        return Plan(problem=problem, detail=rollout, apply=(*looking, *trials),
+                    remove=tuple(no_more_measured(choosing, observed)), annotate=tuple(_reports(observed)),
                     pod_conditions=tuple(_opened([p for state in rollout.pools for p in _expected(state, rollout)])),
                     deadline=WATCH_SECONDS if problem.reason in SHORT else None)  # fmt: skip
     old, gone = retired(resource, observed, rollout), bridging(given, observed, rollout)

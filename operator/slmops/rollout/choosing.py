@@ -13,10 +13,11 @@ from slmops.api.base import AUTO, ratio
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.api.fleet import MAX_CLASSES, ChoiceStatus
 from slmops.figures import significant
+from slmops.rollout.benches import void
 from slmops.rollout.fleet import ClassPool, Node, own_settings, pool_nodes
 from slmops.rollout.variants import problem, to_choose_from
 from slmops.rollout.verdict import explained, figures, judge
-from slmops.state import JobState, Manifest, Observed, Problem, digest8
+from slmops.state import ANNOTATION_NODE, JobState, Manifest, Observed, Problem, digest8
 
 CHOOSE = "choose"
 """Role of the Jobs that measure a variant."""
@@ -114,8 +115,9 @@ class _Split:
         if not self.options or (before is not None and before.among == among):
             return before
         names = [job_name(self.resource, pool, hardware, str(v["reference"])) for v in self.options]
-        self.jobs |= set(names)
-        states = [self.observed.job(name) for name in names]
+        lost = {name for name in names if self._lost(name, nodes)}
+        self.jobs |= set(names) - lost
+        states = [JobState("Absent") if name in lost else self.observed.job(name) for name in names]
         if all(state.finished for state in states):
             return chosen(self.resource, pool, hardware, self.options, states, among)
         if len(self.choices) >= MAX_CLASSES:
@@ -133,6 +135,17 @@ class _Split:
             self.waits.append(f"{variant['name']} on {where} ({hardware} of pool {pool.name})")
             return before
         return None
+
+    def _lost(self, name: str, nodes: Sequence[Node]) -> bool:
+        """Whether a measurement is done again, on a node that is there: its own has left the class, or is away."""
+        job, state = self.observed.child("Job", name), self.observed.job(name)
+        if job is None or state.phase == "Succeeded":
+            return False
+        host = job["metadata"].get("annotations", {}).get(ANNOTATION_NODE)
+        node = next((node for node in nodes if node.hostname == host), None)
+        if node is None or void(job, state, node):
+            return True
+        return not node.ready and (state.phase == "Failed" or any(other.ready for other in nodes))
 
     def _served(self, pool: Pool, among: str) -> bool:
         """Whether these images are what nodes of other classes have, or are getting."""

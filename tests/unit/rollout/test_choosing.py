@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from slmops.api.edgedeployment import EdgeDeployment
 from slmops.plan.choosing import KEY
 from slmops.state import LABEL_ROLE, Manifest
@@ -161,6 +163,51 @@ def test_a_lost_job_changes_nothing_that_was_chosen() -> None:
         world.turn()
     assert world.status["choices"] == before
     assert choices(world) == {"big": "broad-1"}
+
+
+@pytest.mark.parametrize("event", ["leave", "relabel", "offline"])
+def test_a_node_that_goes_while_it_is_measured_holds_nothing_up(event: str) -> None:
+    world = fleet("good-1", "broad-1", nodes={"n1": "small", "n2": "small"})
+    world.settle()
+    world.quantize("good-2", "broad-2")
+    world.operate()
+    (job,) = jobs(world)
+    name = job["metadata"]["annotations"]["slmops.dev/node"].removesuffix(".local")
+    if event == "relabel":
+        world.relabel(name, None)
+    else:
+        getattr(world, event)(name)
+    world.operate()
+    assert jobs(world) == [], "by the same name there is another one once it is gone"
+    world.settle()
+    other = "n2" if name == "n1" else "n1"
+    assert served(world)[other] == ["good-2"]
+
+
+def test_a_measurement_that_failed_while_its_node_was_away_refuses_nothing() -> None:
+    world = fleet("good-1", nodes={"n1": "small"})
+    world.operate()
+    (job,) = jobs(world)
+    world.offline("n1")
+    job["status"] = {"conditions": [{"type": "Failed", "status": "True", "reason": "DeadlineExceeded"}]}
+    for _ in range(3):
+        world.operate()
+    assert not world.status.get("choices")
+    world.online("n1")
+    world.settle()
+    assert choices(world) == {"small": "good-1"}
+
+
+def test_of_images_that_changed_meanwhile_nothing_is_measured_beside_the_old_ones() -> None:
+    world = fleet("good-1", "broad-1", nodes={"n1": "small"})
+    world.operate()
+    (old,) = jobs(world)
+    world.quantize("good-2", "broad-2")
+    world.operate()
+    assert jobs(world) == []
+    world.operate()
+    (new,) = jobs(world)
+    assert new["metadata"]["name"] != old["metadata"]["name"]
 
 
 def test_a_node_under_a_pause_is_not_measured() -> None:
