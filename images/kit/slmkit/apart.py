@@ -1,18 +1,25 @@
-"""A measurement in a process of its own, so that one model's memory is not counted to another.
+"""Measurements, each in a process of its own, so that one model's memory is not counted to another.
 
-What is asked goes in as a file, and what was seen comes back as one. In between the process says on its standard output
-how many records are done.
+They are forked from one process that has imported what they need: to import PyTorch and transformers takes longer than to
+answer some prompts, and a run measures two models at least. That process is itself forked from the run where that can be
+(``begin``), so that libraries are imported once for all, and is a fresh one else.
 """
 
-import json
+import atexit
+import contextlib
+import gc
+import importlib
 import math
+import os
+import pkgutil
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +29,18 @@ from slmkit.memory import last_words
 from slmkit.run import Context, RunFailed
 from slmops.contract import Reason
 
-DONE = "done "
-"""Begins a line on progress."""
 HOPELESS = 1e12
 """Nats that stand for a loss that is no number: JSON has none for it. They outweigh all records that a Job can have."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How models of one kind are measured."""
+
+    function: str
+    """``module:function``, from what is asked to ``Seen``."""
+    imports: tuple[str, ...]
+    """Modules that it needs, the large ones at least. To import them may start no thread."""
 
 
 class Seen(BaseModel):
@@ -45,53 +60,144 @@ class Seen(BaseModel):
     parameters: int | None = None
 
 
-def measure_apart(module: str, asked: Mapping[str, Any], context: Context, reason: Reason, trouble: str) -> Seen:
-    """Run ``python -m module`` with the files of what is asked and of what is to be seen; its progress is ours.
+def begin(look: Look) -> None:
+    """Import what the look needs, and fork the process that measures. Before the run has a thread or uses a GPU: neither
+    outlives a fork."""
+    for module in look.imports:
+        importlib.import_module(module)
+    gc.freeze()  # a collection would write to all that is shared
+    _measurer("fork")
+
+
+def measure_apart(look: Look, asked: Mapping[str, Any], context: Context, reason: Reason, trouble: str) -> Seen:
+    """Have it looked at what is asked; its progress is ours.
 
     Raises RunFailed for ``reason`` with ``trouble`` and its last words, OutOfMemory when it was killed or says so,
     Terminated when we are told to stop meanwhile.
     """
     with tempfile.TemporaryDirectory(dir=context.work) as folder:
-        question, answer, errors = (Path(folder, name) for name in ("asked.json", "seen.json", "errors"))
-        question.write_text(json.dumps(asked))
-        code = _run([sys.executable, "-m", module, str(question), str(answer)], errors, context)
+        errors = Path(folder, "errors")
+        errors.touch()
+        code, seen = _measurer("spawn").look((look, dict(asked), str(errors)), context)
         context.check()
         if code == -signal.SIGKILL:
             text = "the evaluation was killed, which the kernel does when memory runs out"
             raise RunFailed(Reason.OUT_OF_MEMORY, text)
-        if code:
+        if code or seen is None:
             said = errors.read_text(errors="replace").strip()
             if (words := last_words(said)) is not None:
                 raise RunFailed(Reason.OUT_OF_MEMORY, f"the evaluation ran out of memory: {words}")
             raise RunFailed(reason, f"{trouble}: {(said.splitlines() or [f'exit code {code}'])[-1]}")
-        return Seen.model_validate_json(answer.read_bytes())
+        return Seen.model_validate_json(seen)
 
 
-def _run(command: list[str], errors: Path, context: Context) -> int:
-    before = context.progress.step
-    with errors.open("w") as file, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True) as process:
-        threading.Thread(target=_stop, args=(process, context), daemon=True).start()
-        assert process.stdout is not None
-        for line in process.stdout:
-            if line.startswith(DONE):
-                context.step(before + int(line.removeprefix(DONE)))
-    return process.returncode
+class _Measurer:
+    """The process that forks itself for each measurement."""
+
+    def __init__(self, method: str) -> None:
+        begun = get_context(method)
+        self._told, there = begun.Pipe()
+        self._process = begun.Process(target=_serve, args=(there,))  # type: ignore[attr-defined]
+        self._process.start()
+        there.close()
+
+    def alive(self) -> bool:
+        return bool(self._process.is_alive())
+
+    def look(self, asked: tuple[Look, dict[str, Any], str], context: Context) -> tuple[int, str | None]:
+        """(exit code of who looked, what it saw)."""
+        before, seen, child = context.progress.step, None, None
+        try:
+            self._told.send(asked)
+            while True:
+                match self._next(context):
+                    case ("begun", pid):
+                        child = pid
+                    case ("done", records):
+                        context.step(before + records)
+                    case ("seen", text):
+                        seen = text
+                    case ("ended", code):
+                        return code, seen
+                    case None:  # when told to stop it is nobody else that tells the child
+                        _end(child, signal.SIGTERM)
+        except (EOFError, OSError):  # the kernel may choose this process when it ends one for its memory
+            _end(child, signal.SIGKILL)
+            return -signal.SIGKILL, None
+
+    def _next(self, context: Context) -> tuple[str, Any] | None:
+        """What is told next; None each moment once the run is told to stop. Raises EOFError where this process is gone: its
+        ends of all pipes are held by who looks, too."""
+        while not self._told.poll(0.2):
+            if not self._process.is_alive():
+                raise EOFError
+            if context.stopping.is_set():
+                return None
+        return tuple(self._told.recv())
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._told.send(None)
+        self._process.join()
 
 
-def _stop(process: subprocess.Popen[str], context: Context) -> None:
-    """End it when we are told to stop: it has none of its own to tell it so."""
-    while process.poll() is None:
-        if context.stopping.wait(0.2):
-            process.terminate()
+_known: _Measurer | None = None
+
+
+def _measurer(method: str) -> _Measurer:
+    global _known
+    if _known is None or not _known.alive():
+        _known = _Measurer(method)
+        atexit.register(_known.close)  # before multiprocessing waits for it
+    return _known
+
+
+def _end(pid: int | None, number: int) -> None:
+    if pid is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+# --- in the process that forks itself
+
+
+def _serve(run: Connection) -> None:
+    """Measure what the run asks for, until it asks for no more, or is no more."""
+    parent = parent_process()
+    assert parent is not None
+    while run in wait([run, parent.sentinel]):
+        asked = run.recv()
+        if asked is None:
             return
+        for module in asked[0].imports:
+            with contextlib.suppress(Exception):  # who needs it says what is wrong
+                importlib.import_module(module)
+        process = get_context("fork").Process(target=_look, args=(run, *asked))
+        process.start()
+        process.join()
+        run.send(("ended", process.exitcode))
 
 
-# --- in that process
+# --- in the process that measures
+
+_run: Connection | None = None
+
+
+def _look(run: Connection, look: Look, asked: Mapping[str, Any], errors: str) -> None:
+    global _run
+    _run = run
+    with Path(errors).open("w") as file:
+        for stream in (sys.stdout, sys.stderr):  # libraries say things, and the run's log is in JSON
+            os.dup2(file.fileno(), stream.fileno())
+    _run.send(("begun", os.getpid()))
+    seen = pkgutil.resolve_name(look.function)(asked)
+    _run.send(("seen", seen.model_dump_json()))
 
 
 def tell(records: int) -> None:
     """So many records are done."""
-    print(f"{DONE}{records}", flush=True)
+    if _run is not None:
+        _run.send(("done", records))
 
 
 def finite(nats: float) -> float:
@@ -100,8 +206,8 @@ def finite(nats: float) -> float:
 
 
 def peak_memory() -> int:
-    """Most bytes of memory that this program had. ``ru_maxrss`` is no less than that of the program that started it, since
-    it outlives exec; VmHWM begins anew (proc(5))."""
+    """Most bytes of memory that this process had. ``ru_maxrss`` is no less than that of the one that it came of; VmHWM
+    begins anew with each (proc(5))."""
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:

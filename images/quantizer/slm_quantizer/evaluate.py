@@ -1,20 +1,21 @@
 """What a variant is worth against the unquantized model: both in ONNX Runtime, each in a process of its own."""
 
 import json
-import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from slm_quantizer.pack import ends
-from slmkit.apart import Seen, finite, measure_apart, peak_memory, tell
+from slmkit.apart import Look, Seen, finite, measure_apart, peak_memory, tell
 from slmkit.data import Example
 from slmkit.metrics import Measured, judged
 from slmkit.run import Context
 from slmops.contract import Evaluation, Metric, Reason
+
+LOOK = Look("slm_quantizer.evaluate:look", ("onnxruntime_genai",))
 
 
 def measure(
@@ -28,7 +29,7 @@ def measure(
     context.expect(len(examples))
     asked = {"folder": str(folder), "limit": wanted.max_new_tokens, "metrics": wanted.metrics, "pairs": pairs}
     trouble = "the runtime cannot answer with this model"
-    seen = measure_apart("slm_quantizer.evaluate", asked, context, Reason.VERIFICATION_FAILED, trouble)
+    seen = measure_apart(LOOK, asked, context, Reason.VERIFICATION_FAILED, trouble)
     return judged(seen, [example.completion or "" for example in examples], wanted)
 
 
@@ -85,10 +86,10 @@ def _generator(og: Any, model: Any, longest: int) -> Any:
     return og.Generator(model, parameters)
 
 
-def _main() -> None:
+def look(asked: Mapping[str, Any]) -> Seen:
+    """In the process that measures: what the model in a folder does."""
     import onnxruntime_genai as og
 
-    asked = json.loads(Path(sys.argv[1]).read_bytes())
     folder, pairs, metrics = Path(asked["folder"]), asked["pairs"], asked["metrics"]
     model = og.Model(str(folder))
     tokenizer = og.Tokenizer(model)
@@ -99,7 +100,7 @@ def _main() -> None:
         tell(len(said))
     peak = peak_memory()  # of answering alone
     losses = [loss(og, model, tokenizer, *pair, longest) for pair in pairs] if Metric.PERPLEXITY in metrics else []
-    seen = Seen(
+    return Seen(
         answers=[text for text, _, _ in said],
         seconds=[whole for _, _, whole in said if whole] if Metric.INFERENCE_TIME in metrics else [],
         first_token_seconds=[first for _, first, _ in said if first] if Metric.TIME_TO_FIRST_TOKEN in metrics else [],
@@ -108,8 +109,3 @@ def _main() -> None:
         peak_memory_bytes=peak,
         weight_bytes=sum(path.stat().st_size for path in folder.glob("model.onnx*")),
     )
-    Path(sys.argv[2]).write_text(seen.model_dump_json())
-
-
-if __name__ == "__main__":
-    _main()

@@ -21,7 +21,7 @@ if (local := os.environ.get("LOCAL_RANK")) is not None:  # the launcher speaks f
     if local != "0":  # each fetches and encodes for itself: in one folder, it would read what another is just writing
         os.environ["WORK_DIR"] = f"{os.environ.get('WORK_DIR', WORK_DIR)}/process-{local}"
 
-from slm_trainer.together import needed
+from slm_trainer.together import measures, needed
 from slmkit.run import Handler, main
 from slmops.contract import CompareRun, JoinRun, LabelRun, SuggestRun, TrainRun
 
@@ -38,4 +38,9 @@ if __name__ == "__main__":
         from slm_trainer.launch import launch
 
         sys.exit(launch(group, "-m", "slm_trainer", sys.argv[1]))
+    if measures(sys.argv[1:]):
+        from slm_trainer.evaluate import LOOK
+        from slmkit.apart import begin
+
+        begin(LOOK)
     sys.exit(main(RUNS))

@@ -4,16 +4,15 @@ Every model is measured in a process of its own, so that one model's memory is n
 """
 
 import heapq
-import json
 import random
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from slm_trainer.encoding import encode, ends, name_ends, prompt_tokens, until
-from slmkit.apart import Seen, finite, measure_apart, peak_memory, tell
+from slmkit.apart import Look, Seen, finite, measure_apart, peak_memory, tell
 from slmkit.data import Example
 from slmkit.metrics import Measured, judged
 from slmkit.run import Context, RunFailed
@@ -22,6 +21,7 @@ from slmops.contract import Evaluation, Metric, Reason
 TIMED = 30
 """Answers that are timed one by one; accuracy takes all records in batches."""
 BATCH = 64
+LOOK = Look("slm_trainer.evaluate:look", ("slm_trainer.model",))
 ENDLESS = 10**9
 """Tokens that a model can read which names no bound."""
 PIECE = 1024
@@ -45,7 +45,7 @@ def measure(folder: Path, examples: Sequence[Example], wanted: Evaluation, conte
     context.expect(len(examples))
     records = [[list(example.prompt), example.completion] for example in examples]
     asked = {"folder": str(folder), "limit": wanted.max_new_tokens, "metrics": wanted.metrics, "examples": records}
-    seen = measure_apart("slm_trainer.evaluate", asked, context, Reason.INTERNAL_ERROR, "the evaluation failed")
+    seen = measure_apart(LOOK, asked, context, Reason.INTERNAL_ERROR, "the evaluation failed")
     return judged(seen, [example.completion or "" for example in examples], wanted)
 
 
@@ -134,12 +134,12 @@ def generate(model: Any, tokenizer: Any, examples: Sequence[Example], limit: int
     return list(tokenizer.batch_decode([row[: until(row, stops)] for row in rows], skip_special_tokens=True))
 
 
-def _main() -> None:
+def look(asked: Mapping[str, Any]) -> Seen:
+    """In the process that measures: what the model in a folder does."""
     import torch
 
     from slm_trainer.model import load_model, load_tokenizer
 
-    asked = json.loads(Path(sys.argv[1]).read_bytes())
     folder, limit, metrics = Path(asked["folder"]), asked["limit"], asked["metrics"]
     graphics = torch.cuda.is_available()
     tokenizer, model = load_tokenizer(folder), load_model(folder).to("cuda" if graphics else "cpu").eval()
@@ -154,13 +154,8 @@ def _main() -> None:
     except RunFailed as failed:  # a teacher whose chat template writes an answer in another way than it begins one
         print(f"no perplexity: {failed.message}", file=sys.stderr)
         nats, tokens = [], []
-    seen = Seen(
+    return Seen(
         answers=said, seconds=whole, first_token_seconds=first, nats=nats, tokens=tokens, peak_memory_bytes=peak,
         weight_bytes=sum(p.stat().st_size for p in folder.glob("*.safetensors")),
         parameters=sum(p.numel() for p in model.parameters()),
     )  # fmt: skip
-    Path(sys.argv[2]).write_text(seen.model_dump_json())
-
-
-if __name__ == "__main__":
-    _main()

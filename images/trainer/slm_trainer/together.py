@@ -9,15 +9,25 @@ from slmops.contract import AnyRun, TrainRun
 
 
 def needed(arguments: list[str]) -> TrainRun | None:
-    """The run, where it is one of several processes and this is not yet one of them. What cannot be read is left to the
-    run itself, which says so."""
-    if "RANK" in os.environ or len(arguments) != 1:
+    """The run, where it is one of several processes and this is not yet one of them."""
+    run = None if "RANK" in os.environ else _training(arguments)
+    return run if run is not None and run.nodes * processes() > 1 else None
+
+
+def measures(arguments: list[str]) -> bool:
+    """Whether this process has models measured: of several that train together, the first one does."""
+    return os.environ.get("RANK", "0") == "0" and _training(arguments) is not None
+
+
+def _training(arguments: list[str]) -> TrainRun | None:
+    """The training that is to be run; None for other runs. What cannot be read is left to the run itself, which says so."""
+    if len(arguments) != 1:
         return None
     try:
         run = TypeAdapter(AnyRun).validate_json(Path(arguments[0]).read_bytes())
     except (OSError, ValidationError):
         return None
-    return run if isinstance(run, TrainRun) and run.nodes * processes() > 1 else None
+    return run if isinstance(run, TrainRun) else None
 
 
 def processes() -> int:

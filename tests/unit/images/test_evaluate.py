@@ -13,7 +13,8 @@ from slm_quantizer import evaluate as quantizer
 from slm_trainer import evaluate as trainer
 from slm_trainer.evaluate import choose
 from slm_trainer.label.answers import stopped
-from slmkit.apart import Seen
+from slmkit import apart
+from slmkit.apart import Look
 from slmkit.data import Example
 from slmkit.metrics import Measured
 from slmkit.run import Context, RunFailed
@@ -56,32 +57,68 @@ both = pytest.mark.parametrize(
 )
 
 
-def python(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
-    """A script in the place of Python: $3 is what is asked, $4 where to write what was seen."""
-    file = folder / "python"
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(file))
+@pytest.fixture(autouse=True)
+def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have a function of looks.py in the place of whoever looks."""
+
+    def chosen(name: str) -> None:
+        for module in (trainer, quantizer):
+            monkeypatch.setattr(module, "LOOK", Look(f"tests.unit.images.looks:{name}", ()))
+
+    return chosen
+
+
+Choose = Callable[[str], None]
 
 
 @both
-def test_a_measurement_that_fails_says_why_and_leaves_nothing(tmp_path: Path, measure: Measure, reason: Reason) -> None:
+def test_a_measurement_that_fails_says_why_and_leaves_nothing(
+    tmp_path: Path, measure: Measure, reason: Reason, look: Choose
+) -> None:
+    look("broken")
     with pytest.raises(RunFailed) as failed:
         measure(tmp_path / "missing", Context(tmp_path))
     assert failed.value.reason is reason
-    words = failed.value.message.partition(": ")[2]
-    assert "Error" in words or "RunFailed" in words, "the last line of what the other process said"
+    assert failed.value.message.endswith(f"FileNotFoundError: {tmp_path}/missing"), "its last line"
     assert list(tmp_path.iterdir()) == []
 
 
 @both
-def test_a_measurement_that_is_killed_ran_out_of_memory(
-    tmp_path: Path, measure: Measure, reason: Reason, monkeypatch: pytest.MonkeyPatch
+def test_a_measurement_whose_function_is_not_there_says_so(
+    tmp_path: Path, measure: Measure, reason: Reason, look: Choose
 ) -> None:
-    python(monkeypatch, tmp_path, "kill -9 $$")
+    look("missing")
+    with pytest.raises(RunFailed, match=r"AttributeError: .*missing") as failed:
+        measure(tmp_path, Context(tmp_path))
+    assert failed.value.reason is reason
+
+
+@both
+def test_a_measurement_that_is_killed_ran_out_of_memory_and_the_next_one_is_made(
+    tmp_path: Path, measure: Measure, reason: Reason, look: Choose
+) -> None:
+    look("killed")
     with pytest.raises(RunFailed) as failed:
         measure(tmp_path / "missing", Context(tmp_path))
     assert failed.value.reason is Reason.OUT_OF_MEMORY
+    look("fine")
+    assert isinstance(measure(tmp_path, Context(tmp_path)), Measured)
+
+
+def test_where_the_process_that_measures_is_killed_the_next_measurement_begins_another(
+    tmp_path: Path, look: Choose
+) -> None:
+    look("fine")
+    in_trainer(tmp_path, Context(tmp_path))
+    first = apart._measurer("spawn")
+    look("endless")
+    threading.Timer(0.2, first._process.kill).start()
+    with pytest.raises(RunFailed) as failed:
+        in_trainer(tmp_path, Context(tmp_path))
+    assert failed.value.reason is Reason.OUT_OF_MEMORY
+    look("fine")
+    assert isinstance(in_trainer(tmp_path, Context(tmp_path)), Measured)
+    assert apart._measurer("spawn") is not first
 
 
 @both
@@ -96,20 +133,21 @@ def test_a_measurement_that_is_killed_ran_out_of_memory(
     ],
 )
 def test_a_measurement_that_says_so_ran_out_of_memory(
-    tmp_path: Path, measure: Measure, reason: Reason, monkeypatch: pytest.MonkeyPatch, said: str
+    tmp_path: Path, measure: Measure, reason: Reason, look: Choose, said: str
 ) -> None:
-    python(monkeypatch, tmp_path, f"cat >&2 <<'END'\nTraceback\n{said}\nW0101 a warning at the end\nEND\nexit 1")
+    look("complaining")
+    (tmp_path / "words").write_text(said)
     with pytest.raises(RunFailed) as failed:
-        measure(tmp_path / "missing", Context(tmp_path))
+        measure(tmp_path, Context(tmp_path))
     assert failed.value.reason is Reason.OUT_OF_MEMORY
     assert said in failed.value.message
 
 
 @both
 def test_a_measurement_ends_with_the_run_that_is_told_to_stop(
-    tmp_path: Path, measure: Measure, reason: Reason, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, measure: Measure, reason: Reason, look: Choose
 ) -> None:
-    python(monkeypatch, tmp_path, "exec sleep 600")
+    look("endless")
     context = Context(tmp_path)
     threading.Timer(0.2, context.stopping.set).start()
     with pytest.raises(RunFailed) as failed:
@@ -119,10 +157,9 @@ def test_a_measurement_ends_with_the_run_that_is_told_to_stop(
 
 @both
 def test_what_was_seen_is_judged_and_told_on_the_way(
-    tmp_path: Path, measure: Measure, reason: Reason, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, measure: Measure, reason: Reason, look: Choose, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    seen = Seen(answers=["a"], seconds=[0.5], peak_memory_bytes=7, weight_bytes=9)
-    python(monkeypatch, tmp_path, f"echo noise; echo done 1\ncat > $4 <<END\n{seen.model_dump_json()}\nEND")
+    look("fine")
     context = Context(tmp_path)
     context.stage("Evaluating")
     found = measure(tmp_path, context)
@@ -133,6 +170,7 @@ def test_what_was_seen_is_judged_and_told_on_the_way(
     assert (told.peak_memory_bytes, told.weight_bytes, told.parameters) == (7, 9, None)
     said = context.progress
     assert (said.step, said.of, said.unit) == (1, 1, "Samples")
+    assert "noise" not in capfd.readouterr().out, "the log of a run is lines of JSON"
 
 
 def test_a_small_program_does_not_report_the_memory_of_the_large_one_that_started_it() -> None:
@@ -198,3 +236,33 @@ def test_the_end_of_an_answer_is_no_part_of_it_also_where_it_would_be_read_as_te
     assert found == answer
     assert first is not None
     assert whole is not None
+
+
+def test_a_run_imports_for_all_that_it_measures_and_ends(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from slmkit.apart import Look, begin, measure_apart
+from slmkit.run import Context
+from slmops.contract import Reason
+
+look = Look("tests.unit.images.looks:imported", ("colorsys",))
+begin(look)
+context = Context(Path("."))
+for module in ("colorsys", "chunk.missing"):
+    seen = measure_apart(look, {"module": module}, context, Reason.INTERNAL_ERROR, "")
+    print(seen.answers, seen.weight_bytes)
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path.cwd())])}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    (first, parent), (second, same) = (line.split("] ") for line in done.stdout.splitlines())
+    assert (first, second) == ("['True'", "['False'")
+    assert parent == same, "one process forks itself for both"
+    assert done.stderr == ""

@@ -1,8 +1,6 @@
 """A saved model is measured in a process of its own: what it answers, how fast, and what the expected answers cost it."""
 
-import json
 import math
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -112,9 +110,7 @@ def test_a_strangers_model_stops_where_its_template_ends_an_answer(
     monkeypatch.setattr(evaluate, "answers", capture)
     prompt = [{"role": "user", "content": "a"}]
     asked = {"folder": str(tmp_path / "chat"), "limit": 3, "metrics": [], "examples": [[prompt, "b"]]}
-    (tmp_path / "asked.json").write_text(json.dumps(asked))
-    monkeypatch.setattr(sys, "argv", ["evaluate", str(tmp_path / "asked.json"), str(tmp_path / "seen.json")])
-    evaluate._main()
+    evaluate.look(asked)
     assert seen == [[tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|turn|>")]]
 
 
