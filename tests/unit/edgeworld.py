@@ -148,9 +148,9 @@ class World(Machines):
         rest = [child for child in observed.children if _key(child) not in applied]
         observed = replace(observed, children=(*rest, *made))
         status = edgedeployment_status(resource, observed, plan, self.now).dump()
-        EdgeDeploymentStatus.model_validate(status)
         wanted = {**self.parent, "status": json.loads(json.dumps(status))}
         if status_differs(wanted, self.parent):
+            EdgeDeploymentStatus.model_validate(status)
             self.parent = wanted
             self._count()
         return self.written - before
@@ -240,8 +240,7 @@ class World(Machines):
         self.collect()
         for _ in range(3):
             self.jobs()
-            for name in list(self.nodes):
-                self.kubelet(name)
+            self.kubelets()
         self.advance(1)
 
     def _soaks(self) -> bool:

@@ -188,6 +188,8 @@ def status_differs(desired: Manifest, live: Manifest) -> bool:
 
 
 def _covers(live: object, desired: object, path: tuple[str, ...]) -> bool:
+    if isinstance(desired, str) and desired == live:  # as most of what there is
+        return True
     if _empty(desired):
         return True
     if isinstance(desired, dict):

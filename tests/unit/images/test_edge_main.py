@@ -38,7 +38,7 @@ async def ready(client: httpx.AsyncClient) -> None:
             with contextlib.suppress(httpx.ConnectError):
                 if (await client.get("/ready")).status_code == 200:
                     return
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)
 
 
 @pytest.fixture
