@@ -102,10 +102,9 @@ def test_benchmarks_stay_as_evidence_and_pulls_go_when_they_have_done_their_duty
 # --- killed at any write
 
 
-def _story(begun: World, kill_after: int | None) -> tuple[int, Any]:
-    """A rollout to its end; the operator is killed once, after so many writes of it."""
-    world = fresh(begun)
-    world.kill_after, world.written = kill_after, 0
+def _end(world: World, kill_after: int | None = None) -> Any:
+    """A rollout from here to its end; the operator is killed once, after so many writes from now on."""
+    world.kill_after = kill_after
     world.settle()
     assert world.kill_after is None, "there were not so many writes"
     status = fresh(world.status)
@@ -114,13 +113,20 @@ def _story(begun: World, kill_after: int | None) -> tuple[int, Any]:
             part.pop(clock, None)
     children = {key: found["metadata"]["labels"].get("slmops.dev/track") for key, found in world.objects.items()}
     serving = [world.serving(name) for name in world.nodes]
-    return world.written, (status, children, serving, world.operate())
+    return status, children, serving, world.operate()
 
 
 @pytest.mark.parametrize("model", ["good-2", "lame-1", "noisy-1", "broken-1"])
 def test_killed_after_any_write_it_comes_to_the_same_end(model: str) -> None:
     world = running({"n1": "small", "n2": "big"})
     world.deploy(model)
-    writes, expected = _story(world, None)
-    for number in range(writes):
-        assert _story(world, number)[1] == expected, f"killed after {number} writes"
+    begun = world.written
+    moments = [fresh(world)]
+    """Before each turn: who is killed in it has done the same as everybody until then."""
+    for _ in world.to_rest():
+        moments.append(fresh(world))
+    writes, expected = world.written - begun, _end(world)
+    assert writes > 3
+    for number in range(begun, begun + writes):
+        before = next(moment for moment in reversed(moments) if moment.written <= number)
+        assert _end(fresh(before), number - before.written) == expected, f"killed after {number - begun} writes"
