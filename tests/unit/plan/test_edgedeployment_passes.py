@@ -1,11 +1,15 @@
 """A pass over an EdgeDeployment: what it leaves alone, what it clears, when the next is due, and one that is killed."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from slmops.api.edgedeployment import EdgeDeployment
 from slmops.plan.edgedeployment import plan_edgedeployment
-from slmops.state import LABEL_REVISION, Observed, Plan
+from slmops.rollout.benches import Bench, bench
+from slmops.state import LABEL_REVISION, JobState, Manifest, Observed, Plan, job_state
+from slmops.status.edgedeployment import edgedeployment_status
 from tests.unit.copies import fresh
 from tests.unit.edgeworld import World
 from tests.unit.fleet_builders import (
@@ -53,6 +57,29 @@ def test_a_plan_changes_nothing_of_what_was_observed() -> None:
     before = fresh(observed)
     plan_edgedeployment(deployment("other"), observed, SETTINGS, world.now)
     assert observed == before
+
+
+def test_a_pass_reads_each_report_and_judges_each_benchmark_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = running(FOUR)
+    world.deploy("good-2")
+    until(world, lambda w: w.serving("n1") == ["good-2"])
+    jobs, read, judged = world.of_kind("Job"), Counter[str](), Counter[object]()
+
+    def counted(job: Manifest, *more: Any) -> JobState:
+        read[job["metadata"]["name"]] += 1
+        return job_state(job, *more)
+
+    def counting(resource: EdgeDeployment, observed: Observed, *whose: Any) -> Bench | None:
+        judged[whose] += 1
+        return bench(resource, observed, *whose)
+
+    monkeypatch.setattr("slmops.state.job_state", counted)
+    monkeypatch.setattr("slmops.rollout.benches.bench", counting)
+    observed, resource = world.observed(), EdgeDeployment.model_validate(world.parent)
+    plan = plan_edgedeployment(resource, observed, SETTINGS, world.now)
+    edgedeployment_status(resource, observed, plan, world.now)
+    assert read == Counter(job["metadata"]["name"] for job in jobs)
+    assert list(judged.values()) == [1] * len(FOUR)
 
 
 def test_the_next_look_is_due_when_something_may_pass_silently() -> None:
