@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import gc
+import sys
 
 import pytest
 from hypothesis import settings
@@ -11,6 +12,8 @@ settings.load_profile("slmops")
 # Tests, and the modules that they import, are there to the end: to look through them again and again for garbage takes a
 # sixth of the time.
 gc.disable()
+# httpx looks for this one, which is not there, with each request; what is known to be missing is not searched for.
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

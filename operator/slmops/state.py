@@ -162,6 +162,16 @@ class Observed:
 
     def job(self, name: str) -> "JobState":
         """What a Job has come to."""
+        if name not in self._states:
+            self._states[name] = self._state(name)
+        return self._states[name]
+
+    @cached_property
+    def _states(self) -> dict[str, "JobState"]:
+        """What Jobs have come to, as far as it was asked for: their reports are read once a pass, not at each question."""
+        return {}
+
+    def _state(self, name: str) -> "JobState":
         if name in self.halted:
             return JobState("Failed", reason=Reason.BUDGET_EXCEEDED, message=self.halted[name])
         job = self.child("Job", name)

@@ -5,7 +5,7 @@ first word of its name, see ``_tokens``.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from statistics import median
 
@@ -60,8 +60,9 @@ class Machines:
         """One look of the DaemonSet controller: a pod on each node that fits, none elsewhere."""
         uid = found["metadata"]["uid"]
         mine = [pod for pod in self.pods.values() if _owner(pod) == uid and "deletionTimestamp" not in pod["metadata"]]
+        by_node = _by_node(mine)
         for name, machine in self.nodes.items():
-            here = [pod for pod in mine if on(pod) == name]
+            here = by_node.get(name, [])
             if _fits(found, machine["metadata"]["labels"]) and not here:
                 self._create_pod(found, {"affinity": pinned(name)})
             elif not _fits(found, machine["metadata"]["labels"]):
@@ -94,11 +95,20 @@ class Machines:
                 job["status"] |= {"completionTime": stamp} if ended["exitCode"] == 0 else {}
                 self.version += 1
 
+    def kubelets(self) -> None:
+        """One look of each."""
+        by_node = _by_node(self.pods.values())
+        for name in self.nodes:
+            self._look(name, by_node.get(name, []))
+
     def kubelet(self, name: str) -> None:
         """One look of a node's kubelet at its pods; a silent one does nothing."""
+        self._look(name, self.pods_on(name))
+
+    def _look(self, name: str, pods: Sequence[Manifest]) -> None:
         if not self.is_online(name):
             return
-        for pod in self.pods_on(name):
+        for pod in pods:
             if "deletionTimestamp" in pod["metadata"]:
                 del self.pods[pod["metadata"]["name"]]
                 self.version += 1
@@ -294,6 +304,13 @@ def _beside(targets: dict[str, contract.TargetFigures]) -> contract.Statistics:
 
 def _owner(pod: Manifest) -> str:
     return str(pod["metadata"]["ownerReferences"][0]["uid"])
+
+
+def _by_node(pods: Iterable[Manifest]) -> dict[str | None, list[Manifest]]:
+    found: dict[str | None, list[Manifest]] = {}
+    for pod in pods:
+        found.setdefault(on(pod), []).append(pod)
+    return found
 
 
 def on(pod: Manifest) -> str | None:

@@ -148,9 +148,9 @@ class World(Machines):
         rest = [child for child in observed.children if _key(child) not in applied]
         observed = replace(observed, children=(*rest, *made))
         status = edgedeployment_status(resource, observed, plan, self.now).dump()
-        EdgeDeploymentStatus.model_validate(status)
         wanted = {**self.parent, "status": json.loads(json.dumps(status))}
         if status_differs(wanted, self.parent):
+            EdgeDeploymentStatus.model_validate(status)
             self.parent = wanted
             self._count()
         return self.written - before
@@ -209,12 +209,28 @@ class World(Machines):
 
     def settle(self, limit: int = 400) -> None:
         """Everybody works until nothing changes any more."""
+        for _ in self.to_rest(limit):
+            pass
+
+    def to_rest(self, limit: int = 400) -> Iterator[None]:
+        """The same, with a look at what is so after each turn."""
         for _ in range(limit):
             before = self.version
             self.turn()
+            yield
             if self.version == before and not self._soaks():
                 return
         raise AssertionError(f"never at rest: {self.parent['status']}")
+
+    def elapse(self, seconds: int) -> None:
+        """Everybody works for so long: each second while anything changes, else when the operator wanted to look again."""
+        end = self.now + timedelta(seconds=seconds)
+        while self.now < end:
+            before = self.version
+            self.turn()
+            if self.version == before:
+                left = (end - self.now).total_seconds() - 1  # the last second is looked at, whatever is due
+                self.advance(max(0.0, left if self.plan.deadline is None else min(left, self.plan.deadline - 1)))
 
     def turn(self) -> None:
         """Everybody does a step, who is fast does more."""
@@ -224,8 +240,7 @@ class World(Machines):
         self.collect()
         for _ in range(3):
             self.jobs()
-            for name in list(self.nodes):
-                self.kubelet(name)
+            self.kubelets()
         self.advance(1)
 
     def _soaks(self) -> bool:

@@ -28,7 +28,8 @@ class Replica:
     def __init__(
         self, api: FakeApi, connection: Connection | None = None, alone: bool = False, **settings: Any
     ) -> None:
-        """``alone`` makes it the leader for ever: for tests of what else it does while the API server is away."""
+        """``alone`` makes it the leader for ever, without a Lease to renew every two seconds: for tests of what it does for
+        long, or while the API server is away."""
         self.api = api
         self._port = free_port()
         self.operator = Operator(Settings(http_port=self._port, **settings), connection or api.connection())

@@ -345,6 +345,7 @@ def test_clients_count_only_whole_answers_of_the_wanted_length(answers: list[byt
                     connection.recv(65536)
                     connection.sendall(answer[:20])
                     connection.sendall(answer[20:])
+                connection.recv(65536)  # what is not read makes a reset of the end
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -27,7 +27,7 @@ def test_a_resource_becomes_a_job_and_a_status_and_then_nothing_is_written() -> 
         assert api.writes()[writes:] == []
         assert found.operator.queue.pending == 0
 
-    operate(scenario)
+    operate(scenario, alone=True)
 
 
 def test_a_resource_is_taken_to_its_end_and_told_of_once() -> None:
@@ -47,7 +47,7 @@ def test_a_resource_is_taken_to_its_end_and_told_of_once() -> None:
         assert 'slmops_objects{kind="FineTune",phase="Succeeded"} 1.0' in metrics
         assert "slmops_leader 1.0" in metrics
 
-    operate(scenario)
+    operate(scenario, alone=True)
 
 
 def test_what_refers_to_a_resource_goes_on_by_itself() -> None:
@@ -74,7 +74,7 @@ def test_an_operator_that_starts_anew_changes_nothing() -> None:
             await asyncio.sleep(30)
             assert await first.terminate() == 0
             writes = len(api.writes())
-            second = await Replica(api).leading()
+            second = await Replica(api, alone=True).leading()
             await asyncio.sleep(700)
             assert api.writes()[writes:] == []
             await second.kill()
@@ -91,7 +91,7 @@ def test_a_spec_that_no_model_takes_is_looked_at_once() -> None:
         assert 'slmops_reconcile_total{kind="FineTune",outcome="success"} 1.0' in metrics
         assert 'outcome="error"' not in metrics
 
-    operate(scenario)
+    operate(scenario, alone=True)
 
 
 def test_what_happened_while_a_watch_was_broken_is_made_good() -> None:
@@ -123,7 +123,7 @@ def test_a_deletion_that_no_watch_ever_tells_of_is_found_by_the_resync() -> None
         _, metrics = await found.get("/metrics")
         assert 'slmops_resync_drift_total{kind="Job"} 1.0' in metrics
 
-    operate(scenario, resync_seconds=60)
+    operate(scenario, alone=True, resync_seconds=60)
 
 
 def test_a_resource_that_goes_is_forgotten() -> None:
@@ -138,7 +138,7 @@ def test_a_resource_that_goes_is_forgotten() -> None:
         _, metrics = await found.get("/metrics")
         assert 'slmops_objects{kind="FineTune",phase="Pending"} 0.0' in metrics
 
-    operate(scenario)
+    operate(scenario, alone=True)
 
 
 def test_only_the_namespaces_that_it_serves_are_touched() -> None:

@@ -55,7 +55,7 @@ def interval(rounds: Rounds[T], figure: Callable[[Rounds[T]], float]) -> Interva
 
 def geometric(logs: Rounds[float]) -> float:
     """Geometric mean of ratios, of which these are the logarithms."""
-    return math.exp(fmean(chain.from_iterable(logs)))
+    return math.exp(fmean([*chain.from_iterable(logs)]))  # of a list, which has a length, it is twice as fast
 
 
 def ratio(logs: Rounds[float]) -> tuple[float, Interval] | None:

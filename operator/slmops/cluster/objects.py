@@ -179,7 +179,7 @@ def differs(desired: Manifest, live: Manifest) -> bool:
     there something that is no longer wanted has to go. An empty value equals an absent one, because the API server drops
     most of them; ``False`` and ``0`` do not, because some of them guard something.
     """
-    return not _covers(live, desired, ())
+    return not _covers(live, desired)
 
 
 def status_differs(desired: Manifest, live: Manifest) -> bool:
@@ -187,38 +187,41 @@ def status_differs(desired: Manifest, live: Manifest) -> bool:
     return not _same(desired.get("status"), live.get("status"))
 
 
-def _covers(live: object, desired: object, path: tuple[str, ...]) -> bool:
+def _covers(live: object, desired: object, name: str = "", parent: str = "") -> bool:
+    """``name`` is the field that holds the values, and ``parent`` the one that holds that."""
+    if isinstance(desired, str) and desired == live:  # as most of what there is
+        return True
     if _empty(desired):
         return True
     if isinstance(desired, dict):
         if not isinstance(live, dict):
             return False
-        return all(_covers(live.get(key), value, (*path, key)) for key, value in desired.items()) and not any(
+        return all(_covers(live.get(key), value, key, name) for key, value in desired.items()) and not any(
             key in live and not _same(live[key], desired.get(key))
             for key in ("selector", "readinessGates")
-            if key in desired or (key == "readinessGates" and path[-2:] == ("template", "spec"))
+            if key in desired or (key == "readinessGates" and (parent, name) == ("template", "spec"))
         )
     if isinstance(desired, list | tuple):
-        return isinstance(live, list) and _covers_list(live, desired, path)
+        return isinstance(live, list) and _covers_list(live, desired, name, parent)
     if isinstance(desired, bool) or isinstance(live, bool):
         return desired is live
     if desired == live:
         return True
-    if _is_quantity(path):
+    if _is_quantity(name, parent):
         number = quantity(desired)
         return number is not None and number == quantity(live)
     return False
 
 
-def _covers_list(live: list[Any], desired: list[Any] | tuple[Any, ...], path: tuple[str, ...]) -> bool:
+def _covers_list(live: list[Any], desired: list[Any] | tuple[Any, ...], name: str, parent: str) -> bool:
     merge_key = next((key for key in _MERGE_KEYS if _identifies(key, live) and _identifies(key, desired)), None)
     if merge_key:
         by_key = {item[merge_key]: item for item in live}
-        return all(_covers(by_key.get(item[merge_key]), item, path) for item in desired)
-    if path and path[-1] == "finalizers":
+        return all(_covers(by_key.get(item[merge_key]), item, name, parent) for item in desired)
+    if name == "finalizers":
         return set(desired) <= set(live)
     return len(live) == len(desired) and all(
-        _covers(mine, wanted, path) for mine, wanted in zip(live, desired, strict=True)
+        _covers(mine, wanted, name, parent) for mine, wanted in zip(live, desired, strict=True)
     )
 
 
@@ -228,9 +231,9 @@ def _identifies(key: str, items: Iterable[Any]) -> bool:
     return all(isinstance(value, str) for value in values) and len(set(values)) == len(values)
 
 
-def _is_quantity(path: tuple[str, ...]) -> bool:
+def _is_quantity(name: str, parent: str) -> bool:
     """Quantities are compared as numbers only where the API has quantities: "1" and "1000m" are different arguments."""
-    return bool(path) and (path[-1] in _QUANTITY_FIELDS or (len(path) > 1 and path[-2] in _QUANTITY_PARENTS))
+    return name in _QUANTITY_FIELDS or parent in _QUANTITY_PARENTS
 
 
 def without_empty(value: Manifest) -> Manifest:
@@ -251,6 +254,8 @@ def _empty(value: object) -> bool:
 
 def _same(one: object, other: object) -> bool:
     """Whether two values are equal but for empty parts of them. Truth is not one, nor a lie zero."""
+    if isinstance(one, str) and one == other:  # as most of what there is
+        return True
     if isinstance(one, dict) or isinstance(other, dict):
         left, right = _parts(one), _parts(other)
         if left is None or right is None:

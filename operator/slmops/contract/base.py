@@ -48,7 +48,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 class Message(BaseModel):
     """Base of all messages: unknown fields are ignored, so that an older image reads a newer operator's file."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
 class Metric(StrEnum):

@@ -27,6 +27,23 @@ class Bench:
     gates: list[GateStatus] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Benches:
+    """The benchmarks of a pass. Turns, the classes on which a revision has passed, and status all ask for them: each is
+    judged once."""
+
+    resource: EdgeDeployment
+    observed: Observed
+    _judged: dict[tuple[str, str, Node], Bench | None] = field(default_factory=dict)
+
+    def of(self, pool: str, revision: str, node: Node) -> Bench | None:
+        """The benchmark of a revision on a node."""
+        asked = (pool, revision, node)
+        if asked not in self._judged:
+            self._judged[asked] = bench(self.resource, self.observed, *asked)
+        return self._judged[asked]
+
+
 def bench(resource: EdgeDeployment, observed: Observed, pool: str, revision: str, node: Node) -> Bench | None:
     """The benchmark of a revision on a node, and what the gates say of it."""
     name = job_name(resource, "bench", pool, revision, node)

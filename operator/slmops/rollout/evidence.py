@@ -4,7 +4,6 @@ when. It is made from what the benchmarks left behind, while that is there."""
 from typing import Any
 
 from slmops.api.edgedeployment import EdgeDeployment
-from slmops.rollout.benches import bench
 from slmops.rollout.children import job_name
 from slmops.rollout.people import APPROVE, PROMOTE
 from slmops.rollout.rollout import Rollout
@@ -54,7 +53,7 @@ def _nodes(resource: EdgeDeployment, observed: Observed, rollout: Rollout, revis
     found: list[dict[str, Any]] = []
     for pool in rollout.pools:
         for node in pool.nodes:
-            seen = bench(resource, observed, pool.name, revision, node)
+            seen = rollout.benches.of(pool.name, revision, node)
             if seen is None or seen.report is None or len(found) == MOST:
                 continue
             job = observed.child("Job", job_name(resource, "bench", pool.name, revision, node)) or {}

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from slmops.api.conditions import ConditionType
 from slmops.api.edgedeployment import EdgeDeployment, Pool
 from slmops.api.fleet import ChoiceStatus
-from slmops.rollout.benches import bench
+from slmops.rollout.benches import Benches
 from slmops.rollout.children import admitted, barred, daemon_set_of
 from slmops.rollout.fit import image_bytes
 from slmops.rollout.fleet import Node, pool_nodes
@@ -37,6 +37,7 @@ class Rollout:
     wanted: Revision | None
     pools: list[PoolState]
     servers: Servers
+    benches: Benches
     decision: Decision
     reason: str = ""
     message: str = ""
@@ -88,8 +89,9 @@ def read(resource: EdgeDeployment, observed: Observed, settings: Settings, now: 
     pools = [PoolState(pool.name, pool_nodes(pool, observed.nodes)) for pool in resource.spec.pools]
     servers = Servers.of(observed)
     standing = _standing(resource, observed, pools, servers, stable)
-    idle = partial(Rollout, stable, None, pools=pools, servers=servers, standing=standing, failed=standing.failed,
-                   failing=standing.failed, stops_first=resource.spec.strategy.stops_first)  # fmt: skip
+    idle = partial(Rollout, stable, None, pools=pools, servers=servers, benches=Benches(resource, observed),
+                   standing=standing, failed=standing.failed, failing=standing.failed,
+                   stops_first=resource.spec.strategy.stops_first)  # fmt: skip
     if problem := overlap(pools) or unknown_zone(resource):
         return idle(None, decision="Wait", problem=problem)
     if isinstance(asked, Problem):
@@ -183,7 +185,7 @@ def _settled(resource: EdgeDeployment, observed: Observed, idle: Rollout, asked:
         held = [node for node in state.nodes if standing.held(pool.name, node)]
         held = [node for node in held if not given_up(resource, failed, pool.name, node)]
         if held:
-            passed = _proven(resource, observed, pool.name, held, about)
+            passed = _proven(resource, idle.benches, pool.name, held, about)
             standing = standing.with_passed(pool.name, passed)
         if late := [node for node in held if standing.held(pool.name, node)]:
             sized = replace(about, sizes=image_bytes(resource, observed, asked.images, asked.name))
@@ -270,7 +272,7 @@ def overlap(pools: list[PoolState]) -> Problem | None:
 def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[Node], idle: Rollout, asked: Asked,
           now: datetime, whose: Sequence[Node], late: bool = False) -> PoolState:  # fmt: skip
     revision = asked.revision
-    proven = {*asked.classes.get(pool.name, ()), *_proven(resource, observed, pool.name, nodes, asked)}
+    proven = {*asked.classes.get(pool.name, ()), *_proven(resource, idle.benches, pool.name, nodes, asked)}
     if resource.spec.benchmark is None:
         proven |= {node.hardware for node in nodes if idle.servers.serves(pool.name, revision, node.name)}
     back = {node.name: name for node in whose if (name := idle.standing.expected(pool.name, node)) is not None}
@@ -282,7 +284,8 @@ def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[
     hosts = all_of_them - barred(bound, all_of_them) if late else admitted(bound)
     since = (bound["metadata"].get("annotations") or {}).get(ANNOTATION_ADMITTED) if bound is not None else None
     kept_from = {name: barred(found, all_of_them) for name, found in there.items()} if idle.stops_first else {}
-    trial = Trial(resource, observed, idle.servers, pool, asked, incumbents, hosts, since, now, there, kept_from, late)
+    trial = Trial(resource, observed, idle.servers, idle.benches, pool, asked, incumbents, hosts, since, now, there,
+                  kept_from, late)  # fmt: skip
     able = (node for node in whose if node.ready and (not node.pressed or trial.begun(node)))
     turns = {node.name: turn(trial, node, proven) for node in able}
     gone = (lost(trial, node) for node in whose if not node.ready and not late)
@@ -290,12 +293,12 @@ def _pool(resource: EdgeDeployment, observed: Observed, pool: Pool, nodes: list[
     return PoolState(pool.name, nodes, turns, admitted=hosts)
 
 
-def _proven(resource: EdgeDeployment, observed: Observed, pool: str, nodes: list[Node], asked: Asked) -> set[str]:
+def _proven(resource: EdgeDeployment, benches: Benches, pool: str, nodes: list[Node], asked: Asked) -> set[str]:
     """Hardware classes on enough nodes of which the revision has passed."""
     passed = Counter(
         node.hardware
         for node in nodes
-        if (found := bench(resource, observed, pool, asked.revision, node)) is not None and found.verdict == "Passed"
+        if (found := benches.of(pool, asked.revision, node)) is not None and found.verdict == "Passed"
     )
     enough = resource.spec.benchmark.nodes_per_class if resource.spec.benchmark is not None else 1
     return {hardware for hardware, count in passed.items() if count >= enough}

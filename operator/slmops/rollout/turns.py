@@ -25,7 +25,7 @@ from typing import Literal
 from slmops.api.base import seconds
 from slmops.api.conditions import moment
 from slmops.api.edgedeployment import EdgeDeployment, Pool
-from slmops.rollout.benches import BEFORE, bench, failure, void
+from slmops.rollout.benches import BEFORE, Benches, failure, void
 from slmops.rollout.children import job_name
 from slmops.rollout.fit import Need, misfit, need, pulled, too_large
 from slmops.rollout.fleet import Node
@@ -93,6 +93,7 @@ class Trial:
     resource: EdgeDeployment
     observed: Observed
     servers: Servers
+    benches: Benches
     of: Pool
     asked: Asked
     incumbents: Mapping[str, str]
@@ -159,7 +160,7 @@ def turn(trial: Trial, node: Node, proven: Collection[str]) -> Turn:
     known = node.hardware in proven
     stops = trial.stops_first and incumbent is not None
     make = partial(Turn, node, pod=pod, stable_pod=stable_pod, incumbent=incumbent, known=known, stops=stops)
-    found = bench(trial.resource, trial.observed, trial.pool, trial.revision, node)
+    found = trial.benches.of(trial.pool, trial.revision, node)
     doubtful = found is not None and found.verdict == "Inconclusive"
     if found is not None and (found.verdict == "Failed" or (doubtful and not trial.asked.trusted)):
         return make("Failed" if found.verdict == "Failed" else "Inconclusive", found.message, found.reason,

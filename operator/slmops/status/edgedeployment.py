@@ -50,7 +50,7 @@ def edgedeployment_status(
     if rollout.problem is not None:
         shown = before.candidate  # it is where it was; what the spec asks for cannot be told now
     current = shown.revision if shown else stable
-    pools = [pool_status(resource, observed, state, current, rollout) for state in rollout.pools]
+    pools = [pool_status(state, current, rollout) for state in rollout.pools]
     if shown is not None and before.candidate is not None and shown.revision == before.candidate.revision:
         known = {pool.name: pool for pool in before.pools}
         pools = [coarse(known.get(pool.name), pool, rollout) for pool in pools]

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 
-from slmops.api.edgedeployment import EdgeDeployment
 from slmops.api.fleet import MAX_CLASSES, ClassStatus, NodeCounts, PoolStatus
 from slmops.contract import Statistics
-from slmops.rollout.benches import bench as bench_of
+from slmops.rollout.benches import Benches
 from slmops.rollout.fleet import Node
 from slmops.rollout.rollout import Rollout
 from slmops.rollout.verdict import figures
 from slmops.rollout.waves import PoolState
-from slmops.state import Observed
 
 RANK = {"Failed": 3, "Inconclusive": 2, "Passed": 1, "Pending": 0}
 
@@ -26,9 +24,7 @@ def coarse(before: PoolStatus | None, now: PoolStatus, rollout: Rollout) -> Pool
     return now.model_copy(update={"nodes": old}) if same and 0 < apart < new.total / 20 else now
 
 
-def pool_status(
-    resource: EdgeDeployment, observed: Observed, state: PoolState, current: str | None, rollout: Rollout
-) -> PoolStatus:
+def pool_status(state: PoolState, current: str | None, rollout: Rollout) -> PoolStatus:
     """The status of a pool; ``current`` is the revision that is counted as updated."""
     serving = rollout.servers.ready(state.name)
     found = [serving.get(node.name, set()) if node.ready else set() for node in state.nodes]
@@ -43,29 +39,25 @@ def pool_status(
             behind=sum(not rollout.servers.serves(state.name, current, node.name) for node in state.nodes),
             failed=sum(turn.own for turn in state.turns.values()) or None,
         ),
-        classes=_classes(resource, observed, state, judged, rollout.failing.get(state.name, {})),
+        classes=_classes(rollout.benches, state, judged, rollout.failing.get(state.name, {})),
     )  # fmt: skip
 
 
-def _classes(
-    resource: EdgeDeployment, observed: Observed, state: PoolState, revision: str | None, failed: Mapping[str, str]
-) -> list[ClassStatus]:
+def _classes(benches: Benches, state: PoolState, revision: str | None, failed: Mapping[str, str]) -> list[ClassStatus]:
     members: dict[str, list[Node]] = {}
     for node in state.nodes:
         members.setdefault(node.hardware, []).append(node)
-    found = [_class(resource, observed, state.name, name, nodes, revision) for name, nodes in members.items()]
+    found = [_class(benches, state.name, name, nodes, revision) for name, nodes in members.items()]
     found = [each.model_copy(update={"verdict": "Failed"}) if each.name in failed else each for each in found]
     worst = sorted(found, key=lambda c: (-RANK[c.verdict], c.name))[:MAX_CLASSES]
     return sorted(worst, key=lambda c: c.name)
 
 
-def _class(
-    resource: EdgeDeployment, observed: Observed, pool: str, name: str, nodes: list[Node], revision: str | None
-) -> ClassStatus:
+def _class(benches: Benches, pool: str, name: str, nodes: list[Node], revision: str | None) -> ClassStatus:
     """What was measured on the class, its worst verdict first."""
     best = ClassStatus(name=name, nodes=len(nodes), verdict="Pending")
     for node in nodes:
-        found = bench_of(resource, observed, pool, revision, node) if revision else None
+        found = benches.of(pool, revision, node) if revision else None
         if found is None or found.verdict is None or RANK[found.verdict] <= RANK[best.verdict]:
             continue
         shown = {k: figures(v) for k, v in found.report.targets.items()} if found.report else {}

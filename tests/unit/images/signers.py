@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ NONCE, SALT = bytes(range(SecretBox.NONCE_SIZE)), bytes(32)
 def boxed(key: Any, password: bytes = PASSWORD, *, cost: int = 2**15, label: str = "SIGSTORE", **change: Any) -> bytes:
     """A private key in cosign's box; ``change`` replaces parts of its JSON."""
     der = key.private_bytes(serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    secret = hashlib.scrypt(password, salt=SALT, n=cost, r=8, p=1, maxmem=keys.MEMORY, dklen=32)
+    secret = _secret(password, cost)
     said = {
         "kdf": {"name": "scrypt", "params": {"N": cost, "r": 8, "p": 1}, "salt": base64.b64encode(SALT).decode()},
         "cipher": {"name": "nacl/secretbox", "nonce": base64.b64encode(NONCE).decode()},
@@ -32,6 +33,12 @@ def boxed(key: Any, password: bytes = PASSWORD, *, cost: int = 2**15, label: str
     return b"-----BEGIN ENCRYPTED %s PRIVATE KEY-----\n%s-----END ENCRYPTED %s PRIVATE KEY-----\n" % (
         label.encode(), body, label.encode(),
     )  # fmt: skip
+
+
+@cache
+def _secret(password: bytes, cost: int) -> bytes:
+    """Slow on purpose, so it is made once."""
+    return hashlib.scrypt(password, salt=SALT, n=cost, r=8, p=1, maxmem=keys.MEMORY, dklen=32)
 
 
 def pkcs8(key: Any, password: bytes | None = None) -> bytes:

@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from slm_bench import asking as module
+from slm_bench import statistics
 from slm_bench.bench import bench
 from slmkit.run import Context, RunFailed
 from slmops.contract import BenchRun, Reason, Report, TargetFigures
@@ -38,6 +39,7 @@ class Job:
         self._folder, self._runs = folder, 0
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=virtualnet.now))
         monkeypatch.setattr(asyncio, "run", lambda main: play(lambda: main, *self._servers))
+        monkeypatch.setattr(statistics, "RESAMPLES", statistics.FEWEST)  # how sure it is, is another test's affair
         self._servers: tuple[FakeLLM, ...] = ()
         self.give(*({"prompt": f"p{number}"} for number in range(40)))
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ pytest.importorskip("uvicorn")
 
 from slm_edge import __main__ as program
 from slm_edge.door import look
+from slm_edge.engine import Engine
 from slmops.contract import Reason, ServeRun
 from slmops.state import parse_report
 from tests.unit.images.fakeedge import PATIENCE, FakeGenAI, model_folder, use
@@ -38,7 +40,13 @@ async def ready(client: httpx.AsyncClient) -> None:
             with contextlib.suppress(httpx.ConnectError):
                 if (await client.get("/ready")).status_code == 200:
                     return
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the image holds is not looked at, for which a process is started."""
+    monkeypatch.setattr(program, "Engine", partial(Engine, look=lambda folder: None))
 
 
 @pytest.fixture
@@ -73,6 +81,7 @@ async def test_answers_come_over_http_in_whole_and_in_streams(client: httpx.Asyn
     assert "".join(said) == "yes"
 
 
+@pytest.mark.usefixtures("unseen")
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_hangs_up_frees_the_model(
     client: httpx.AsyncClient, library: FakeGenAI, stream: bool
@@ -92,6 +101,7 @@ async def test_a_client_that_hangs_up_frees_the_model(
     assert library.tokens - before == 5 + 1 + 1
 
 
+@pytest.mark.usefixtures("unseen")
 async def test_on_sigterm_what_was_begun_is_finished(client: httpx.AsyncClient, library: FakeGenAI) -> None:
     library.hold(after=1)
     begun = asyncio.create_task(client.post(CHAT, json=asked()))
@@ -140,6 +150,7 @@ async def test_a_model_that_must_not_be_loaded_ends_the_server_and_the_kubelet_i
     assert loaded == []
 
 
+@pytest.mark.usefixtures("unseen")
 @pytest.mark.parametrize(
     ("error", "reason"),
     [

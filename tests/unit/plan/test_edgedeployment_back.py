@@ -16,8 +16,7 @@ def test_a_bad_candidate_reaches_one_node_and_is_taken_back(model: str) -> None:
     stable = world.status["stable"]
     touched: set[str] = set()
     world.deploy(model)
-    for _ in range(40):
-        world.turn()
+    for _ in world.to_rest():
         for name in FOUR:
             touched |= {name} if len(world.revisions(name)) > 1 else set()
             assert world.serving(name) == ["good-1"]
@@ -38,9 +37,8 @@ def test_a_failure_in_a_later_wave_gives_every_node_back_without_a_gap() -> None
         assert tracks(world)["stable"][0] == "NotIn"
         world.turn()
     assert tracks(world)["stable"] == ("Any", set()), "it gets its nodes back at once"
-    for _ in range(30):
+    for _ in world.to_rest():
         assert all(world.serving(name) for name in ("n1", "n2", "n3"))
-        world.turn()
     assert [world.serving(name) for name in world.nodes] == [["good-1"]] * 4
     assert [len(world.pods_on(name, "serve")) for name in world.nodes] == [1] * 4
 
@@ -61,8 +59,7 @@ def test_returning_to_the_good_spec_in_the_middle_leaves_no_gap() -> None:
     world.deploy("good-2")
     until(world, lambda w: w.serving("n1") == ["good-2"])
     world.deploy("good-1")
-    for _ in range(20):
-        world.turn()
+    for _ in world.to_rest():
         assert all(world.serving(name) for name in TWO)
     assert [world.serving(name) for name in TWO] == [["good-1"], ["good-1"]]
     assert (world.status["lastOutcome"]["outcome"], world.status["phase"]) == ("Superseded", "Ready")
@@ -74,8 +71,7 @@ def test_a_newer_candidate_takes_over_from_one_that_was_not_done(stable: bool) -
     world.deploy("good-2" if stable else "good-3")
     until(world, lambda w: w.serving("n1") in (["good-2"], ["good-3"]))
     world.deploy("good-4")
-    for _ in range(40):
-        world.turn()
+    for _ in world.to_rest():
         assert world.serving("n1"), "what serves goes only when another serves"
     assert [world.serving(name) for name in TWO] == [["good-4"], ["good-4"]]
     assert set(tracks(world)) == {"stable"}

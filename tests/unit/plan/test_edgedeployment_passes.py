@@ -1,11 +1,15 @@
 """A pass over an EdgeDeployment: what it leaves alone, what it clears, when the next is due, and one that is killed."""
 
+from collections import Counter
 from typing import Any
 
 import pytest
 
+from slmops.api.edgedeployment import EdgeDeployment
 from slmops.plan.edgedeployment import plan_edgedeployment
-from slmops.state import LABEL_REVISION, Observed, Plan
+from slmops.rollout.benches import Bench, bench
+from slmops.state import LABEL_REVISION, JobState, Manifest, Observed, Plan, job_state
+from slmops.status.edgedeployment import edgedeployment_status
 from tests.unit.copies import fresh
 from tests.unit.edgeworld import World
 from tests.unit.fleet_builders import (
@@ -55,6 +59,29 @@ def test_a_plan_changes_nothing_of_what_was_observed() -> None:
     assert observed == before
 
 
+def test_a_pass_reads_each_report_and_judges_each_benchmark_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = running(FOUR)
+    world.deploy("good-2")
+    until(world, lambda w: w.serving("n1") == ["good-2"])
+    jobs, read, judged = world.of_kind("Job"), Counter[str](), Counter[object]()
+
+    def counted(job: Manifest, *more: Any) -> JobState:
+        read[job["metadata"]["name"]] += 1
+        return job_state(job, *more)
+
+    def counting(resource: EdgeDeployment, observed: Observed, *whose: Any) -> Bench | None:
+        judged[whose] += 1
+        return bench(resource, observed, *whose)
+
+    monkeypatch.setattr("slmops.state.job_state", counted)
+    monkeypatch.setattr("slmops.rollout.benches.bench", counting)
+    observed, resource = world.observed(), EdgeDeployment.model_validate(world.parent)
+    plan = plan_edgedeployment(resource, observed, SETTINGS, world.now)
+    edgedeployment_status(resource, observed, plan, world.now)
+    assert read == Counter(job["metadata"]["name"] for job in jobs)
+    assert list(judged.values()) == [1] * len(FOUR)
+
+
 def test_the_next_look_is_due_when_something_may_pass_silently() -> None:
     def deadline(**spec: Any) -> float | None:
         stable = servers(measured("a"))
@@ -102,10 +129,9 @@ def test_benchmarks_stay_as_evidence_and_pulls_go_when_they_have_done_their_duty
 # --- killed at any write
 
 
-def _story(begun: World, kill_after: int | None) -> tuple[int, Any]:
-    """A rollout to its end; the operator is killed once, after so many writes of it."""
-    world = fresh(begun)
-    world.kill_after, world.written = kill_after, 0
+def _end(world: World, kill_after: int | None = None) -> Any:
+    """A rollout from here to its end; the operator is killed once, after so many writes from now on."""
+    world.kill_after = kill_after
     world.settle()
     assert world.kill_after is None, "there were not so many writes"
     status = fresh(world.status)
@@ -114,13 +140,20 @@ def _story(begun: World, kill_after: int | None) -> tuple[int, Any]:
             part.pop(clock, None)
     children = {key: found["metadata"]["labels"].get("slmops.dev/track") for key, found in world.objects.items()}
     serving = [world.serving(name) for name in world.nodes]
-    return world.written, (status, children, serving, world.operate())
+    return status, children, serving, world.operate()
 
 
 @pytest.mark.parametrize("model", ["good-2", "lame-1", "noisy-1", "broken-1"])
 def test_killed_after_any_write_it_comes_to_the_same_end(model: str) -> None:
     world = running({"n1": "small", "n2": "big"})
     world.deploy(model)
-    writes, expected = _story(world, None)
-    for number in range(writes):
-        assert _story(world, number)[1] == expected, f"killed after {number} writes"
+    begun = world.written
+    moments = [fresh(world)]
+    """Before each turn: who is killed in it has done the same as everybody until then."""
+    for _ in world.to_rest():
+        moments.append(fresh(world))
+    writes, expected = world.written - begun, _end(world)
+    assert writes > 3
+    for number in range(begun, begun + writes):
+        before = next(moment for moment in reversed(moments) if moment.written <= number)
+        assert _end(fresh(before), number - before.written) == expected, f"killed after {number - begun} writes"

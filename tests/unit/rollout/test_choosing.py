@@ -96,8 +96,7 @@ def test_other_images_are_chosen_from_anew_while_the_old_ones_serve() -> None:
     world = fleet("good-1", "broad-1")
     world.settle()
     world.quantize("broad-2", "good-2")
-    for _ in range(200):
-        world.turn()
+    for _ in world.to_rest():
         assert all(served(world).values()), "what was chosen before serves"
     assert served(world) == {"n1": ["good-2"], "n2": ["broad-2"], "n3": ["good-2"], "n4": ["broad-2"]}
     assert world.status["lastOutcome"]["outcome"] == "Promoted"
@@ -123,8 +122,7 @@ def test_a_class_that_was_away_while_others_were_chosen_is_measured_when_it_is_b
     world.settle()
     assert served(world)["n1"] == ["good-2"]
     world.online("n2")
-    for _ in range(60):
-        world.turn()
+    for _ in world.to_rest():
         assert world.serving("n2"), "it keeps what it had until it has something else"
     assert world.serving("n2") == ["broad-2"]
 
@@ -135,8 +133,7 @@ def test_a_pool_whose_variant_was_named_before_serves_on_meanwhile() -> None:
     world.settle()
     assert set(map(tuple, served(world).values())) == {("good-1",)}
     world.change(pools=[AUTO])
-    for _ in range(120):
-        world.turn()
+    for _ in world.to_rest():
         assert all(served(world).values())
     assert served(world) == {"n1": ["good-1"], "n2": ["broad-1"], "n3": ["good-1"], "n4": ["broad-1"]}
     assert {pool["name"] for pool in world.status["pools"]} == {"farms.small", "farms.big"}
@@ -147,8 +144,7 @@ def test_renaming_a_pool_interrupts_nothing() -> None:
     world = World(BOTH)
     world.settle()
     world.change(pools=[{"name": "fields", "selector": {"matchLabels": {"pool": "farms"}}}])
-    for _ in range(120):
-        world.turn()
+    for _ in world.to_rest():
         assert all(served(world).values())
     assert {labels["slmops.dev/pool"] for labels in (d["metadata"]["labels"] for d in world.of_kind("DaemonSet"))} == {
         "fields"
@@ -222,8 +218,7 @@ def test_what_has_to_be_signed_is_looked_at_before_any_node_pulls_it() -> None:
     for good, models in ((True, ("good-1", "broad-1")), (False, ("good-1", "unsigned-1"))):
         world = fleet(*models, model={"quantizedModel": {"name": "q"}, "verify": key})
         seen = set[str]()
-        for _ in range(60):
-            world.turn()
+        for _ in world.to_rest():
             seen |= {job["metadata"]["labels"][LABEL_ROLE] for job in world.of_kind("Job")}
             assert "verify" in seen or not seen
         assert ("choose" in seen) == good

@@ -149,8 +149,7 @@ def test_bytes_are_told_for_each_node_and_for_the_wave() -> None:
     world.operate()
     assert "pulls" not in world.status["wave"], "an image that nobody has pulled yet"
     seen = {}
-    for _ in range(60):
-        world.turn()
+    for _ in world.to_rest():
         if wave := world.status.get("wave"):
             seen.setdefault(wave["name"], []).append(wave.get("pulls"))
             sizes = world.status["candidate"].get("sizes")

@@ -56,11 +56,6 @@ def fleet(**strategy: Any) -> World:
     return world
 
 
-def run(world: World, seconds: int) -> None:
-    for _ in range(seconds):
-        world.turn()
-
-
 def cause(world: World) -> Cause | None:
     rollout = world.plan.detail
     assert isinstance(rollout, Rollout)
@@ -69,7 +64,7 @@ def cause(world: World) -> Cause | None:
 
 def test_a_node_that_fails_by_itself_is_left_out_until_the_promotion() -> None:
     world = fleet(failureLimit={"minimum": 2}, waves=[{"name": "all", "nodes": "100%", "soak": "1h"}])
-    run(world, 150)
+    world.elapse(150)
     assert cause(world) == "Registry"
     assert [world.serving(name) for name in NAMES] == [["good-2"], ["good-1"], ["good-2"], ["good-2"]]
     assert world.status["pools"][0]["nodes"]["failed"] == 1
@@ -86,7 +81,7 @@ def test_a_node_that_fails_by_itself_is_left_out_until_the_promotion() -> None:
 def test_one_too_many_fails_the_candidate_and_says_why() -> None:
     world = fleet(failureLimit={"minimum": 2})
     world.stuck["n2"] = "CreateContainerError"
-    run(world, 150)
+    world.elapse(150)
     outcome = world.status["lastOutcome"]
     assert (outcome["outcome"], outcome["reason"]) == ("RolledBack", "ProgressDeadlineExceeded")
     assert "n1" in outcome["message"]
@@ -95,18 +90,18 @@ def test_one_too_many_fails_the_candidate_and_says_why() -> None:
 
 def test_without_a_limit_the_first_one_is_one_too_many() -> None:
     world = fleet()
-    run(world, 150)
+    world.elapse(150)
     assert world.status["lastOutcome"]["outcome"] == "RolledBack"
 
 
 def test_a_node_that_was_left_out_gets_another_turn_when_a_person_says_so() -> None:
     world = fleet(failureLimit={"minimum": 2}, waves=[{"name": "all", "nodes": "100%", "soak": "1h"}])
-    run(world, 150)
+    world.elapse(150)
     told = world.condition("Progressing")
     assert told["reason"] == "Soaking"
     world.stuck.clear()
     world.say(retry_failed="mended")
-    run(world, 30)
+    world.elapse(30)
     assert [world.serving(name) for name in NAMES] == [["good-2"]] * 4
     assert "failed" not in world.status["pools"][0]["nodes"]
 
@@ -114,7 +109,7 @@ def test_a_node_that_was_left_out_gets_another_turn_when_a_person_says_so() -> N
 def test_who_was_left_out_is_told_while_others_have_their_turn() -> None:
     world = fleet(failureLimit={"minimum": 2}, maxUnavailable=1)
     while not world.condition("Progressing").get("message"):
-        world.turn()
+        world.elapse(2)
     told = world.condition("Progressing")
     assert told["reason"] == "InTurn"
     assert told["message"].startswith("1 left out, as node n1 (small): not done within progressDeadline 2m: image")
@@ -124,23 +119,23 @@ def test_who_was_left_out_is_told_while_others_have_their_turn() -> None:
 def test_the_registry_and_the_node_are_told_apart(reason: str, found: Cause) -> None:
     world = fleet(failureLimit={"minimum": 2}, waves=[{"name": "all", "nodes": "100%", "soak": "1h"}])
     world.stuck["n1"] = reason
-    run(world, 150)
+    world.elapse(150)
     assert cause(world) == found
 
 
 def test_a_node_that_goes_away_with_the_candidate_fails_once_it_has_been_silent_for_too_long() -> None:
     world = fleet(failureLimit={"minimum": 2}, waves=[{"name": "all", "nodes": "100%", "soak": "1h"}])
     world.stuck.clear()
-    run(world, 30)
+    world.elapse(30)
     assert [world.serving(name) for name in NAMES] == [["good-2"]] * 4
     world.offline("n1")
-    run(world, 100)
+    world.elapse(100)
     assert "failed" not in world.status["pools"][0]["nodes"]
-    run(world, 30)
+    world.elapse(30)
     assert cause(world) == "Node"
     assert world.status["pools"][0]["nodes"]["failed"] == 1
     world.offline("n2")
-    run(world, 125)
+    world.elapse(125)
     outcome = world.status["lastOutcome"]
     assert (outcome["outcome"], outcome["reason"]) == ("RolledBack", "NodeLost")
     assert "n1" in outcome["message"]
@@ -149,10 +144,10 @@ def test_a_node_that_goes_away_with_the_candidate_fails_once_it_has_been_silent_
 def test_a_node_that_comes_back_in_time_goes_on_where_it_was() -> None:
     world = fleet(waves=[{"name": "all", "nodes": "100%", "soak": "10m"}])
     world.stuck.clear()
-    run(world, 30)
+    world.elapse(30)
     for name in NAMES:
         world.offline(name)
-        run(world, 60)
+        world.elapse(60)
         world.online(name)
     world.settle()
     assert world.status["lastOutcome"]["outcome"] == "Promoted"
@@ -162,7 +157,7 @@ def test_a_node_that_was_away_before_its_turn_fails_nothing() -> None:
     world = World(dict.fromkeys(NAMES, "small"), strategy=ALL)
     world.settle()
     world.offline("n1")
-    run(world, 1000)
+    world.elapse(1000)
     world.deploy("good-2")
     world.settle()
     assert world.status["lastOutcome"]["outcome"] == "Promoted"

@@ -130,8 +130,7 @@ def test_an_abort_gives_the_nodes_back_and_is_told_apart() -> None:
     world = running(
         strategy={"waves": [{"name": "canary", "nodes": 2, "soak": "1h"}, {"name": "rest", "nodes": "100%"}]}
     )
-    for _ in range(40):
-        world.turn()
+    world.elapse(40)
     assert "good-2" in served(world)
     name = candidate(world)
     world.say(abort=name)

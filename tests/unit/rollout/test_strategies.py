@@ -64,8 +64,7 @@ def test_traffic_goes_to_one_revision_at_any_time_and_is_switched_once() -> None
 
 def test_the_first_one_of_all_has_nothing_to_hold() -> None:
     world = World(dict.fromkeys(NAMES, "small"), strategy={"type": "BlueGreen", "hold": "1h"})
-    for _ in range(60):
-        world.turn()
+    world.elapse(60)
     assert world.status["phase"] == "Ready"
 
 
@@ -140,8 +139,7 @@ def split(**strategy: Any) -> World:
 
 def turns(world: World) -> None:
     """Much less than the hour passes."""
-    for _ in range(60):
-        world.turn()
+    world.elapse(60)
 
 
 def served(world: World) -> list[str]:
@@ -255,8 +253,7 @@ def test_a_node_that_was_away_meanwhile_has_one_server_too() -> None:
     world = one_at_a_time()
     world.offline("n2")
     run_all = [name for name in NAMES if name != "n2"]
-    for _ in range(100):
-        world.turn()
+    world.elapse(100)
     assert [world.serving(name) for name in run_all] == [["good-2"]] * 2
     world.online("n2")
     run(world, lambda: world.serving("n2") == ["good-2"])

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from slmops.api.edgedeployment import EdgeDeployment
-from slmops.rollout.benches import bench
+from slmops.rollout.benches import Benches, bench
 from slmops.rollout.children import admitted, job_name, set_name
 from slmops.rollout.pods import Servers, node_of
 from slmops.rollout.turns import Asked, Trial, Turn, turn
@@ -44,8 +44,9 @@ def _turn(*found: Manifest, resource: EdgeDeployment = CANDIDATE, on: Manifest =
         nodes=(on,),
     )
     trial = Trial(
-        resource, observed, Servers.of(observed), resource.spec.pools[0], Asked(revision(resource).name, trusted=trusted),
-        {"n": revision(STABLE).name} if stable else {}, admitted(B), None, NOW + timedelta(minutes=minutes),
+        resource, observed, Servers.of(observed), Benches(resource, observed), resource.spec.pools[0],
+        Asked(revision(resource).name, trusted=trusted), {"n": revision(STABLE).name} if stable else {}, admitted(B), None,
+        NOW + timedelta(minutes=minutes),
     )  # fmt: skip
     return turn(trial, parsed(on), proven)
 
