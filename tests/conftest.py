@@ -2,6 +2,7 @@
 
 import gc
 import sys
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import settings
@@ -12,8 +13,10 @@ settings.load_profile("slmops")
 # Tests, and the modules that they import, are there to the end: to look through them again and again for garbage takes a
 # sixth of the time.
 gc.disable()
-# httpx looks for this one, which is not there, with each request; what is known to be missing is not searched for.
-sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
+if (
+    find_spec("sniffio") is None
+):  # httpx looks for it with each request; what is known to be missing is not searched for
+    sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -30,7 +30,7 @@ class GenAI:
     def load(self, folder: Path, config: dict[str, Any], wanted: int | None) -> None:
         """Load the model and its adapters."""
         loaded = og.Config(str(folder))
-        loaded.overlay(json.dumps({"search": config.get("search", {})} | _threads(config)))
+        loaded.overlay(json.dumps({"search": config.get("search", {})} | cores.runtime_threads(config)))
         self._model = og.Model(loaded)
         self._search = config.get("search", {})
         self._tokenizer = og.Tokenizer(self._model)
@@ -164,11 +164,3 @@ class GenAI:
             vectors.append((state / (float((state**2).sum()) ** 0.5 or 1.0)).tolist())
             read += len(tokens)
         return vectors, read
-
-
-def _threads(config: dict[str, Any]) -> dict[str, Any]:
-    """Settings that keep the runtime to the container's cores, where the model's own say nothing: it counts the node's."""
-    own = config.get("model", {}).get("decoder", {}).get("session_options", {})
-    if "intra_op_num_threads" in own or not cores.are_limited():
-        return {}
-    return {"model": {"decoder": {"session_options": {"intra_op_num_threads": cores.cores()}}}}

@@ -12,7 +12,6 @@ import importlib
 import math
 import os
 import pkgutil
-import resource
 import signal
 import sys
 import tempfile
@@ -63,8 +62,7 @@ class Seen(BaseModel):
 def begin(look: Look) -> None:
     """Import what the look needs, and fork the process that measures. Before the run has a thread or uses a GPU: neither
     outlives a fork."""
-    for module in look.imports:
-        importlib.import_module(module)
+    _import(look)
     gc.freeze()  # a collection would write to all that is shared
     _measurer("fork")
 
@@ -76,19 +74,19 @@ def measure_apart(look: Look, asked: Mapping[str, Any], context: Context, reason
     Terminated when we are told to stop meanwhile.
     """
     with tempfile.TemporaryDirectory(dir=context.work) as folder:
-        errors = Path(folder, "errors")
+        errors, seen = Path(folder, "errors"), Path(folder, "seen.json")
         errors.touch()
-        code, seen = _measurer("spawn").look((look, dict(asked), str(errors)), context)
+        code = _measurer("spawn").look((look, dict(asked), errors, seen), context)
         context.check()
         if code == -signal.SIGKILL:
             text = "the evaluation was killed, which the kernel does when memory runs out"
             raise RunFailed(Reason.OUT_OF_MEMORY, text)
-        if code or seen is None:
+        if code:
             said = errors.read_text(errors="replace").strip()
             if (words := last_words(said)) is not None:
                 raise RunFailed(Reason.OUT_OF_MEMORY, f"the evaluation ran out of memory: {words}")
             raise RunFailed(reason, f"{trouble}: {(said.splitlines() or [f'exit code {code}'])[-1]}")
-        return Seen.model_validate_json(seen)
+        return Seen.model_validate_json(seen.read_bytes())
 
 
 class _Measurer:
@@ -104,9 +102,9 @@ class _Measurer:
     def alive(self) -> bool:
         return bool(self._process.is_alive())
 
-    def look(self, asked: tuple[Look, dict[str, Any], str], context: Context) -> tuple[int, str | None]:
-        """(exit code of who looked, what it saw)."""
-        before, seen, child = context.progress.step, None, None
+    def look(self, asked: tuple[Look, dict[str, Any], Path, Path], context: Context) -> int:
+        """Have it looked at what is asked. Returns the exit code of who looked."""
+        before, child = context.progress.step, None
         try:
             self._told.send(asked)
             while True:
@@ -115,17 +113,16 @@ class _Measurer:
                         child = pid
                     case ("done", records):
                         context.step(before + records)
-                    case ("seen", text):
-                        seen = text
                     case ("ended", code):
-                        return code, seen
+                        return int(code)
                     case None:  # when told to stop it is nobody else that tells the child
                         _end(child, signal.SIGTERM)
         except (EOFError, OSError):  # the kernel may choose this process when it ends one for its memory
             _end(child, signal.SIGKILL)
-            return -signal.SIGKILL, None
+            self._process.join()
+            return self._process.exitcode or -signal.SIGKILL
 
-    def _next(self, context: Context) -> tuple[str, Any] | None:
+    def _next(self, context: Context) -> tuple[str, int] | None:
         """What is told next; None each moment once the run is told to stop. Raises EOFError where this process is gone: its
         ends of all pipes are held by who looks, too."""
         while not self._told.poll(0.2):
@@ -133,7 +130,8 @@ class _Measurer:
                 raise EOFError
             if context.stopping.is_set():
                 return None
-        return tuple(self._told.recv())
+        told: tuple[str, int] = self._told.recv()
+        return told
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -142,6 +140,8 @@ class _Measurer:
 
 
 _known: _Measurer | None = None
+_mapped = 0
+"""Bytes of libraries in the memory of the process that imported them."""
 
 
 def _measurer(method: str) -> _Measurer:
@@ -150,6 +150,14 @@ def _measurer(method: str) -> _Measurer:
         _known = _Measurer(method)
         atexit.register(_known.close)  # before multiprocessing waits for it
     return _known
+
+
+def _import(look: Look) -> None:
+    global _mapped
+    for module in look.imports:
+        with contextlib.suppress(Exception):  # who needs it says what is wrong
+            importlib.import_module(module)
+    _mapped = max(_mapped, _memory("RssFile"))
 
 
 def _end(pid: int | None, number: int) -> None:
@@ -169,9 +177,7 @@ def _serve(run: Connection) -> None:
         asked = run.recv()
         if asked is None:
             return
-        for module in asked[0].imports:
-            with contextlib.suppress(Exception):  # who needs it says what is wrong
-                importlib.import_module(module)
+        _import(asked[0])
         process = get_context("fork").Process(target=_look, args=(run, *asked))
         process.start()
         process.join()
@@ -183,15 +189,15 @@ def _serve(run: Connection) -> None:
 _run: Connection | None = None
 
 
-def _look(run: Connection, look: Look, asked: Mapping[str, Any], errors: str) -> None:
+def _look(run: Connection, look: Look, asked: Mapping[str, Any], errors: Path, answer: Path) -> None:
     global _run
     _run = run
-    with Path(errors).open("w") as file:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # at once, whatever a library is in the middle of
+    with errors.open("w") as file:
         for stream in (sys.stdout, sys.stderr):  # libraries say things, and the run's log is in JSON
             os.dup2(file.fileno(), stream.fileno())
     _run.send(("begun", os.getpid()))
-    seen = pkgutil.resolve_name(look.function)(asked)
-    _run.send(("seen", seen.model_dump_json()))
+    answer.write_text(pkgutil.resolve_name(look.function)(asked).model_dump_json())
 
 
 def tell(records: int) -> None:
@@ -206,11 +212,16 @@ def finite(nats: float) -> float:
 
 
 def peak_memory() -> int:
-    """Most bytes of memory that this process had. ``ru_maxrss`` is no less than that of the one that it came of; VmHWM
+    """Most bytes of memory that this process had, with all libraries that were imported for it: to a fork those of their
+    pages alone are counted that it has used. ``ru_maxrss`` is no less than that of the process that it came of; VmHWM
     begins anew with each (proc(5))."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        status = ""
-    found = next((line for line in status.splitlines() if line.startswith("VmHWM:")), None)
-    return int(found.split()[1]) * 1024 if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return _memory("VmHWM") + max(0, _mapped - _memory("RssFile"))
+
+
+def _memory(name: str) -> int:
+    """A figure of this process in bytes; zero where the system does not tell it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return 0

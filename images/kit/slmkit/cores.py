@@ -2,7 +2,9 @@
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 CGROUPS = Path("/sys/fs/cgroup")
 """A container sees its own group here."""
@@ -16,9 +18,13 @@ def cores(cgroups: Path = CGROUPS) -> int:
     return allowed if limit is None else max(1, min(allowed, math.ceil(limit)))
 
 
-def are_limited() -> bool:
-    """Whether the container may use fewer cores than a library counts that knows of affinity alone."""
-    return cores() < len(os.sched_getaffinity(0))
+def runtime_threads(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What keeps ONNX Runtime GenAI to the container's cores, to be laid over a model's ``genai_config.json`` where that
+    says nothing: the runtime counts the node's cores, and reads none of OpenMP's variables."""
+    own = config.get("model", {}).get("decoder", {}).get("session_options", {})
+    if "intra_op_num_threads" in own or cores() == len(os.sched_getaffinity(0)):
+        return {}
+    return {"model": {"decoder": {"session_options": {"intra_op_num_threads": cores()}}}}
 
 
 def one_thread_a_core() -> None:

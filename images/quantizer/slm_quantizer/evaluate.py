@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from slm_quantizer.genai import loaded
 from slm_quantizer.pack import ends
 from slmkit.apart import Look, Seen, finite, measure_apart, peak_memory, tell
 from slmkit.data import Example
@@ -91,7 +92,7 @@ def look(asked: Mapping[str, Any]) -> Seen:
     import onnxruntime_genai as og
 
     folder, pairs, metrics = Path(asked["folder"]), asked["pairs"], asked["metrics"]
-    model = og.Model(str(folder))
+    model = loaded(og, folder)
     tokenizer = og.Tokenizer(model)
     longest, stops = context_length(folder), ends(folder)
     said = []

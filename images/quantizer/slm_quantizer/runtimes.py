@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from slm_quantizer.genai import loaded
 from slm_trainer.encoding import ends
 
 ACTIVE = "adapter"
@@ -44,7 +45,7 @@ class GenAI:
         import onnxruntime_genai as og
 
         self._og = og
-        self._model = og.Model(str(folder))
+        self._model = loaded(og, folder)
         self._tokenizer = og.Tokenizer(self._model)
         self._adapters = og.Adapters(self._model)
         self._active = adapter is not None

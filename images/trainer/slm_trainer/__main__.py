@@ -34,13 +34,15 @@ RUNS: dict[type[Any], Handler] = {
 }
 
 if __name__ == "__main__":
-    if group := needed(sys.argv[1:]):
-        from slm_trainer.launch import launch
-
-        sys.exit(launch(group, "-m", "slm_trainer", sys.argv[1]))
     if measures(sys.argv[1:]):
         from slm_trainer.evaluate import LOOK
         from slmkit.apart import begin
 
-        begin(LOOK)
+        begin(
+            LOOK
+        )  # before the first question about GPUs: without NVML it is CUDA that answers, which outlives no fork
+    if group := needed(sys.argv[1:]):
+        from slm_trainer.launch import launch
+
+        sys.exit(launch(group, "-m", "slm_trainer", sys.argv[1]))
     sys.exit(main(RUNS))

@@ -30,12 +30,14 @@ def measuring(
     if problem := untrusted(resource, observed, all_of_them):
         return verification(resource, all_of_them, observed, settings), problem
     made: list[Manifest] = []
-    ending = {
-        job["metadata"].get("annotations", {}).get(ANNOTATION_NODE) for job in no_more_measured(choosing, observed)
+    taken = {
+        job["metadata"].get("annotations", {}).get(ANNOTATION_NODE)
+        for job in _of_choosing(observed)
+        if (name := job["metadata"]["name"]) not in choosing.jobs or not observed.job(name).finished
     }
     for wanted in choosing.measuring:
         # Two on one node would measure each other.
-        if observed.child("Job", wanted.job) is None and wanted.node.hostname not in ending:
+        if observed.child("Job", wanted.job) is None and wanted.node.hostname not in taken:
             try:
                 made += _job(resource, wanted, observed, settings)
             except Unresolved as error:
@@ -46,13 +48,12 @@ def measuring(
 def no_more_measured(choosing: Choosing, observed: Observed) -> list[Manifest]:
     """Measurements that are of no use: of other images, or on nodes that are no more. Configurations come last. Nothing
     while it cannot be told what there is to choose from."""
-    found = [
-        child
-        for child in observed.children
-        if (child["metadata"].get("labels") or {}).get(LABEL_ROLE) == CHOOSE
-        and child["metadata"]["name"] not in choosing.jobs
-    ]
+    found = [child for child in _of_choosing(observed) if child["metadata"]["name"] not in choosing.jobs]
     return sorted(found if choosing.images else (), key=lambda child: child.get("kind") == "ConfigMap")
+
+
+def _of_choosing(observed: Observed) -> list[Manifest]:
+    return [c for c in observed.children if (c["metadata"].get("labels") or {}).get(LABEL_ROLE) == CHOOSE]
 
 
 def looked_for(resource: EdgeDeployment, choosing: Choosing) -> str | None:

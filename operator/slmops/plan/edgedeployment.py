@@ -164,6 +164,7 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
     looked, before = verification_name(resource, rollout.wanted), looked_for(resource, choosing)
     pools = {pool.name for pool in resource.spec.pools}
     again = _to_repeat(resource, rollout, observed)
+    unused = {child["metadata"]["name"] for child in no_more_measured(choosing, observed)}
     out = []
     for child in observed.children:
         labels, name = child["metadata"].get("labels") or {}, child["metadata"]["name"]
@@ -173,7 +174,7 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
         elif role == VERIFY:
             keep = name in (looked, before)
         elif role == CHOOSE:
-            keep = name in choosing.jobs
+            keep = name not in unused
         elif role == EVIDENCE:
             keep = name == evidence_job(resource)
         elif role == BASELINE:

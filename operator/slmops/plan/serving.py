@@ -175,19 +175,22 @@ def _meta(resource: EdgeDeployment, pool: Pool, revision: str) -> Manifest:
 
 
 def _where(pool: Pool | None, only: Collection[str] | None, excluded: Collection[str]) -> Manifest:
-    if isinstance(pool, ClassPool) and only is None:
-        only = pool.hosts - set(excluded) or NOWHERE
-    operator, hosts = ("In", only) if only is not None else ("NotIn", excluded or None)
-    return _affinity(pool.selector.match_labels if pool is not None else {}, operator, hosts)
-
-
-def _affinity(labels: dict[str, str], operator: str, hosts: Collection[str] | None) -> Manifest:
     """Which nodes: by the pool's labels, and by host name where not all are meant."""
+    labels = pool.selector.match_labels if pool is not None else {}
     expressions: list[Manifest] = [{"key": k, "operator": "In", "values": [v]} for k, v in sorted(labels.items())]
-    if hosts is not None:
-        expressions.append({"key": HOSTNAME, "operator": operator, "values": sorted(hosts)})
+    if only is not None:
+        expressions.append(_by_name("In", only))
+    elif isinstance(pool, ClassPool):
+        # Both, so that a node which is new to the class can be told from one that is kept from it.
+        expressions += [_by_name("In", pool.hosts or NOWHERE), _by_name("NotIn", excluded or NOWHERE)]
+    elif excluded:
+        expressions.append(_by_name("NotIn", excluded))
     return {
         "nodeAffinity": {
             "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": expressions}]}
         }
     }
+
+
+def _by_name(operator: str, hosts: Collection[str]) -> Manifest:
+    return {"key": HOSTNAME, "operator": operator, "values": sorted(hosts)}

@@ -33,8 +33,8 @@ def admitted(daemon_set: Manifest | None) -> set[str]:
 
 def barred(daemon_set: Manifest | None, hosts: Collection[str]) -> set[str]:
     """Those of a pool's host names that its stable DaemonSet is kept from."""
-    bound = _hosts(daemon_set, "In")
-    return set(hosts) - bound if bound else set(hosts) & _hosts(daemon_set, "NotIn")
+    bound, excluded = _hosts(daemon_set, "In"), _hosts(daemon_set, "NotIn")
+    return set(hosts) - bound if bound and not excluded else set(hosts) & excluded
 
 
 def _hosts(daemon_set: Manifest | None, operator: str) -> set[str]:

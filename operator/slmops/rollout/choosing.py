@@ -21,6 +21,8 @@ from slmops.state import ANNOTATION_NODE, JobState, Manifest, Observed, Problem,
 
 CHOOSE = "choose"
 """Role of the Jobs that measure a variant."""
+ATTEMPTS = 3
+"""Measurements of a variant on a class that may be lost with their nodes."""
 LABEL = 63
 """Longest value of a label."""
 
@@ -114,10 +116,8 @@ class _Split:
     ) -> ChoiceStatus | None:
         if not self.options or (before is not None and before.among == among):
             return before
-        names = [job_name(self.resource, pool, hardware, str(v["reference"])) for v in self.options]
-        lost = {name for name in names if self._lost(name, nodes)}
-        self.jobs |= set(names) - lost
-        states = [JobState("Absent") if name in lost else self.observed.job(name) for name in names]
+        measured = [self._measured(pool, hardware, str(v["reference"]), nodes) for v in self.options]
+        names, states = [name for name, _ in measured], [state for _, state in measured]
         if all(state.finished for state in states):
             return chosen(self.resource, pool, hardware, self.options, states, among)
         if len(self.choices) >= MAX_CLASSES:
@@ -136,8 +136,18 @@ class _Split:
             return before
         return None
 
+    def _measured(self, pool: Pool, hardware: str, image: str, nodes: Sequence[Node]) -> tuple[str, JobState]:
+        """The Job that measures an image, and what it has come to. One that went with its node stays, so that it counts: a
+        variant may be what takes nodes down."""
+        for attempt in range(ATTEMPTS):
+            name = job_name(self.resource, pool, hardware, image, attempt)
+            self.jobs.add(name)
+            if not self._lost(name, nodes):
+                return name, self.observed.job(name)
+        return name, JobState("Failed", message=f"its node went away in each of {ATTEMPTS} measurements")
+
     def _lost(self, name: str, nodes: Sequence[Node]) -> bool:
-        """Whether a measurement is done again, on a node that is there: its own has left the class, or is away."""
+        """Whether a measurement says nothing, or will not: its node has left the class, or is or was away."""
         job, state = self.observed.child("Job", name), self.observed.job(name)
         if job is None or state.phase == "Succeeded":
             return False
@@ -145,7 +155,8 @@ class _Split:
         node = next((node for node in nodes if node.hostname == host), None)
         if node is None or void(job, state, node):
             return True
-        return not node.ready and (state.phase == "Failed" or any(other.ready for other in nodes))
+        others = any(other.ready and not other.pressed for other in nodes)
+        return not node.ready and (state.phase == "Failed" or others)
 
     def _served(self, pool: Pool, among: str) -> bool:
         """Whether these images are what nodes of other classes have, or are getting."""
@@ -194,9 +205,10 @@ def _own(pool: Pool) -> list[object]:
     return [own] if (own := own_settings(pool)) else []
 
 
-def job_name(resource: EdgeDeployment, pool: Pool, hardware: str, image: str) -> str:
+def job_name(resource: EdgeDeployment, pool: Pool, hardware: str, image: str, attempt: int = 0) -> str:
     """The Job that measures an image on a class."""
-    return f"{resource.metadata.name}-{CHOOSE}-{digest8([pool.name, hardware, image, *_own(pool)])}"
+    told = [pool.name, hardware, image, *_own(pool), *([attempt] if attempt else [])]
+    return f"{resource.metadata.name}-{CHOOSE}-{digest8(told)}"
 
 
 def _first(pool: Pool, options: Sequence[Manifest], among: str) -> ChoiceStatus:

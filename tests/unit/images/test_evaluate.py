@@ -238,19 +238,27 @@ def test_the_end_of_an_answer_is_no_part_of_it_also_where_it_would_be_read_as_te
     assert whole is not None
 
 
-def test_a_run_imports_for_all_that_it_measures_and_ends(tmp_path: Path) -> None:
+def test_a_run_imports_for_all_that_it_measures_ends_them_when_it_is_told_to_and_ends(tmp_path: Path) -> None:
     code = """
+import threading
 from pathlib import Path
+from slmkit.stop import stoppable
+stoppable()
 from slmkit.apart import Look, begin, measure_apart
-from slmkit.run import Context
+from slmkit.run import Context, RunFailed
 from slmops.contract import Reason
 
-look = Look("tests.unit.images.looks:imported", ("colorsys",))
+look = Look("tests.unit.images.looks:imported", ("colorsys", "missing.module"))
 begin(look)
 context = Context(Path("."))
 for module in ("colorsys", "chunk.missing"):
     seen = measure_apart(look, {"module": module}, context, Reason.INTERNAL_ERROR, "")
     print(seen.answers, seen.weight_bytes)
+threading.Timer(0.2, context.stopping.set).start()
+try:
+    measure_apart(Look("tests.unit.images.looks:endless", ()), {}, context, Reason.INTERNAL_ERROR, "")
+except RunFailed as failed:
+    print(failed.reason)
 """
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path.cwd())])}
     done = subprocess.run(
@@ -262,7 +270,34 @@ for module in ("colorsys", "chunk.missing"):
         cwd=tmp_path,
         timeout=60,
     )
-    (first, parent), (second, same) = (line.split("] ") for line in done.stdout.splitlines())
+    *measured, told = done.stdout.splitlines()
+    (first, parent), (second, same) = (line.split("] ") for line in measured)
     assert (first, second) == ("['True'", "['False'")
     assert parent == same, "one process forks itself for both"
-    assert done.stderr == ""
+    assert (told, done.stderr) == ("Terminated", "")
+
+
+def test_libraries_that_a_fork_has_not_used_are_counted_to_its_memory(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from slmkit import apart
+from slmkit.run import Context
+from slmops.contract import Reason
+
+look = apart.Look("tests.unit.images.looks:counted", ("numpy",))
+apart.begin(look)
+seen = apart.measure_apart(look, {}, Context(Path(".")), Reason.INTERNAL_ERROR, "")
+print(seen.peak_memory_bytes, apart._memory("VmRSS"))
+"""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path.cwd())])}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=environment,
+        cwd=tmp_path,
+        timeout=60,
+    )
+    counted, fresh = map(int, done.stdout.split())
+    assert counted == pytest.approx(fresh, rel=0.1)

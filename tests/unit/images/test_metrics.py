@@ -100,7 +100,6 @@ def test_intervals_of_labels_are_those_that_the_librarys_f1_gives(monkeypatch: p
 
 
 def test_a_hundred_thousand_labels_have_a_narrow_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As many resamples of so many records end only where a resample does not walk through the records."""
     monkeypatch.setattr(intervals, "RESAMPLES", 200)
     rng = np.random.default_rng(6)
     wanted = [f"label {number}" for number in rng.integers(0, 100, 100_000)]

@@ -174,10 +174,52 @@ def test_a_node_that_goes_while_it_is_measured_holds_nothing_up(event: str) -> N
     else:
         getattr(world, event)(name)
     world.operate()
-    assert jobs(world) == [], "by the same name there is another one once it is gone"
-    world.settle()
     other = "n2" if name == "n1" else "n1"
+    assert {job["metadata"]["annotations"]["slmops.dev/node"] for job in jobs(world)} == {
+        f"{name}.local",
+        f"{other}.local",
+    }
+    world.settle()
     assert served(world)[other] == ["good-2"]
+    if event == "offline":
+        world.online(name)
+        world.settle()
+    assert jobs(world) == []
+
+
+def test_a_variant_that_takes_its_nodes_down_is_refused_in_the_end() -> None:
+    world = fleet("good-1", "broad-1", nodes={f"n{number}": "small" for number in range(5)})
+    world.settle()
+    world.quantize("fatal-2", "good-2")
+    down = []
+    while len(down) < 3:
+        world.operate()
+        job = next(job for job in jobs(world) if job["metadata"]["annotations"]["slmops.dev/node"] not in down)
+        down.append(job["metadata"]["annotations"]["slmops.dev/node"])
+        world.offline(down[-1].removesuffix(".local"))
+    world.settle()
+    (choice,) = world.status["choices"]
+    assert choice["variant"] == "good-2"
+    assert choice["refused"] == {"fatal-2": "its node went away in each of 3 measurements"}
+    assert len(set(down)) == 3
+
+
+def test_no_two_are_measured_on_one_node_when_a_measurement_that_failed_is_made_again() -> None:
+    world = fleet("broken-1", "good-4", nodes={"n1": "small"})
+    while len(jobs(world)) < 2:
+        world.operate()
+        world.jobs()
+        if len(jobs(world)) < 2:
+            world.kubelet("n1")
+    world.offline("n1")
+    world.advance(5)
+    world.online("n1")
+    for _ in range(4):
+        world.operate()
+        running = [job for job in jobs(world) if not (job.get("status") or {}).get("conditions")]
+        assert len(running) == 1
+    world.settle()
+    assert choices(world) == {"small": "good-4"}
 
 
 def test_a_measurement_that_failed_while_its_node_was_away_refuses_nothing() -> None:
