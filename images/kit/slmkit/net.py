@@ -112,7 +112,9 @@ class Transport(httpx.BaseTransport):
 
     def _to(self, host: str) -> httpx.HTTPTransport:
         """Connections are kept by name: two names at one address are two servers."""
-        return self._inner.setdefault(host, httpx.HTTPTransport(verify=_tls()))
+        if host not in self._inner:
+            self._inner[host] = httpx.HTTPTransport(verify=_tls())
+        return self._inner[host]
 
     def close(self) -> None:
         """Close all connections."""
@@ -134,11 +136,8 @@ class AsyncTransport(httpx.AsyncBaseTransport):
         if found is None:
             found = await asyncio.to_thread(self._gate.addresses, request.url)
         for address in found:
-            inner = self._inner.setdefault(
-                request.url.host, httpx.AsyncHTTPTransport(verify=_tls(), limits=self._limits)
-            )
             try:
-                answer = await inner.handle_async_request(_at(request, address))
+                answer = await self._to(request.url.host).handle_async_request(_at(request, address))
             except (httpx.ConnectError, httpx.ConnectTimeout) as error:
                 trouble = error
                 continue
@@ -148,6 +147,11 @@ class AsyncTransport(httpx.AsyncBaseTransport):
             return answer
         self._gate.forget(request.url)
         raise trouble or httpx.ConnectError("no address", request=request)
+
+    def _to(self, host: str) -> httpx.AsyncHTTPTransport:
+        if host not in self._inner:
+            self._inner[host] = httpx.AsyncHTTPTransport(verify=_tls(), limits=self._limits)
+        return self._inner[host]
 
     async def aclose(self) -> None:
         """Close all connections."""
