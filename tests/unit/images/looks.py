@@ -36,14 +36,14 @@ def endless(asked: Mapping[str, Any]) -> Seen:
 
 
 def fine(asked: Mapping[str, Any]) -> Seen:
-    """One answer, after noise."""
-    print("noise")
+    """One answer."""
     tell(1)
     return Seen(answers=["a"], seconds=[0.5], peak_memory_bytes=7, weight_bytes=9)
 
 
 def imported(asked: Mapping[str, Any]) -> Seen:
-    """Whether a module was there before, and in which process."""
+    """Whether a module was there before, and in which process; after noise."""
+    print("noise")
     return Seen(answers=[str(asked["module"] in sys.modules)], peak_memory_bytes=1, weight_bytes=os.getppid())
 
 

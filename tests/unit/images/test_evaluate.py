@@ -71,6 +71,13 @@ def look(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 Choose = Callable[[str], None]
 
 
+def program(code: str, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """A Python of its own, that knows what this one does, to its end."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path.cwd())])}
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=folder, timeout=60)
+
+
 @both
 def test_a_measurement_that_fails_says_why_and_leaves_nothing(
     tmp_path: Path, measure: Measure, reason: Reason, look: Choose
@@ -157,7 +164,7 @@ def test_a_measurement_ends_with_the_run_that_is_told_to_stop(
 
 @both
 def test_what_was_seen_is_judged_and_told_on_the_way(
-    tmp_path: Path, measure: Measure, reason: Reason, look: Choose, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, measure: Measure, reason: Reason, look: Choose
 ) -> None:
     look("fine")
     context = Context(tmp_path)
@@ -170,10 +177,9 @@ def test_what_was_seen_is_judged_and_told_on_the_way(
     assert (told.peak_memory_bytes, told.weight_bytes, told.parameters) == (7, 9, None)
     said = context.progress
     assert (said.step, said.of, said.unit) == (1, 1, "Samples")
-    assert "noise" not in capfd.readouterr().out, "the log of a run is lines of JSON"
 
 
-def test_a_small_program_does_not_report_the_memory_of_the_large_one_that_started_it() -> None:
+def test_a_small_program_does_not_report_the_memory_of_the_large_one_that_started_it(tmp_path: Path) -> None:
     """``ru_maxrss`` does: it outlives exec."""
     code = (
         "import resource; from slmkit.apart import peak_memory; "
@@ -181,8 +187,7 @@ def test_a_small_program_does_not_report_the_memory_of_the_large_one_that_starte
     )
     ballast = bytearray(200 * 2**20)
     ballast[::4096] = b"x" * len(ballast[::4096])
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    done = program(code, tmp_path)
     ours, inherited = map(int, done.stdout.split())
     assert 10 * 2**20 < ours < 150 * 2**20
     assert inherited > 200 * 2**20
@@ -260,16 +265,8 @@ try:
 except RunFailed as failed:
     print(failed.reason)
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path.cwd())])}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
-        cwd=tmp_path,
-        timeout=60,
-    )
+    done = program(code, tmp_path)
+    assert "noise" not in done.stdout, "the log of a run is lines of JSON"
     *measured, told = done.stdout.splitlines()
     (first, parent), (second, same) = (line.split("] ") for line in measured)
     assert (first, second) == ("['True'", "['False'")
@@ -289,15 +286,6 @@ apart.begin(look)
 seen = apart.measure_apart(look, {}, Context(Path(".")), Reason.INTERNAL_ERROR, "")
 print(seen.peak_memory_bytes, apart._memory("VmRSS"))
 """
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(Path.cwd())])}
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=environment,
-        cwd=tmp_path,
-        timeout=60,
-    )
+    done = program(code, tmp_path)
     counted, fresh = map(int, done.stdout.split())
     assert counted == pytest.approx(fresh, rel=0.1)
