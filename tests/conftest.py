@@ -13,9 +13,8 @@ settings.load_profile("slmops")
 # Tests, and the modules that they import, are there to the end: to look through them again and again for garbage takes a
 # sixth of the time.
 gc.disable()
-if (
-    find_spec("sniffio") is None
-):  # httpx looks for it with each request; what is known to be missing is not searched for
+# httpx looks for it with each request; what is known to be missing is not searched for.
+if find_spec("sniffio") is None:
     sys.modules["sniffio"] = None  # type: ignore[assignment]
 
 

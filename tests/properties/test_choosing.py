@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmops.state import LABEL_ROLE, Manifest
-from tests.properties.test_rollout import ACTORS, POOLS, WAVES, Fleet, at_rest
+from tests.properties.test_rollout import DOUBTFUL, POOLS, STEPS, WAVES, Fleet, at_rest
 from tests.unit.copies import fresh
+from tests.unit.edgemachines import named
 
 VARIANTS = (
     ("good-1", "broad-1"), ("broad-2", "good-2"), ("lame-1", "good-3"), ("slow-1", "lame-2"), ("noisy-1", "good-1"),
@@ -25,16 +26,14 @@ class Choosing(Fleet):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.world.change(model={"quantizedModel": {"name": "q"}}, pools=_auto(self.spec["pools"]))
+        self.world.change(model={"quantizedModel": {"name": "q"}}, pools=self.placed(self.spec["pools"]))
         self.spec = fresh(self.world.parent["spec"])
 
     def deploy(self, number: int) -> None:
         self.world.quantize(*VARIANTS[number % len(VARIANTS)])
 
-    def pools(self, number: int) -> None:
-        super().pools(number)
-        self.spec["pools"] = _auto(self.spec["pools"])
-        self.world.change(pools=fresh(self.spec["pools"]))
+    def placed(self, pools: list[Manifest]) -> list[Manifest]:
+        return [pool | {"variant": "Auto"} for pool in pools]
 
     def in_spec(self, pool: str) -> str:
         return pool.partition(".")[0]
@@ -43,11 +42,7 @@ class Choosing(Fleet):
         """Nothing begins under a pause, and a variant is measured where no other one is."""
         new = [self.world.objects[key]["metadata"]["labels"] for key in set(self.world.objects) - before.keys]
         assert not self.spec.get("paused") or not [labels for labels in new if labels[LABEL_ROLE] in ("pull", "choose")]
-        measured = [
-            job["metadata"]["annotations"]["slmops.dev/node"]
-            for job in self.world.of_kind("Job")
-            if job["metadata"]["labels"][LABEL_ROLE] == "choose" and not (job.get("status") or {}).get("conditions")
-        ]
+        measured = [job["metadata"]["annotations"]["slmops.dev/node"] for job in self.world.unfinished("choose")]
         assert len(measured) == len(set(measured)), "two variants on one node at once"
 
     def check_promotion(self, before: Any) -> None:
@@ -60,7 +55,7 @@ class Choosing(Fleet):
             hardware = pool.partition(".")[2]
             failed = (stable.get("failed") or {}).get(pool, {})
             if hardware and hardware not in failed and stable["revision"] not in self.in_full:
-                model = image.split("/")[-1].split("@")[0]
+                model = named(image)
                 assert model.startswith(("good", "broad")) or (model.startswith("lame") and hardware == "big"), image
 
     def end(self) -> None:
@@ -86,20 +81,13 @@ class Choosing(Fleet):
         else:
             told = " ".join(condition["message"] for condition in status["conditions"])
             worse = "maxRegression 10% against" in told  # the best of them is not as good as what is there
-            beside = [
-                image
-                for image in (status.get("stable") or {}).get("images", {}).values()
-                if "noisy" in image or "silent" in image
-            ]
-            doubtful = status["phase"] == "Paused" and bool(beside)  # nothing can be compared with these
+            beside = map(named, (status.get("stable") or {}).get("images", {}).values())
+            # Nothing can be compared with these.
+            doubtful = status["phase"] == "Paused" and any(model.startswith(DOUBTFUL) for model in beside)
             assert worse or doubtful or any(not choice.get("speeds") for choice in chosen.values()), status
 
     def _variants(self) -> list[str]:
         return [v["name"] for v in self.world.references["QuantizedModel", "q"]["spec"]["variants"]]
-
-
-def _auto(pools: list[Manifest]) -> list[Manifest]:
-    return [pool | {"variant": "Auto"} for pool in pools]
 
 
 @pytest.mark.parametrize(
@@ -110,7 +98,7 @@ def _auto(pools: list[Manifest]) -> list[Manifest]:
 @settings(derandomize=True, max_examples=3)
 @given(
     pools=st.sampled_from([("farms",), POOLS]), size=st.integers(2, 5), running=st.booleans(), first=st.integers(0, 7),
-    steps=st.lists(st.tuples(st.sampled_from(ACTORS), st.integers(0, 999)), min_size=20, max_size=50),
+    steps=STEPS,
 )  # fmt: skip
 def test_whatever_happens_each_class_ends_with_what_was_best_on_it(
     waves: list[Manifest], scope: str, cut_over: str, pools: tuple[str, ...], size: int, running: bool, first: int,

@@ -18,6 +18,7 @@ from slmops.rollout.children import barred
 from slmops.state import LABEL_POOL, LABEL_REVISION, LABEL_ROLE, LABEL_TRACK, Manifest
 from tests.properties.valid import check_plan
 from tests.unit.copies import fresh
+from tests.unit.edgemachines import named
 from tests.unit.edgeworld import World
 from tests.unit.fleet_builders import SETTINGS, manifest
 
@@ -40,6 +41,8 @@ WEIGHTS = {
 }  # fmt: skip
 """How often each is the one to act."""
 ACTORS = [name for name, weight in WEIGHTS.items() for _ in range(weight)]
+STEPS = st.lists(st.tuples(st.sampled_from(ACTORS), st.integers(0, 999)), min_size=20, max_size=50)
+"""Who acts, one after the other, and the number of the step."""
 
 
 class Fleet:
@@ -149,7 +152,7 @@ class Fleet:
         return str((self.world.parent["status"].get("candidate") or {}).get("revision"))
 
     def pools(self, number: int) -> None:
-        self.spec["pools"] = manifest(pools=POOLS[: 1 + number % 2])["spec"]["pools"]
+        self.spec["pools"] = self.placed(manifest(pools=POOLS[: 1 + number % 2])["spec"]["pools"])
         self.world.change(pools=fresh(self.spec["pools"]))
         self.moved |= set(self.world.members(POOLS[1]))
 
@@ -232,6 +235,10 @@ class Fleet:
         return any(
             self.in_spec(p["metadata"]["labels"][LABEL_POOL]) != pool or p["metadata"]["uid"] not in known for p in pods
         )
+
+    def placed(self, pools: list[Manifest]) -> list[Manifest]:
+        """The pools, with what is wanted of each."""
+        return pools
 
     def in_spec(self, pool: str) -> str:
         """The pool by its name in the spec."""
@@ -350,7 +357,7 @@ def check_end(world: World, spec: Manifest, in_full: Collection[str] = ()) -> No
                     kept = (stable.get("behind") or {}).get(pool, {}).get(hardware)
                     assert world.revisions(member) & {kept, name}, "its turn comes when the spec is about it again"
                     continue
-                assert _model({"model": {"image": stable["images"][pool]}}) in world.serving(member)
+                assert named(stable["images"][pool]) in world.serving(member)
                 assert len(world.pods_on(member, "serve")) == 1 or world.status["phase"] == "Paused"
 
 
@@ -451,12 +458,12 @@ def _sets(world: World) -> list[Manifest]:
 
 
 def _model(spec: Manifest) -> str:
-    return str(spec["model"]["image"].split("/")[-1].split("@")[0])
+    return named(spec["model"]["image"])
 
 
 def _image(known: Manifest | None) -> str:
     """The model of a revision in status; the same in all pools."""
-    return _model({"model": {"image": next(iter((known or {}).get("images", {}).values()), "none")}})
+    return named(next(iter((known or {}).get("images", {}).values()), "none"))
 
 
 def _pick(items: list[Any], which: int) -> Any:
@@ -473,7 +480,7 @@ def _pick(items: list[Any], which: int) -> Any:
 @given(
     pools=st.sampled_from([("farms",), POOLS]), size=st.integers(2, 5), running=st.booleans(),
     first=st.sampled_from(MODELS),
-    steps=st.lists(st.tuples(st.sampled_from(ACTORS), st.integers(0, 999)), min_size=20, max_size=50),
+    steps=STEPS,
 )  # fmt: skip
 def test_whatever_happens_the_fleet_serves_and_ends_with_what_was_proven(
     waves: list[Manifest], scope: str, at_once: int, cut_over: str, pools: tuple[str, ...], size: int, running: bool,

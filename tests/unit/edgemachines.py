@@ -323,7 +323,12 @@ def on(pod: Manifest) -> str | None:
 
 def model_of(pod: Manifest) -> str:
     (reference,) = [v["image"]["reference"] for v in pod["spec"]["volumes"] if "image" in v]
-    return str(reference.split("/")[-1].split("@")[0])
+    return named(reference)
+
+
+def named(reference: str) -> str:
+    """The model's name in an image's reference."""
+    return reference.split("/")[-1].split("@")[0]
 
 
 def holds(pod: Manifest, type: str) -> bool:

@@ -11,7 +11,7 @@ from slmops.api.edgedeployment import EdgeDeployment, EdgeDeploymentStatus
 from slmops.cluster.objects import NODE, POD, differs, gvk_of, prune, status_differs
 from slmops.plan.edgedeployment import plan_edgedeployment
 from slmops.rollout.rollout import Rollout
-from slmops.state import LABEL_REVISION, Manifest, Observed, Plan, owners
+from slmops.state import LABEL_REVISION, LABEL_ROLE, Manifest, Observed, Plan, owners
 from slmops.status.edgedeployment import edgedeployment_status
 from tests.unit.copies import fresh
 from tests.unit.edgemachines import Key, Machines, holds, model_of, on
@@ -258,6 +258,11 @@ class World(Machines):
             for name, found in self.nodes.items()
             if found["metadata"]["labels"].get("pool") == pool and (self.is_online(name) or not online)
         ]
+
+    def unfinished(self, role: str) -> list[Manifest]:
+        """Jobs of a role that have not come to an end."""
+        jobs = (job for job in self.of_kind("Job") if job["metadata"]["labels"][LABEL_ROLE] == role)
+        return [job for job in jobs if not (job.get("status") or {}).get("conditions")]
 
     def serving(self, name: str) -> list[str]:
         """Models of the ready servers on a node."""

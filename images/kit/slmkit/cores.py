@@ -22,9 +22,10 @@ def runtime_threads(config: Mapping[str, Any]) -> dict[str, Any]:
     """What keeps ONNX Runtime GenAI to the container's cores, to be laid over a model's ``genai_config.json`` where that
     says nothing: the runtime counts the node's cores, and reads none of OpenMP's variables."""
     own = config.get("model", {}).get("decoder", {}).get("session_options", {})
-    if "intra_op_num_threads" in own or cores() == len(os.sched_getaffinity(0)):
+    threads = cores()
+    if "intra_op_num_threads" in own or threads == len(os.sched_getaffinity(0)):
         return {}
-    return {"model": {"decoder": {"session_options": {"intra_op_num_threads": cores()}}}}
+    return {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
 
 
 def one_thread_a_core() -> None:

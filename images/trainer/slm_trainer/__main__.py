@@ -21,7 +21,7 @@ if (local := os.environ.get("LOCAL_RANK")) is not None:  # the launcher speaks f
     if local != "0":  # each fetches and encodes for itself: in one folder, it would read what another is just writing
         os.environ["WORK_DIR"] = f"{os.environ.get('WORK_DIR', WORK_DIR)}/process-{local}"
 
-from slm_trainer.together import measures, needed
+from slm_trainer.together import measures, needed, training
 from slmkit.run import Handler, main
 from slmops.contract import CompareRun, JoinRun, LabelRun, SuggestRun, TrainRun
 
@@ -34,15 +34,15 @@ RUNS: dict[type[Any], Handler] = {
 }
 
 if __name__ == "__main__":
-    if measures(sys.argv[1:]):
+    run = training(sys.argv[1:])
+    if run is not None and measures():
         from slm_trainer.evaluate import LOOK
         from slmkit.apart import begin
 
-        begin(
-            LOOK
-        )  # before the first question about GPUs: without NVML it is CUDA that answers, which outlives no fork
-    if group := needed(sys.argv[1:]):
+        # Before the first question about GPUs: without NVML it is CUDA that answers, and that outlives no fork.
+        begin(LOOK)
+    if run is not None and needed(run):
         from slm_trainer.launch import launch
 
-        sys.exit(launch(group, "-m", "slm_trainer", sys.argv[1]))
+        sys.exit(launch(run, "-m", "slm_trainer", sys.argv[1]))
     sys.exit(main(RUNS))

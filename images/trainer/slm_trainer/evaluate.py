@@ -21,11 +21,11 @@ from slmops.contract import Evaluation, Metric, Reason
 TIMED = 30
 """Answers that are timed one by one; accuracy takes all records in batches."""
 BATCH = 64
-LOOK = Look("slm_trainer.evaluate:look", ("slm_trainer.model",))
 ENDLESS = 10**9
 """Tokens that a model can read which names no bound."""
 PIECE = 1024
 """Tokens of a plain text that are read at a time: logits of all that a model can read may be gigabytes."""
+LOOK = Look("slm_trainer.evaluate:look", ("slm_trainer.model",))
 
 
 def choose(examples: Iterable[Example], samples: int, seed: int) -> list[Example]:

@@ -8,18 +8,17 @@ from pydantic import TypeAdapter, ValidationError
 from slmops.contract import AnyRun, TrainRun
 
 
-def needed(arguments: list[str]) -> TrainRun | None:
-    """The run, where it is one of several processes and this is not yet one of them."""
-    run = None if "RANK" in os.environ else _training(arguments)
-    return run if run is not None and run.nodes * processes() > 1 else None
+def needed(run: TrainRun) -> bool:
+    """Whether it is one of several processes, and this is not yet one of them."""
+    return "RANK" not in os.environ and run.nodes * processes() > 1
 
 
-def measures(arguments: list[str]) -> bool:
+def measures() -> bool:
     """Whether this process has models measured: of several that train together, the first one does."""
-    return os.environ.get("RANK", "0") == "0" and _training(arguments) is not None
+    return os.environ.get("RANK", "0") == "0"
 
 
-def _training(arguments: list[str]) -> TrainRun | None:
+def training(arguments: list[str]) -> TrainRun | None:
     """The training that is to be run; None for other runs. What cannot be read is left to the run itself, which says so."""
     if len(arguments) != 1:
         return None

@@ -9,12 +9,12 @@ from slmops.plan.serving import model_volume, serve_run
 from slmops.plan.sources import Sources, Unresolved
 from slmops.plan.turns import bench_run, run_spec
 from slmops.plan.verification import verification
-from slmops.rollout.choosing import CHOOSE, Choosing, ToMeasure
+from slmops.rollout.choosing import CHOOSE, Choosing, ToMeasure, host_of
 from slmops.rollout.fit import server_resources
 from slmops.rollout.revision import Revision, model_name
 from slmops.rollout.trust import job_name, untrusted
 from slmops.settings import Settings
-from slmops.state import ANNOTATION_NODE, CONTAINER, LABEL_POOL, LABEL_ROLE, Manifest, Observed, Problem
+from slmops.state import CONTAINER, LABEL_POOL, LABEL_ROLE, Manifest, Observed, Problem
 
 KEY = "serve.json"
 """The server's configuration, beside the benchmark's own."""
@@ -31,7 +31,7 @@ def measuring(
         return verification(resource, all_of_them, observed, settings), problem
     made: list[Manifest] = []
     taken = {
-        job["metadata"].get("annotations", {}).get(ANNOTATION_NODE)
+        host_of(job)
         for job in _of_choosing(observed)
         if (name := job["metadata"]["name"]) not in choosing.jobs or not observed.job(name).finished
     }
@@ -46,10 +46,11 @@ def measuring(
 
 
 def no_more_measured(choosing: Choosing, observed: Observed) -> list[Manifest]:
-    """Measurements that are of no use: of other images, or on nodes that are no more. Configurations come last. Nothing
-    while it cannot be told what there is to choose from."""
-    found = [child for child in _of_choosing(observed) if child["metadata"]["name"] not in choosing.jobs]
-    return sorted(found if choosing.images else (), key=lambda child: child.get("kind") == "ConfigMap")
+    """Measurements that are of no use, and their configurations: of other images, or of a class that has chosen. None while
+    it cannot be told what there is to choose from."""
+    if not choosing.images:
+        return []
+    return [child for child in _of_choosing(observed) if child["metadata"]["name"] not in choosing.jobs]
 
 
 def _of_choosing(observed: Observed) -> list[Manifest]:

@@ -62,7 +62,7 @@ def _of_rollout(given: EdgeDeployment, choosing: Choosing, trials: Sequence[Mani
     if problem := rollout.problem or _unmeasurable(resource, observed, rollout):
         rollout = replace(rollout, candidate=None, decision="Wait", problem=problem)
         return Plan(problem=problem, detail=rollout, apply=(*looking, *trials),
-                    remove=tuple(no_more_measured(choosing, observed)), annotate=tuple(_reports(observed)),
+                    remove=_configurations_last(no_more_measured(choosing, observed)), annotate=tuple(_reports(observed)),
                     pod_conditions=tuple(_opened([p for state in rollout.pools for p in _expected(state, rollout)])),
                     deadline=WATCH_SECONDS if problem.reason in SHORT else None)  # fmt: skip
     old, gone = retired(resource, observed, rollout), bridging(given, observed, rollout)
@@ -83,7 +83,10 @@ def _of_rollout(given: EdgeDeployment, choosing: Choosing, trials: Sequence[Mani
     apply += [bound(i.daemon_set, None, track_of(i.daemon_set), only=i.hosts) for i in gone]
     return Plan(
         apply=tuple(apply),
-        remove=(*_stale(resource, rollout, observed, [*old, *gone], choosing), *_stuck(resource, rollout)),
+        remove=(
+            *_configurations_last(_stale(resource, rollout, observed, [*old, *gone], choosing)),
+            *_stuck(resource, rollout),
+        ),
         annotate=tuple(_reports(observed)),
         pod_conditions=tuple(_opened(pods)),
         detail=rollout,
@@ -152,8 +155,7 @@ def track_of(daemon_set: Manifest) -> str:
 
 def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: Sequence[Retired],
            choosing: Choosing) -> list[Manifest]:  # fmt: skip
-    """Children of revisions that are nowhere needed any more, and what has done its duty; configurations last, so that
-    nothing is left without its own wherever we are cut off.
+    """Children of revisions that are nowhere needed any more, and what has done its duty.
 
     Benchmarks of the wanted and of the stable revision stay, and who looked for the wanted one's signature: they are the
     evidence for what was decided.
@@ -189,7 +191,12 @@ def _stale(resource: EdgeDeployment, rollout: Rollout, observed: Observed, old: 
             keep = (revision == rollout.on_trial or name in held) and name not in again
         if not keep:
             out.append(child)
-    return sorted(out, key=lambda child: bool(child.get("kind") == "ConfigMap"))
+    return out
+
+
+def _configurations_last(children: Sequence[Manifest]) -> tuple[Manifest, ...]:
+    """So that nothing is left without its own wherever we are cut off."""
+    return tuple(sorted(children, key=lambda child: bool(child.get("kind") == "ConfigMap")))
 
 
 def _late_pulls(resource: EdgeDeployment, rollout: Rollout) -> set[str]:
@@ -226,8 +233,8 @@ def _again(resource: EdgeDeployment, rollout: Rollout) -> list[tuple[str, Turn]]
 
 def _to_repeat(resource: EdgeDeployment, rollout: Rollout, observed: Observed) -> set[str]:
     """Jobs, and their configurations, that are done again; pods may have other addresses then."""
-    states = {name: observed.job(name) for job in observed.of_kind("Job") if (name := job["metadata"]["name"])}
-    failed = {name for name, state in states.items() if state.phase == "Failed"}
+    names = (job["metadata"]["name"] for job in observed.of_kind("Job"))
+    failed = {name for name in names if observed.job(name).phase == "Failed"}
     tried = rollout.tried or (rollout.stable if rollout.failed else None)
     if tried is None:
         return set()
@@ -239,6 +246,6 @@ def _to_repeat(resource: EdgeDeployment, rollout: Rollout, observed: Observed) -
         for node in pool.nodes:
             for name in (job_name(resource, r, pool.name, tried, node) for r in JOBS):
                 job = observed.child("Job", name) if name in failed else None
-                if job is not None and void(job, states[name], node):
+                if job is not None and void(job, observed.job(name), node):
                     found.add(name)
     return found

@@ -151,8 +151,7 @@ class _Split:
         job, state = self.observed.child("Job", name), self.observed.job(name)
         if job is None or state.phase == "Succeeded":
             return False
-        host = job["metadata"].get("annotations", {}).get(ANNOTATION_NODE)
-        node = next((node for node in nodes if node.hostname == host), None)
+        node = next((node for node in nodes if node.hostname == host_of(job)), None)
         if node is None or void(job, state, node):
             return True
         others = any(other.ready and not other.pressed for other in nodes)
@@ -203,6 +202,12 @@ def _seen(resource: EdgeDeployment, state: JobState) -> _Speed | str:
 
 def _own(pool: Pool) -> list[object]:
     return [own] if (own := own_settings(pool)) else []
+
+
+def host_of(job: Manifest) -> str | None:
+    """Host name of the node that a Job is bound to."""
+    host: str | None = job["metadata"].get("annotations", {}).get(ANNOTATION_NODE)
+    return host
 
 
 def job_name(resource: EdgeDeployment, pool: Pool, hardware: str, image: str, attempt: int = 0) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from slm_trainer.together import measures
+from slm_trainer.together import measures, training
 from slmops.contract import Data, ExampleFormat, PullRun, Sink, Source, TrainRun
 
 TRAINING = TrainRun(
@@ -21,13 +21,14 @@ def test_the_first_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran
     monkeypatch.delenv("RANK", raising=False)
     if rank is not None:
         monkeypatch.setenv("RANK", rank)
-    assert measures([str(file)]) is first
+    assert training([str(file)]) == TRAINING
+    assert measures() is first
 
 
 @pytest.mark.parametrize("text", [PullRun(run="r", model_path="m").model_dump_json(), "{", ""])
 def test_no_other_run_does_and_what_cannot_be_read_is_left_to_the_run(tmp_path: Path, text: str) -> None:
     file = tmp_path / "run.json"
     file.write_text(text)
-    assert not measures([str(file)])
-    assert not measures([str(tmp_path / "missing")])
-    assert not measures([])
+    assert training([str(file)]) is None
+    assert training([str(tmp_path / "missing")]) is None
+    assert training([]) is None

@@ -67,7 +67,7 @@ def test_one_is_measured_after_the_other_and_nothing_else_begins_meanwhile() -> 
     seen = 0
     while not world.of_kind("DaemonSet"):
         world.operate()
-        running = [job for job in jobs(world) if not (job.get("status") or {}).get("conditions")]
+        running = world.unfinished("choose")
         assert len(running) <= 1
         seen += len(running)
         world.turn()
@@ -216,7 +216,7 @@ def test_no_two_are_measured_on_one_node_when_a_measurement_that_failed_is_made_
     world.online("n1")
     for _ in range(4):
         world.operate()
-        running = [job for job in jobs(world) if not (job.get("status") or {}).get("conditions")]
+        running = world.unfinished("choose")
         assert len(running) == 1
     world.settle()
     assert choices(world) == {"small": "good-4"}

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit.edgemachines import named
 from tests.unit.edgeworld import World
 
 NAMES = ("n0", "n1", "n2")
@@ -34,7 +35,7 @@ def _model(world: World, revision: str) -> str:
     for role in ("stable", "candidate"):
         known = world.status.get(role) or {}
         if known.get("revision") == revision:
-            return str(known["images"]["farms"].split("/")[-1].split("@")[0])
+            return named(known["images"]["farms"])
     return revision
 
 

@@ -1,6 +1,6 @@
 """Answers, times and losses -> figures with their intervals."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from statistics import median
 
 import numpy as np
@@ -25,8 +25,7 @@ def judged(seen: Seen, expected: Sequence[str], wanted: Evaluation) -> Measured:
     read = [(nats, tokens) for nats, tokens in zip(seen.nats, seen.tokens, strict=True) if tokens]
     if read:  # records that are longer than the model can read say nothing of it
         nats, tokens = zip(*read, strict=True)
-        statistic = perplexity(nats, tokens)
-        found["perplexity"], sure[Metric.PERPLEXITY] = _value(statistic, len(read)), bootstrap(len(read), statistic)
+        found["perplexity"], sure[Metric.PERPLEXITY] = _estimate(perplexity(nats, tokens), len(read), bootstrap)
     for metric, field, times in (
         (Metric.INFERENCE_TIME, "inference_seconds", seen.seconds),
         (Metric.TIME_TO_FIRST_TOKEN, "first_token_seconds", seen.first_token_seconds),
@@ -55,13 +54,14 @@ def scored(answers: Sequence[str], expected: Sequence[str], metrics: Collection[
     for metric, measure in MEASURES.items():
         if metric in metrics:
             field = metric.lower()
-            statistic = measure(answers, expected, task)
-            found[field], sure[metric] = _value(statistic, len(pairs)), of_share(len(pairs), statistic)
+            found[field], sure[metric] = _estimate(measure(answers, expected, task), len(pairs), of_share)
     return Measured(_figures(found, sure), tuple(close if Metric.ACCURACY in metrics else exact))
 
 
-def _value(statistic: Statistic, records: int) -> float:
-    return rounded(statistic(np.ones(records)), DIGITS)
+def _estimate(
+    statistic: Statistic, records: int, interval: Callable[[int, Statistic], Interval | None]
+) -> tuple[float, Interval | None]:
+    return rounded(statistic(np.ones(records)), DIGITS), interval(records, statistic)
 
 
 def _figures(
