@@ -30,17 +30,22 @@ cluster-down: venv ## Stop it; what it has learned stays on disk
 images: venv ## Build the images and push them to the cluster's registry
 	@$(PY) -m demo images
 
-test: test-unit ## Unit, property and cluster tests; what CI runs
+test: test-local ## All that needs no cluster, and cluster tests; what CI runs
 	@$(PY) -m demo images
 	@$(PY) -m pytest -q -p no:xdist --durations=40 -m "not long" tests/e2e
 
-test-all: test-unit ## Those and the long ones, which train or convert many models
+test-all: test-local ## Those and the long ones, which train or convert many models
 	@$(PY) -m demo images
 	@$(PY) -m pytest -q -p no:xdist --durations=40 tests/e2e
 
 # Each process rewrites all test modules, so their bytecode is kept, whatever the environment says.
-test-unit: venv ## Tests that need no cluster
-	@PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n auto --dist worksteal -m "not cluster" tests/unit tests/properties
+PYTEST = PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q -n auto --dist worksteal -m "not cluster"
+
+test-unit: venv ## In under a minute: tests of functions, which start no process and no server
+	@$(PYTEST) tests/unit
+
+test-local: venv ## All tests that need no cluster: unit, integration and property tests
+	@$(PYTEST) tests/unit tests/integration tests/properties
 
 bench: venv ## Benchmarks: figures against their targets
 	@$(PY) -m bench --check
@@ -63,4 +68,4 @@ crds: venv ## Generate the CRDs and the field reference from the API models
 	$(PY) -m slmops.api.crd charts/slmops/files/crds
 	$(PY) -m slmops.api.reference
 
-.PHONY: help venv demo cluster cluster-down images test test-unit bench lint crds
+.PHONY: help venv demo cluster cluster-down images test test-all test-unit test-local bench lint crds

@@ -1,4 +1,4 @@
-"""Base images made from Debian's packages, for machines that reach no image registry: ``python``, ``edge``, ``torch``.
+"""Base images made from Debian's packages, for machines that reach no image registry: ``python``, ``torch``.
 
 They stand in for a distribution's official image; mmdebstrap checks the archive's signatures. PyTorch is Debian's own CPU
 build: a fifth of the size of the CUDA build that PyPI has. Kept in the user's cache by a hash of the recipe.
@@ -12,9 +12,8 @@ from pathlib import Path
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slmops"
 SUITE = "trixie"
 PACKAGES = {
-    "python": ["ca-certificates", "python3", "python3-venv"],
-    # Foundry Local's library is linked with libatomic.
-    "edge": ["ca-certificates", "python3", "python3-venv", "libatomic1"],
+    # Foundry Local's library is linked with libatomic: so small that a base of its own would cost more.
+    "python": ["ca-certificates", "python3", "python3-venv", "libatomic1"],
     # Without libopenblas PyTorch falls back to the reference BLAS, which is tens of times slower.
     "torch": ["ca-certificates", "python3", "python3-venv", "python3-torch", "python3-numpy", "libopenblas0-pthread"],
 }

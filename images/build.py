@@ -62,7 +62,7 @@ IMAGES = {
     image.name: image
     for image in (
         Image("operator", "python", ("operator/slmops",)),
-        Image("edge", "edge", (*CONTRACT, KIT, "images/edge/slm_edge")),
+        Image("edge", "python", (*CONTRACT, KIT, "images/edge/slm_edge")),
         Image("bench", "python", (*CONTRACT, KIT, "images/bench/slm_bench")),
         Image("trainer", "torch", (*CONTRACT, KIT, "images/trainer/slm_trainer")),
         Image(

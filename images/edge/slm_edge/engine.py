@@ -185,9 +185,9 @@ class Engine:
 
     def _embed(self, request: Embedding) -> None:
         vectors, read = self._backend.embed(request)
-        request.send(Piece(finish="stop", prompt_tokens=read, vectors=vectors))
         self._metrics.prompt_tokens.inc(read)
         self._metrics.request.add([time.perf_counter() - request.received])
+        request.send(Piece(finish="stop", prompt_tokens=read, vectors=vectors))
 
 
 def _shares(request: Request | Embedding | None) -> TypeGuard[Request]:

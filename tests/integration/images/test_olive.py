@@ -209,7 +209,7 @@ from types import ModuleType
 from slm_quantizer import olive as converting
 from slmkit.run import Context, execute
 from slmops.contract import QuantizeRun, Report
-from tests.unit.images.test_olive import FILES, PASSES, WANTED, Result
+from tests.integration.images.test_olive import FILES, PASSES, WANTED, Result
 
 work, configuration, raised = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 

@@ -33,10 +33,10 @@ from slmops.contract import (
     Verify,
     VerifyRun,
 )
+from tests.integration.images.test_trust import NAME, SLSA, attach, described, digest, push, refusal, sink
 from tests.unit.images.fakeregistry import FakeRegistry, sha256
 from tests.unit.images.fakesigstore import ISSUER, FakeSigstore, account
 from tests.unit.images.signers import signer
-from tests.unit.images.test_trust import NAME, SLSA, attach, described, digest, push, refusal, sink
 
 MINE = f"{account()} ({ISSUER})"
 Change = Callable[[Any], None]
