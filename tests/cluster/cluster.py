@@ -92,7 +92,7 @@ class Cluster:
             for node in self.nodes:
                 node.start()
             for node in self.nodes:
-                wait(f"{node.name} to be Ready", partial(node.ready, started), 60, LOGS / f"kubelet-{node.name}.log")
+                wait(f"{node.name} to be Ready", partial(node.comes, started), 60, LOGS / f"kubelet-{node.name}.log")
                 node.finish()
             self._namespaces()
             say(f"three nodes Ready in {time.monotonic() - begun:.0f} s")
