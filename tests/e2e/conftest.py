@@ -8,10 +8,11 @@ import pytest
 
 from demo.steps import Kubectl, build_images, ensure_teacher, install, unfinished
 from tests.cluster import Cluster, choose
+from tests.e2e import toys
 from tests.e2e.chain import chain
 from tests.e2e.platform import NAMESPACE, REFUSING, Platform, vacate
 
-__all__ = ["chain", "local", "platform"]
+__all__ = ["base", "chain", "local", "platform"]
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +35,12 @@ def platform() -> Iterator[Platform]:
     ensure_teacher(kubectl, images, lambda text: print(time.strftime("%H:%M:%S"), text))
     yield Platform(cluster, kubectl, images)
     kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+@pytest.fixture(scope="session")
+def base(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small model that tests begin with where they look at what is made of it."""
+    return toys.base(platform, tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="session")

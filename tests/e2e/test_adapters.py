@@ -27,12 +27,6 @@ def data(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return toys.two_tasks(platform, tmp_path_factory.mktemp("adapters"), "adapters")
 
 
-@pytest.fixture(scope="module")
-def base(platform: Platform, data: dict[str, str]) -> str:
-    """A model of 150,000 parameters."""
-    return toys.base(platform, "adapters-base", data["irrigation"])
-
-
 def finetune(platform: Platform, name: str, base: str, data: dict[str, str], /, **spec: Any) -> Manifest:
     """Both adapters, side by side."""
     return {

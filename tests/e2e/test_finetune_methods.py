@@ -42,12 +42,6 @@ def finetune(platform: Platform, base: str, name: str, data: str, /, **spec: Any
 
 
 @pytest.fixture(scope="module")
-def base(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What all of them begin with."""
-    return toys.begun(platform, tmp_path_factory.mktemp("base"), "methods")
-
-
-@pytest.fixture(scope="module")
 def made(platform: Platform, base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Manifest]]:
     """The FineTunes of this file, all applied at once."""
     folder = tmp_path_factory.mktemp("data")

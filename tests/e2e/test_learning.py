@@ -57,12 +57,6 @@ def resource(platform: Platform, kind: str, name: str, **spec: Any) -> Manifest:
 
 
 @pytest.fixture(scope="module")
-def base(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What all of them begin with."""
-    return toys.begun(platform, tmp_path_factory.mktemp("base"), "learning")
-
-
-@pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For the files of the data sets."""
     return tmp_path_factory.mktemp("data")

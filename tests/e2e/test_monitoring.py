@@ -42,12 +42,10 @@ def publish(platform: Platform, folder: Path, seed: int) -> str:
 
 
 @pytest.fixture(scope="module")
-def watched(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], str]]:
+def watched(platform: Platform, base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], str]]:
     """FineTune, QuantizedModel and an EdgeDeployment of it that is watched. What puts other records behind the FineTune's
     data."""
     folder = tmp_path_factory.mktemp(NAME)
-    data = toys.dataset(platform, folder, f"{NAME}-base", records((IRRIGATION,), 4, 120))
-    base = toys.base(platform, f"{NAME}-base", data, steps=60)
     publish(platform, folder, 4)
     run = {"nodeSelector": {"pool": "gpu"}, "retries": 0}
     pools = [{"name": "one", "selector": {"matchLabels": {"kubernetes.io/hostname": "edge1"}}}]

@@ -9,7 +9,6 @@ from demo.assets import records
 from demo.task import IRRIGATION
 from slmkit.registry import Registry
 from slmops import contract
-from tests.e2e import toys
 from tests.e2e.platform import NAMESPACE, Platform
 from tests.e2e.toys import dataset
 
@@ -19,10 +18,9 @@ NAME = "pruned"
 
 
 def test_a_pruned_model_is_published_with_its_zeros_and_says_what_has_come_of_it(
-    platform: Platform, tmp_path: Path
+    platform: Platform, base: str, tmp_path: Path
 ) -> None:
     data = dataset(platform, tmp_path, "pruned", records((IRRIGATION,), 7, 120))
-    base = toys.base(platform, "pruned-base", data)
     platform.apply({
         "apiVersion": "slmops.dev/v1alpha1", "kind": "QuantizedModel", "metadata": {"name": NAME, "namespace": NAMESPACE},
         "spec": {

@@ -22,13 +22,13 @@ NAME = "searched"
 
 
 @pytest.fixture(scope="module")
-def searched(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manifest]:
+def searched(platform: Platform, base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Manifest]:
     """The FineTune, applied."""
     chores = dataset(platform, tmp_path_factory.mktemp("search"), "search", records((IRRIGATION,), 4, 120))
     made = {
         "apiVersion": "slmops.dev/v1alpha1", "kind": "FineTune", "metadata": {"name": NAME, "namespace": NAMESPACE},
         "spec": {
-            "base": {"uri": toys.base(platform, "search-base", chores)},
+            "base": {"uri": base},
             "data": {"train": {"uri": chores}, "validationSplit": 0.2},
             "search": {
                 "trials": 4, "parallelism": 2, "sampler": "TPE", "pruner": "Hyperband",

@@ -39,9 +39,8 @@ def data(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 
 @pytest.fixture(scope="module")
-def skills(platform: Platform, data: dict[str, str]) -> Iterator[Manifest]:
+def skills(platform: Platform, base: str, data: dict[str, str]) -> Iterator[Manifest]:
     """A FineTune of two adapters, a QuantizedModel that has both beside its base, and where it is served."""
-    base = toys.base(platform, "served-base", data["irrigation"], steps=60)
     tuned = finetune(platform, TUNED, base, data)
     quantized = resource(
         "QuantizedModel", NAME, model={"uri": base}, variants=[{"name": "cpu-int4", "embeddings": True}],

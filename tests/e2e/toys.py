@@ -66,20 +66,15 @@ def two_tasks(platform: Platform, folder: Path, name: str) -> dict[str, str]:
     }
 
 
-def begun(platform: Platform, folder: Path, name: str) -> str:
-    """Such a model of records of one task, which others begin with. Returns its address."""
-    data = dataset(platform, folder, f"{name}-base", records((IRRIGATION,), 4, 200))
-    return base(platform, f"{name}-base", data)
-
-
-def base(platform: Platform, name: str, data: str, steps: int = 30) -> str:
-    """Train a model of 150,000 parameters on records at an address. Returns its own."""
+def base(platform: Platform, folder: Path) -> str:
+    """Train a model of 150,000 parameters on records of one task. Returns its address."""
+    name, data = "toy", dataset(platform, folder, "toy", records((IRRIGATION,), 4, 200))
     run = contract.TrainRun(
         run=name, registry=contract.Registry(plain_http=platform.cluster.plain_http),
         architecture=Architecture(hidden_size=64, layers=2, attention_heads=2, key_value_heads=1, intermediate_size=192,
                                   vocabulary_size=511),
         train=Data(source=Source(uri=data), format=ExampleFormat.MESSAGES),
-        hyperparameters=Hyperparameters(max_steps=steps, batch_size=16, learning_rate=0.003),
+        hyperparameters=Hyperparameters(max_steps=60, batch_size=16, learning_rate=0.003),
         evaluation=Evaluation(samples=2, max_new_tokens=2, untrained_baseline=False),
         output=Sink(repository=f"{platform.registry}/slm/{name}"),
     )  # fmt: skip
