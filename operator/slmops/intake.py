@@ -3,7 +3,8 @@
 An event carries no work and no order that matters; it only says where to look. What it wakes:
 
     a resource of ours      itself, and the resources that refer to it
-    a child                 the parent in its labels; a child that changed its labels, the former parent too
+    a child                 the parent in its labels; a child that changed its labels, the former parent too. Not a pod that
+                            ended well and whose Job has yet to say so
     a node                  the resources that read nodes, when something changed that they can see
 """
 
@@ -20,15 +21,18 @@ from slmops.cluster.objects import (
     CHILDREN,
     EDGE_DEPLOYMENT,
     GVK,
+    JOB,
     KNOWN,
     MANAGED_BY,
     MANAGER,
     NODE,
     PARENTS,
+    POD,
     Key,
     Manifest,
     parent_key,
 )
+from slmops.jobs import ended
 
 WATCHED = (*PARENTS, *CHILDREN, NODE)
 SELECTOR = {MANAGED_BY: MANAGER}
@@ -80,10 +84,20 @@ class Intake:
             key = Key(gvk.kind, metadata["namespace"], metadata["name"])
             for woken in (key, *self._cache.referrers(key)):
                 self._wake(woken, 0.0)
-        else:
+        elif gvk is not POD or not self._job_will_tell(body):
             for parent in {parent_key(body), former}:
                 if parent is not None and parent.kind in _PARENT_KINDS:
                     self._wake(parent, CHILD_DELAY)
+
+    def _job_will_tell(self, pod: Manifest) -> bool:
+        """Whether there is nothing to do yet about a pod that has ended: all that comes of it its Job says in a moment."""
+        meta = pod["metadata"]
+        there = self._cache.parent(POD, meta["namespace"], meta["name"]) and not meta.get("deletionTimestamp")
+        if not there or (pod.get("status") or {}).get("phase") != "Succeeded":
+            return False
+        names = [str(owner.get("name")) for owner in meta.get("ownerReferences") or [] if owner.get("kind") == JOB.kind]
+        jobs = [self._cache.get(JOB, meta["namespace"], name) for name in names]
+        return any(job is not None and not ended(job) for job in jobs)
 
     def wake_all(self, within: float = 0.0) -> None:
         """Wake every resource, spread at random over so many seconds."""

@@ -13,6 +13,7 @@ from slmops.cluster.objects import (
     JOB,
     NODE,
     PARENTS,
+    POD,
     QUANTIZED_MODEL,
     Key,
 )
@@ -85,6 +86,27 @@ def test_what_is_no_news_wakes_nobody() -> None:
     assert desk.event(FINE_TUNE, "MODIFIED", "a", version=6, spec={"x": 1}) == set(), "another version, same content"
     assert desk.event(JOB, "DELETED", "unknown", metadata=owned_by("a")) == set()
     assert desk.told == [("FineTune", "changed"), *[("FineTune", "unchanged")] * 3, ("Job", "unchanged")]
+
+
+@pytest.mark.parametrize(
+    ("job", "pod", "wakes"),
+    [
+        ({}, {"phase": "Succeeded"}, False),
+        ({}, {"phase": "Running"}, True),
+        ({}, {"phase": "Failed"}, True),
+        ({"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}, {"phase": "Succeeded"}, True),
+        (None, {"phase": "Succeeded"}, True),
+    ],
+    ids=["its Job will tell", "it begins", "it failed", "its Job waits for it", "it has no Job"],
+)
+def test_a_pod_that_ended_well_is_left_to_its_job(job: dict[str, Any] | None, pod: dict[str, Any], wakes: bool) -> None:
+    desk = Desk()
+    owner = {"ownerReferences": [{"kind": "Job", "name": "j", "uid": "1"}]}
+    desk.event(POD, "ADDED", "p", metadata=owned_by("a") | owner, status={"phase": "Pending"})
+    if job is not None:
+        desk.event(JOB, "ADDED", "j", metadata=owned_by("a"), status=job)
+    assert desk.event(POD, "MODIFIED", "p", metadata=owned_by("a") | owner, status=pod) == ({A} if wakes else set())
+    assert desk.event(POD, "DELETED", "p", metadata=owned_by("a") | owner, status=pod) == {A}
 
 
 def test_our_own_write_wakes_nobody() -> None:
