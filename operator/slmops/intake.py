@@ -32,7 +32,7 @@ from slmops.cluster.objects import (
     Manifest,
     parent_key,
 )
-from slmops.jobs import ended
+from slmops.state import JOB_NAME_LABEL, ended, owners
 
 WATCHED = (*PARENTS, *CHILDREN, NODE)
 SELECTOR = {MANAGED_BY: MANAGER}
@@ -95,9 +95,8 @@ class Intake:
         there = self._cache.parent(POD, meta["namespace"], meta["name"]) and not meta.get("deletionTimestamp")
         if not there or (pod.get("status") or {}).get("phase") != "Succeeded":
             return False
-        names = [str(owner.get("name")) for owner in meta.get("ownerReferences") or [] if owner.get("kind") == JOB.kind]
-        jobs = [self._cache.get(JOB, meta["namespace"], name) for name in names]
-        return any(job is not None and not ended(job) for job in jobs)
+        job = self._cache.get(JOB, meta["namespace"], meta["labels"].get(JOB_NAME_LABEL, ""))
+        return job is not None and job["metadata"]["uid"] in owners(pod) and not ended(job)
 
     def wake_all(self, within: float = 0.0) -> None:
         """Wake every resource, spread at random over so many seconds."""

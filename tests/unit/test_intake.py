@@ -18,6 +18,7 @@ from slmops.cluster.objects import (
     Key,
 )
 from slmops.intake import CHILD_DELAY, NODE_DELAY, asked
+from slmops.state import JOB_NAME_LABEL
 from tests.unit.intakes import A, B, Desk, node, owned_by
 
 
@@ -89,24 +90,35 @@ def test_what_is_no_news_wakes_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    ("job", "pod", "wakes"),
+    ("job", "uid", "pod", "wakes"),
     [
-        ({}, {"phase": "Succeeded"}, False),
-        ({}, {"phase": "Running"}, True),
-        ({}, {"phase": "Failed"}, True),
-        ({"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}, {"phase": "Succeeded"}, True),
-        (None, {"phase": "Succeeded"}, True),
+        ({}, "1", {"phase": "Succeeded"}, False),
+        ({}, "1", {"phase": "Running"}, True),
+        ({}, "1", {"phase": "Failed"}, True),
+        ({"conditions": [{"type": "SuccessCriteriaMet", "status": "True"}]}, "1", {"phase": "Succeeded"}, True),
+        (None, "1", {"phase": "Succeeded"}, True),
+        ({}, "2", {"phase": "Succeeded"}, True),
     ],
-    ids=["its Job will tell", "it begins", "it failed", "its Job waits for it", "it has no Job"],
+    ids=[
+        "its Job will tell",
+        "it begins",
+        "it failed",
+        "its Job waits for it",
+        "it has no Job",
+        "of a Job before this one",
+    ],
 )
-def test_a_pod_that_ended_well_is_left_to_its_job(job: dict[str, Any] | None, pod: dict[str, Any], wakes: bool) -> None:
+def test_a_pod_that_ended_well_is_left_to_its_job(
+    job: dict[str, Any] | None, uid: str, pod: dict[str, Any], wakes: bool
+) -> None:
     desk = Desk()
-    owner = {"ownerReferences": [{"kind": "Job", "name": "j", "uid": "1"}]}
-    desk.event(POD, "ADDED", "p", metadata=owned_by("a") | owner, status={"phase": "Pending"})
+    owner = {"ownerReferences": [{"kind": "Job", "name": "j", "uid": "1", "controller": True}]}
+    mine = owned_by("a", **{JOB_NAME_LABEL: "j"}) | owner
+    desk.event(POD, "ADDED", "p", metadata=mine, status={"phase": "Pending"})
     if job is not None:
-        desk.event(JOB, "ADDED", "j", metadata=owned_by("a"), status=job)
-    assert desk.event(POD, "MODIFIED", "p", metadata=owned_by("a") | owner, status=pod) == ({A} if wakes else set())
-    assert desk.event(POD, "DELETED", "p", metadata=owned_by("a") | owner, status=pod) == {A}
+        desk.event(JOB, "ADDED", "j", metadata=owned_by("a") | {"uid": uid}, status=job)
+    assert desk.event(POD, "MODIFIED", "p", metadata=mine, status=pod) == ({A} if wakes else set())
+    assert desk.event(POD, "DELETED", "p", metadata=mine, status=pod) == {A}
 
 
 def test_our_own_write_wakes_nobody() -> None:
