@@ -94,7 +94,7 @@ class Node:
         status, _, beat = kubectl("get", "node", self.name, "-o", path, check=False).strip().partition(" ")
         return status == "True" and (since is None or datetime.fromisoformat(beat) >= since)
 
-    def comes(self, since: datetime) -> bool:
+    def comes(self, since: datetime | None = None) -> bool:
         """Whether it is Ready; a kubelet that has ended is started again, as a real node's systemd does: it ends where
         containerd is still reading which containers there were."""
         if not alive(f"kubelet-{self.name}"):

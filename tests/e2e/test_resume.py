@@ -161,7 +161,7 @@ def revived(local: Cluster) -> Iterator[list[str]]:
     yield dead
     for name in dead:
         local.node(name).start()
-        wait_for(f"{name} to be Ready again", local.node(name).ready, 120)
+        wait_for(f"{name} to be Ready again", local.node(name).comes, 120)
 
 
 def test_a_node_that_dies_takes_no_training_with_it(

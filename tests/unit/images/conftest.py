@@ -14,10 +14,8 @@ import pytest
 from tests.unit.images.fakeregistry import FakeRegistry
 
 if TYPE_CHECKING:
-    from tests.unit.images.asker import Asker
     from tests.unit.images.edgeserver import Edge, Make
     from tests.unit.images.fakeedge import FakeGenAI
-    from tests.unit.images.labelling import Labelling
 
 if find_spec("onnxruntime_genai") is None:
     sys.modules["onnxruntime_genai"] = ModuleType("onnxruntime_genai")  # so that what imports it can be; see fakeedge
@@ -64,25 +62,9 @@ def edge(make: "Make") -> "Edge":
 
 
 @pytest.fixture
-def ask(tmp_path: Path) -> "Asker":
-    """Asks teachers, with a journal of its own."""
-    from tests.unit.images.asker import Asker
-
-    return Asker(tmp_path / "answers.jsonl")
-
-
-@pytest.fixture
 def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of ``pvc://claim``, with nothing in it."""
     folder = tmp_path / "pvc" / "claim"
     folder.mkdir(parents=True)
     monkeypatch.setattr("slmkit.sources.PVC_ROOT", tmp_path / "pvc")
     return folder
-
-
-@pytest.fixture
-def labelling(tmp_path: Path, volume: Path, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch) -> "Labelling":
-    """Labelling runs with a volume, a teacher and a registry of their own."""
-    from tests.unit.images.labelling import Labelling
-
-    return Labelling(tmp_path, volume, registry, monkeypatch)
